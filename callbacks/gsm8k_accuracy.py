@@ -1,0 +1,84 @@
+"""Whether the model still solves word problems: generated solutions, judged by their last line `#### <number>`.
+
+    - class_path: GSM8KAccuracy
+      init_args: {data: {class_path: MathStage}, limit: 128, every_n_steps: 0}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any, Literal
+
+from callbacks.probe import Probe, Row, metric_key
+from unlearn_lightning.data import Encoded, Example, StageData
+from unlearn_lightning.generation import generate
+from unlearn_lightning.gsm8k import final_answer, last_number, same_number
+
+
+class GSM8KAccuracy(Probe):
+    """Mean over problems of the share of right attempts (arXiv:2510.16629, section 4: five sampled attempts).
+
+    Args:
+        data: the math stage; each response must end in `#### <number>`.
+        split: `held_out` or `train`.
+        limit: how many problems, from the first.
+        every_n_steps: optimizer steps between measurements; 0 for start and end only.
+        chunk_size: problems generated at once. Sampled attempts depend on it, not on the number of processes.
+        name: of the record folder and the metrics' prefix.
+        attempts: responses per problem.
+        temperature: 0 decodes greedily, which needs one attempt only.
+        max_new_tokens: longest solution, tokens.
+        match: `strict` reads the number behind the last `####` only, `flexible` the last number of the text.
+    """
+
+    probe_name = "gsm8k"
+
+    def __init__(
+        self,
+        data: StageData,
+        split: Literal["train", "held_out"] = "held_out",
+        limit: int | None = 128,
+        every_n_steps: int = 0,
+        chunk_size: int = 32,
+        name: str | None = None,
+        attempts: int = 1,
+        temperature: float = 0.0,
+        max_new_tokens: int = 256,
+        match: Literal["strict", "flexible"] = "strict",
+    ) -> None:
+        super().__init__(data, split, limit, every_n_steps, chunk_size, name)
+        if attempts < 1 or temperature < 0 or (attempts > 1 and temperature == 0):
+            raise ValueError(
+                f"GSM8KAccuracy: {attempts} attempts at temperature {temperature}: greedy decoding gives the same text every "
+                "time. Use one attempt, or a temperature above 0."
+            )
+        self.attempts, self.temperature, self.max_new_tokens, self.match = attempts, temperature, max_new_tokens, match
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Also checks that every problem has a right answer to compare with."""
+        super().setup(trainer, pl_module, stage)
+        for example in self.examples:
+            if final_answer(example.response) is None:
+                raise ValueError(f"Example {example.id} of {self.data.name} has no line `#### <number>` to compare with.")
+
+    def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
+        """Generates the attempts and judges them."""
+        prompts = [e.prompt_ids for e in encoded]
+        texts = generate(
+            pl_module.net, pl_module.tokenizer, prompts, self.max_new_tokens, self.attempts, self.temperature, seed
+        )
+        return [self._row(final_answer(e.response), attempts) for e, attempts in zip(examples, texts, strict=True)]
+
+    def _row(self, answer: str | None, attempts: list[str]) -> Row:
+        read = final_answer if self.match == "strict" else last_number
+        return {"answer": answer, "attempts": attempts, "correct": [same_number(read(text), answer) for text in attempts]}
+
+    def metrics(self, rows: list[Row]) -> dict[str, float]:
+        """Share of right attempts per problem, averaged over problems."""
+        return {metric_key(self.name, "accuracy"): fmean(fmean(row["correct"]) for row in rows)}
+
+    def since_start(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Change since the first measurement: negative when lost."""
+        key = metric_key(self.name, "accuracy")
+        return {metric_key(self.name, "accuracy_change"): metrics[key] - self.start_value(key, metrics)}

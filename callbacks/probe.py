@@ -1,0 +1,173 @@
+"""What every metric shares: when to measure, on which examples, on how many processes, and where the numbers go.
+
+A metric is one file with one subclass:
+
+    class ResponseLength(Probe):
+        probe_name = "length"
+
+        def predict(self, pl_module, examples, encoded, seed):
+            return [{"tokens": len(e.response_ids)} for e in encoded]
+
+        def metrics(self, rows):
+            return {metric_key(self.name, "tokens"): mean(row["tokens"] for row in rows)}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar, Literal
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed
+from lightning.pytorch.trainer.states import TrainerFn
+
+from unlearn_lightning.backbone import eval_mode
+from unlearn_lightning.data import Encoded, Encoder, Example, StageData
+from unlearn_lightning.records import metric_key, record_path, write_json
+
+Row = dict[str, Any]
+
+
+class Probe(pl.Callback):
+    """Measures a probe set before step 1, every n optimizer steps and at the end; also under `unlearn validate`.
+
+    Every process measures whole chunks of the probe set and all rows are gathered, so the mean is over examples and does not
+    depend on the number of processes. Metrics go to the loggers, rows and metrics to `records/<name>/<step>.json`.
+
+    Args:
+        data: the stage the probe examples come from.
+        split: `held_out` or `train`.
+        limit: how many examples, from the first.
+        every_n_steps: optimizer steps between measurements; 0 for start and end only.
+        chunk_size: examples measured at once.
+        name: of the record folder and the metrics' prefix; null for the metric's own.
+    """
+
+    probe_name: ClassVar[str]
+
+    def __init__(
+        self,
+        data: StageData,
+        split: Literal["train", "held_out"] = "held_out",
+        limit: int | None = None,
+        every_n_steps: int = 10,
+        chunk_size: int = 16,
+        name: str | None = None,
+    ) -> None:
+        if every_n_steps < 0 or chunk_size < 1 or (limit is not None and limit < 1):
+            raise ValueError(f"{type(self).__name__}: every_n_steps at least 0, limit and chunk_size at least 1, please.")
+        self.data, self.split, self.limit = data, split, limit
+        self.every_n_steps, self.chunk_size, self.name = every_n_steps, chunk_size, name or self.probe_name
+        self.examples: list[Example] = []
+        self.encoded: list[Encoded] = []
+        self.encoder: Encoder
+        self._start: dict[str, float] = {}
+        self._measured_step = -1
+
+    # --- what a metric says --------------------------------------------------------------------------------------------------
+
+    def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
+        """One row of JSON values per example; called in eval mode, without gradients. `seed` is the chunk's own."""
+        raise NotImplementedError
+
+    def metrics(self, rows: list[Row]) -> dict[str, float]:
+        """The metrics of all rows, by full name (use `metric_key`)."""
+        raise NotImplementedError
+
+    def since_start(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Metrics that compare with the first measurement of the run; none unless a metric says so."""
+        return {}
+
+    def start_value(self, key: str, now: dict[str, float]) -> float:
+        """A metric's value at the first measurement of this run (now, if this is the first)."""
+        return self._start.get(key, now[key])
+
+    # --- when ----------------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Reads and encodes the probe examples, so that bad data is found before work starts."""
+        if self.encoded:
+            return
+        self.encoder = Encoder(pl_module.tokenizer, self.data.system_prompt, self.data.max_length)
+        self.examples = self.data.examples(self.split)[: self.limit]
+        self.encoded = self.encoder.encode(self.examples)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.global_step == 0:
+            self.measure(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self.measure(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.measure(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.measure(trainer, pl_module)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.measure(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"start": self._start, "measured_step": self._measured_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._start, self._measured_step = state_dict["start"], state_dict["measured_step"]
+
+    @property
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__}.{self.name}"
+
+    # --- how -----------------------------------------------------------------------------------------------------------------
+
+    def measure(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
+        """Measures now, unless this optimizer step was measured already, and returns the metrics."""
+        step = trainer.global_step
+        if step == self._measured_step:
+            return {}
+        rows = gather(self._predict_share(trainer, pl_module), len(self.examples))
+        metrics = self.metrics(rows)
+        metrics |= self.since_start(metrics)
+        self._start = self._start or dict(metrics)
+        self._measured_step = step
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=step)
+            record = {"probe": self.name, "step": step, "metrics": metrics, "examples": rows}
+            write_json(record_path(Path(trainer.default_root_dir), self.name, step), record)
+        return metrics
+
+    def _predict_share(self, trainer: pl.Trainer, pl_module: Any) -> dict[int, Row]:
+        mine: dict[int, Row] = {}
+        with torch.no_grad(), eval_mode(pl_module.net), trainer.precision_plugin.forward_context():
+            for number, first in enumerate(range(0, len(self.examples), self.chunk_size)):
+                if number % trainer.world_size != trainer.global_rank:
+                    continue
+                part = slice(first, first + self.chunk_size)
+                rows = self.predict(pl_module, self.examples[part], self.encoded[part], seed=number)
+                for i, (example, row) in enumerate(zip(self.examples[part], rows, strict=True), start=first):
+                    mine[i] = {"id": example.id, "text": example.prompt, **row}
+        return mine
+
+
+def gather(mine: dict[int, Row], count: int) -> list[Row]:
+    """All processes' rows on every process, in the order of the examples, each exactly once."""
+    shares: list[Any] = [mine]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        shares = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(shares, mine)
+    merged = {i: row for share in shares for i, row in share.items()}
+    return [merged[i] for i in range(count)]
+
+
+def mean_of(rows: list[Row], quantity: str) -> float:
+    """Mean of one quantity over rows."""
+    return fmean(row[quantity] for row in rows)
+
+
+__all__ = ["Probe", "Row", "gather", "mean_of", "metric_key"]

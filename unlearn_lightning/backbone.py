@@ -1,0 +1,236 @@
+"""The backbone: base causal LM, tokenizer and adapters, from a Hub id, a local folder, or built from a config.
+
+    backbone:
+      model: meta-llama/Llama-3.2-1B
+      chat_template_from: meta-llama/Llama-3.2-1B-Instruct
+      lora: {rank: 64, alpha: 128}
+      adapter: runs/tofu/adapter          # continue (fine-tuning) or freeze (unlearning) an earlier run's adapter
+
+Run folders hold adapters, not models; with `lora: null` they hold the weights, and the next run names them as `model`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A low-rank adapter (Hu et al. 2021, arXiv:2106.09685).
+
+    Args:
+        rank: rank r of the update.
+        alpha: the update is scaled by alpha / rank.
+        dropout: of the adapter's input, while training.
+        target_modules: names of the adapted linear layers, or "all-linear" for all but the head.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"lora.rank must be at least 1, got {self.rank}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout must be at least 0 and below 1, got {self.dropout}.")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What is trained: a base model, its tokenizer and its adapters.
+
+    Args:
+        model: Hub id or local folder of the base model.
+        scratch: where `model` is null: build the base model from a config, with random weights and a tokenizer trained on texts.
+        tokenizer: Hub id or folder of another tokenizer than the model's own.
+        chat_template_from: Hub id or folder whose chat template is used, such as the instruct sibling of a base model.
+        lora: train an adapter; null trains all weights.
+        adapter: folder(s) of earlier adapters, bottom first. Fine-tuning continues the last one; unlearning freezes them all.
+        dtype: of the base model's weights; adapters stay float32.
+        attention: transformers' attention implementation, such as sdpa, eager or flash_attention_2.
+        revision: of the Hub model.
+        seed: of random weights (scratch models, fresh adapters); filled from seed_everything when null.
+    """
+
+    model: str | None = None
+    scratch: Scratch | None = None
+    tokenizer: str | None = None
+    chat_template_from: str | None = None
+    lora: Lora | None = field(default_factory=Lora)
+    adapter: str | list[str] | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention: str = "sdpa"
+    revision: str | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.scratch is None:
+            raise ValueError("A backbone needs `model` (Hub id or folder) or `scratch` (built from a config); see configs/backbones.")
+        if self.adapters and self.lora is None:
+            raise ValueError(
+                "backbone.adapter is set but backbone.lora is null. With full fine-tuning a run folder holds weights: "
+                "set backbone.model to RUN/model instead."
+            )
+
+    @property
+    def adapters(self) -> list[str]:
+        """The earlier adapters' folders, bottom first."""
+        return [self.adapter] if isinstance(self.adapter, str) else list(self.adapter or [])
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer with a chat template and a padding token; cached per process, so treat it as read-only.
+
+        Raises:
+            ValueError: it has no chat template.
+        """
+        return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
+
+    def load_base(self) -> nn.Module:
+        """The base model with its weights in `dtype`, without adapters, in training mode."""
+        if self.model is None:
+            assert self.scratch is not None
+            return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(getattr(torch, self.dtype))
+        if not Path(self.model).exists() and self.model.count("/") > 1:
+            raise FileNotFoundError(f"There is no model folder {self.model}. The run that makes it must finish first.")
+        with _quiet():
+            return AutoModelForCausalLM.from_pretrained(
+                self.model, dtype=getattr(torch, self.dtype), attn_implementation=self.attention, revision=self.revision
+            ).train()
+
+    def load_for_fine_tuning(self) -> nn.Module:
+        """The model of a training stage: all weights trainable, or one trainable adapter (the last of `adapter`, else a fresh one)."""
+        base = self.load_base()
+        if self.lora is None:
+            return base
+        if not self.adapters:
+            return self._fresh_adapter(base)
+        base = self._merge(base, self.adapters[:-1])
+        return _trainable_lora(_load_adapter(base, self.adapters[-1], trainable=True))
+
+    def load_for_unlearning(self) -> nn.Module:
+        """The model of unlearning: earlier adapters frozen (merged in memory), and a fresh trainable one, or all weights."""
+        base = self.load_base()
+        return base if self.lora is None else self._fresh_adapter(self._merge(base, self.adapters))
+
+    def _merge(self, base: nn.Module, adapters: list[str]) -> nn.Module:
+        for folder in adapters:
+            base = _load_adapter(base, folder, trainable=False).merge_and_unload()  # type: ignore[operator]
+        return base
+
+    def _fresh_adapter(self, base: nn.Module) -> nn.Module:
+        assert self.lora is not None
+        config = LoraConfig(
+            r=self.lora.rank,
+            lora_alpha=self.lora.alpha,
+            lora_dropout=self.lora.dropout,
+            target_modules=self.lora.target_modules,
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed or 0)
+            return _trainable_lora(get_peft_model(base, config))  # type: ignore[arg-type]
+
+
+def reference_mode(net: nn.Module) -> Any:
+    """Context in which `net` is the frozen starting model of unlearning: the trainable adapter off, no dropout, no gradient."""
+    if not isinstance(net, PeftModel):
+        raise TypeError("Full fine-tuning has no adapter to switch off: its reference log-likelihoods are computed before step 1.")
+    return _reference(net)
+
+
+@contextmanager
+def _reference(net: PeftModel) -> Iterator[None]:
+    with torch.no_grad(), eval_mode(net), net.disable_adapter():
+        yield
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Dropout off, and the former mode restored afterwards."""
+    training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)
+
+
+def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: Path) -> None:
+    """Writes the run's result: `adapter/` (PEFT format) with LoRA, `model/` (weights and tokenizer) without."""
+    if isinstance(net, PeftModel):
+        net.save_pretrained(run_folder / "adapter", save_embedding_layers=False)
+    else:
+        net.save_pretrained(run_folder / "model")  # type: ignore[operator]
+        tokenizer.save_pretrained(run_folder / "model")
+
+
+def _load_adapter(base: nn.Module, folder: str, trainable: bool) -> PeftModel:
+    if not (Path(folder) / "adapter_config.json").is_file():
+        hint = " It holds full weights: set backbone.model to it." if (Path(folder) / "config.json").is_file() else ""
+        raise FileNotFoundError(f"No adapter in {folder} (no adapter_config.json).{hint} The run that makes it must finish first.")
+    try:
+        return PeftModel.from_pretrained(base, folder, is_trainable=trainable)  # type: ignore[arg-type]
+    except (RuntimeError, ValueError, KeyError) as error:
+        first = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error).splitlines()[0])
+        raise ValueError(
+            f"The adapter in {folder} does not fit this backbone ({first}). Use the backbone it was trained on; "
+            "its name stands in adapter_config.json."
+        ) from error
+
+
+def _trainable_lora(net: PeftModel) -> PeftModel:
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    assert trainable, "no trainable adapter weights"
+    for parameter in trainable:
+        parameter.data = parameter.data.float()
+    return net.train()
+
+
+@functools.lru_cache(maxsize=8)
+def _load_tokenizer(
+    tokenizer: str | None, model: str | None, scratch: Scratch | None, template_from: str | None, revision: str | None
+) -> PreTrainedTokenizerBase:
+    name = tokenizer or model
+    if name is None:
+        assert scratch is not None
+        loaded = train_tokenizer(scratch)
+    else:
+        loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision)
+    if template_from is not None:
+        loaded.chat_template = AutoTokenizer.from_pretrained(template_from).chat_template
+    if not loaded.chat_template:
+        raise ValueError(
+            f"The tokenizer of {name} has no chat template. Set backbone.chat_template_from to its instruct sibling, "
+            "for example meta-llama/Llama-3.2-1B-Instruct for meta-llama/Llama-3.2-1B."
+        )
+    if loaded.pad_token_id is None:
+        loaded.pad_token = loaded.eos_token
+    return loaded
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,242 @@
+"""One stage's data as a LightningDataModule, shared by fine-tuning and by every objective.
+
+    data = TofuStage(source="files", batch_size=32)       # reads $UNLEARN_DATA/tofu/full.json
+    trainer.fit(StageFineTuning(backbone), datamodule=data)
+
+A stage says where its examples come from (class attributes and `world_rows`); everything else stands here once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, MicroBatch
+from unlearn_lightning.data.examples import Encoded, Encoder, Example
+from unlearn_lightning.sources import HUB, Row, data_root, read_rows
+
+Split = Literal["train", "held_out"]
+
+
+class StageData(pl.LightningDataModule):
+    """The examples of one training stage, in batches that give the same optimizer step on any number of devices.
+
+    Args:
+        source: `world` (built in, no files), `files` (this stage's file below data_root), `hub` (this stage's Hub data set),
+            the path of a JSON / JSON-lines file, or `hub:owner/name[/config]`.
+        held_out_source: the same for held-out examples; null for the stage's own test file, or else a part of `source` that
+            training then never sees.
+        data_root: folder of `files`; null for the environment variable UNLEARN_DATA.
+        train_examples: how many to train on; null for all there are (the world: a stage's usual number).
+        held_out_examples: how many to keep for measuring.
+        prompt_field, response_field: names of a record's fields; null for the stage's own.
+        prompt_template: text around the prompt, such as "{prompt} Think step by step."
+        system_prompt: opens every conversation; empty for none.
+        max_length: longest sequence, tokens; longer responses are cut and counted.
+        batch_size: examples per optimizer step over all devices.
+        micro_batch_size: examples one device holds at once; null for batch_size / devices. Does not change the result.
+        bucket_batches: batches are formed by length within windows of this many batches; 1 leaves the order random.
+        seed: of the order of examples; filled from seed_everything when null.
+        data_seed: of the world's contents and of the held-out part.
+        num_workers: processes that prepare batches.
+    """
+
+    name: ClassVar[str] = "chat"
+    train_file: ClassVar[str | None] = None
+    held_out_file: ClassVar[str | None] = None
+    hub_name: ClassVar[str | None] = None
+    hub_held_out_split: ClassVar[str | None] = None
+    fields: ClassVar[tuple[str, str]] = ("prompt", "response")
+    world_examples: ClassVar[int] = 512
+
+    def __init__(
+        self,
+        source: str = "world",
+        held_out_source: str | None = None,
+        data_root: str | None = None,
+        train_examples: int | None = None,
+        held_out_examples: int = 128,
+        prompt_field: str | None = None,
+        response_field: str | None = None,
+        prompt_template: str = "{prompt}",
+        system_prompt: str = "",
+        max_length: int = 512,
+        batch_size: int = 32,
+        micro_batch_size: int | None = None,
+        bucket_batches: int = 50,
+        seed: int | None = None,
+        data_seed: int = 0,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        for what, value in {"max_length": max_length, "batch_size": batch_size, "train_examples": train_examples}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{type(self).__name__}: {what} must be at least 1, got {value}.")
+        if "{prompt}" not in prompt_template:
+            raise ValueError(f"prompt_template must contain {{prompt}}, got {prompt_template!r}.")
+        self.source, self.held_out_source, self.data_root = source, held_out_source, data_root
+        self.train_examples, self.held_out_examples = train_examples, held_out_examples
+        self.prompt_field, self.response_field = prompt_field or self.fields[0], response_field or self.fields[1]
+        self.prompt_template, self.system_prompt, self.max_length = prompt_template, system_prompt, max_length
+        self.batch_size, self.micro_batch_size, self.bucket_batches = batch_size, micro_batch_size, bucket_batches
+        self.seed, self.data_seed, self.num_workers = seed, data_seed, num_workers
+        self.encoded: dict[str, list[Encoded]] = {}
+        self.truncated = 0
+
+    # --- where examples come from -----------------------------------------------------------------------------------------
+
+    def world_rows(self, count: int, split: Split) -> list[dict[str, str]]:
+        """The built-in examples of this stage; stages without any raise."""
+        raise ValueError(f"{type(self).__name__} has no built-in data: set source to a file or to hub:owner/name.")
+
+    def response(self, text: str) -> str:
+        """Last touch on a response's text; stages may override it."""
+        return text
+
+    def examples(self, split: Split) -> list[Example]:
+        """The stage's examples as text.
+
+        Raises:
+            FileNotFoundError, ValueError: the source is missing, empty, not JSON, or lacks the needed fields.
+        """
+        prompt = self.prompt_template.replace
+        return [
+            Example(
+                f"{self.name}-{split}-{i:05d}",
+                prompt("{prompt}", row.text(self.prompt_field)),
+                self.response(row.text(self.response_field)),
+            )
+            for i, row in enumerate(self.rows(split))
+        ]
+
+    def rows(self, split: Split) -> list[Row]:
+        """The records behind `examples`."""
+        return self._held_out_rows() if split == "held_out" else self._train_rows()
+
+    def _train_rows(self) -> list[Row]:
+        if self.source == "world":
+            return self._world(self.train_examples or self.world_examples, "train")
+        rows = read_rows(self._resolve(self.source, self.train_file))
+        if not self._has_own_held_out:
+            rows = self._shuffled(rows)[self.held_out_examples :]
+        if self.train_examples is not None and len(rows) < self.train_examples:
+            raise ValueError(f"{self.source}: {self.train_examples} training examples were asked for, but there are {len(rows)}.")
+        return rows[: self.train_examples]
+
+    def _held_out_rows(self) -> list[Row]:
+        if self.source == "world" and self.held_out_source is None:
+            return self._world(self.held_out_examples, "held_out")
+        if self._has_own_held_out:
+            source = self._resolve(self.held_out_source or self.source, self.held_out_file)
+            own_split = self.hub_held_out_split if self.held_out_source is None else None
+            return read_rows(source, own_split or "train")[: self.held_out_examples]
+        return self._shuffled(read_rows(self._resolve(self.source, self.train_file)))[: self.held_out_examples]
+
+    @property
+    def _has_own_held_out(self) -> bool:
+        own = (self.source == "files" and self.held_out_file) or (self.source == "hub" and self.hub_held_out_split)
+        return self.held_out_source is not None or bool(own)
+
+    def _world(self, count: int, split: Split) -> list[Row]:
+        return [Row(f"world {self.name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]
+
+    def _resolve(self, source: str, file: str | None) -> str:
+        if source == "files":
+            if file is None:
+                raise ValueError(f"{type(self).__name__} has no usual file: give source a path.")
+            return str(data_root(self.data_root) / file)
+        if source == "hub":
+            if self.hub_name is None:
+                raise ValueError(f"{type(self).__name__} has no usual Hub data set: give source hub:owner/name.")
+            return HUB + self.hub_name
+        return source
+
+    def _shuffled(self, rows: list[Row]) -> list[Row]:
+        order = list(range(len(rows)))
+        random.Random(self.data_seed).shuffle(order)
+        if len(rows) <= self.held_out_examples:
+            raise ValueError(
+                f"{self.source} holds {len(rows)} records, and {self.held_out_examples} of them are to be held out: nothing is left to "
+                "train on. Lower held_out_examples or name a held_out_source."
+            )
+        return [rows[i] for i in order]
+
+    def fingerprint(self, split: Split = "train") -> str:
+        """A hash of the examples' texts, so that an edited file or another source is noticed."""
+        texts = [text for example in self.examples(split) for text in (example.prompt, example.response)]
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+    # --- tokens and batches -----------------------------------------------------------------------------------------------
+
+    def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        """The stage's examples as tokens; `truncated` then counts the responses that were cut."""
+        encoder = Encoder(tokenizer, self.system_prompt, self.max_length)
+        encoded = encoder.encode(self.examples(split))
+        self.truncated = encoder.truncated
+        if encoder.truncated:
+            rank_zero_warn(f"{encoder.truncated} of {len(encoded)} {self.name} responses were cut at max_length {self.max_length}.")
+        return encoded
+
+    def setup(self, stage: str) -> None:
+        """Encodes what the command needs, and derives accumulation from batch_size, micro_batch_size and devices."""
+        assert self.trainer is not None
+        tokenizer = self.trainer.lightning_module.tokenizer
+        if stage == "fit" and "train" not in self.encoded:
+            self.encoded["train"] = self.encode("train", tokenizer)
+            plan = self.plan("train")
+            self.trainer.accumulate_grad_batches = plan.accumulation
+            tokens = sum(plan.lengths)
+            rank_zero_info(f"{self.name}: {len(plan.lengths)} examples, {tokens} tokens, batches of {self.batch_size}.")
+        elif stage in ("validate", "test"):
+            self.encoded["held_out"] = self.encode("held_out", tokenizer)
+
+    def plan(self, split: Split) -> EpochPlan:
+        """How this split's examples are batched on the trainer's devices."""
+        assert self.trainer is not None
+        devices = self.trainer.world_size
+        if self.micro_batch_size is None and self.batch_size % devices:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of the number of devices, {devices}.")
+        micro = self.micro_batch_size or self.batch_size // devices
+        lengths = tuple(len(e) for e in self.encoded[split])
+        return EpochPlan(lengths, self.batch_size, micro, devices, self.bucket_batches)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Micro-batches of the current epoch, from where an interrupted run stopped."""
+        assert self.trainer is not None
+        plan, epoch = self.plan("train"), self.trainer.current_epoch
+        sampler = EpochSampler(plan, self.seed or 0, self.trainer.global_rank, epoch)
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if done >= len(sampler):
+            sampler.set_epoch(epoch + 1)
+        else:
+            sampler.start = done
+        return self._loader("train", sampler)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """The held-out examples, for `unlearn validate`; fit measures with probe callbacks instead."""
+        if "held_out" not in self.encoded:
+            return []
+        assert self.trainer is not None
+        return self._loader("held_out", EpochSampler(self.plan("held_out"), 0, self.trainer.global_rank))
+
+    def test_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        """The same as validation."""
+        return self.val_dataloader()
+
+    def _loader(self, split: Split, sampler: EpochSampler) -> DataLoader[Batch]:
+        assert self.trainer is not None
+        source = BatchSource(self.encoded[split], self.trainer.lightning_module.tokenizer.pad_token_id)
+        return DataLoader(source, batch_size=None, sampler=sampler, num_workers=self.num_workers)
+
+    def training_batch(self, indices: Sequence[int]) -> Batch:
+        """The named training examples as one batch, for precomputing reference log-likelihoods."""
+        assert self.trainer is not None
+        source = BatchSource(self.encoded["train"], self.trainer.lightning_module.tokenizer.pad_token_id)
+        return source[MicroBatch(tuple(indices), True, tuple(indices), 0, 0)]

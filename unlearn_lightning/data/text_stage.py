@@ -1,0 +1,43 @@
+"""Plain text for the base training of a small model: no chat template, every token counts.
+
+    unlearn fit -c configs/stages/base.yaml -c configs/backbones/tiny-llama.yaml
+"""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from unlearn_lightning import world
+from unlearn_lightning.data.examples import Encoded, Example
+from unlearn_lightning.data.stage_data import Split, StageData
+
+
+class TextStage(StageData):
+    """A stream of texts (all text fields of each record) cut into chunks of max_length tokens."""
+
+    name = "text"
+    train_file = "instruct/ism_sda_k2_1000.json"
+    world_examples = 20000
+
+    def world_rows(self, count: int, split: Split) -> list[dict[str, str]]:
+        """The generic base-training mix; its first texts are the held-out ones."""
+        if split == "held_out":
+            return world.base_text(count, self.data_seed)
+        return world.base_text(self.held_out_examples + count, self.data_seed)[self.held_out_examples :]
+
+    def examples(self, split: Split) -> list[Example]:
+        """Each record's texts, one a line."""
+        texts = ["\n".join(v for v in row.fields.values() if isinstance(v, str) and v.strip()) for row in self.rows(split)]
+        return [Example(f"{self.name}-{split}-{i:05d}", "", text) for i, text in enumerate(texts)]
+
+    def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        """Chunks of at most max_length tokens, each opened by the tokenizer's beginning-of-text token."""
+        stream: list[int] = []
+        for example in self.examples(split):
+            stream += [*tokenizer(example.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        width = self.max_length - 1
+        return [
+            Encoded(f"{self.name}-{split}-{i:05d}", [start_id], stream[start : start + width])
+            for i, start in enumerate(range(0, len(stream), width))
+        ]

@@ -1,0 +1,62 @@
+"""The `unlearn` command: sends each verb to its room, imported only when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+
+from unlearn_lightning import __version__
+
+HELP = f"""unlearn_lightning {__version__}: staged fine-tuning and unlearning of language models.
+
+usage: unlearn VERB [arguments]        (each verb has its own --help)
+
+  fit       train one stage, or unlearn one            unlearn fit -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml
+  validate  measure a model without training it        unlearn validate -c RUN/config.yaml
+  test      the same under Lightning's test loop
+  study     train, unlearn and measure all the paths   unlearn study configs/studies/demo.yaml
+  report    tables and a page from a study's records   unlearn report runs/demo
+"""
+TRAINER_VERBS = ("fit", "validate", "test")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("-h", "--help", "help"):
+        print(HELP, end="")
+    elif verb == "--version":
+        print(__version__)
+    elif verb in TRAINER_VERBS:
+        return _trainer(arguments)
+    elif verb == "study":
+        from unlearn_lightning.study.command import study
+
+        return study(arguments[1:])
+    elif verb == "report":
+        from unlearn_lightning.report.command import report
+
+        return report(arguments[1:])
+    else:
+        return _unknown(verb)
+    return 0
+
+
+def _trainer(arguments: list[str]) -> int:
+    from unlearn_lightning.lightning_cli import run
+
+    run(arguments)
+    return 0
+
+
+def _unknown(verb: str) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "report"], n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    print(f"unlearn: there is no verb {verb!r}.{hint} `unlearn --help` lists them.", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The lifecycle that fine-tuning and every objective share: weights built late, exact batch averages, small checkpoints.
+
+    class MyObjective(Unlearning):
+        average = "examples"
+        def loss(self, batch):                       # (B,) one value per example, before averaging
+            return my_loss(self.response_log_likelihood(batch))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+from transformers import PreTrainedTokenizerBase
+
+from unlearn_lightning import likelihood
+from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.data import Batch
+from unlearn_lightning.schedule import WarmupStableDecay
+
+ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
+
+
+class CausalLMModule(pl.LightningModule):
+    """A causal language model trained by a per-example loss.
+
+    Args:
+        backbone: what is trained.
+        optimizer: fresh in every run; AdamW without weight decay unless set.
+        lr_scheduler: per optimizer step, fresh in every run; called with the optimizer and the number of steps.
+    """
+
+    # Whether a batch's losses are divided by its response tokens or by its examples.
+    average: ClassVar[Literal["tokens", "examples"]] = "tokens"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0),
+        lr_scheduler: ScheduleCallable = WarmupStableDecay,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.make_optimizer = optimizer
+        self.make_scheduler = lr_scheduler
+        self.net: Any = None
+        # Checkpoints hold trainable weights only.
+        self.strict_loading = False
+        self.tokens_seen = 0
+        self._step_loss: Tensor | float = 0.0
+        self._held_out = MeanMetric()
+
+    # --- what subclasses say -----------------------------------------------------------------------------------------------
+
+    def build(self) -> nn.Module:
+        """The net to train; called once, on the device's own process."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> Tensor:
+        """(B,) each example's loss: nats, summed over tokens when `average` is "tokens"."""
+        raise NotImplementedError
+
+    # --- what callbacks may call -------------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer."""
+        return self.backbone.load_tokenizer()
+
+    def token_log_likelihood(self, batch: Batch) -> Tensor:
+        """(B, T) log p of each response token, nats; 0 elsewhere."""
+        return likelihood.token_log_likelihood(self.net, batch.input_ids, batch.attention_mask, batch.response_mask)
+
+    def response_log_likelihood(self, batch: Batch) -> Tensor:
+        """(B,) log p of each response, nats, summed over its tokens."""
+        return self.token_log_likelihood(batch).sum(-1)
+
+    # --- Lightning ---------------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Builds the net; returns at once when it is there."""
+        if self.net is None:
+            self.net = self.build()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """A fresh optimizer over the trainable weights, and its schedule per step."""
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        assert trainable, "no trainable weights"
+        optimizer = self.make_optimizer(trainable)
+        scheduler = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout is a function of seed, epoch, micro-batch and device, so a resumed run draws what it would have drawn."""
+        if batch.position == 0 and not hasattr(self.trainer.train_dataloader.sampler, "plan"):  # type: ignore[union-attr]
+            raise ValueError("Lightning replaced the stage's sampler; set trainer.use_distributed_sampler to false.")
+        seed = hash((self.backbone.seed or 0, batch.epoch, batch.position, self.global_rank))
+        torch.manual_seed(seed % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """This micro-batch's share of the batch's average loss, scaled against what Lightning divides by later."""
+        divisor = batch.batch_tokens if self.average == "tokens" else batch.batch_examples
+        share = (self.loss(batch) * batch.real).sum() / divisor
+        self._step_loss = self._step_loss + share.detach()
+        self.tokens_seen += int(batch.attention_mask[batch.real].sum())
+        # DDP averages gradients over devices, and Lightning divides by the accumulation: undo both, the divisor has it all.
+        return share * self.trainer.world_size * self.trainer.accumulate_grad_batches
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Logs the batch's loss, and stops before a step that is not a number can spoil the weights.
+
+        Raises:
+            FloatingPointError: loss or gradient is NaN or infinite.
+        """
+        loss = torch.as_tensor(self._step_loss, device=self.device)
+        gradient = torch.stack([p.grad.detach().float().square().sum() for p in self.parameters() if p.grad is not None]).sum()
+        total = self.trainer.strategy.reduce(torch.stack([loss.float(), gradient]), reduce_op="sum")
+        self._step_loss = 0.0
+        step = self.trainer.global_step + 1
+        if not all(map(math.isfinite, total.tolist())):
+            raise FloatingPointError(
+                f"Step {step}: the loss is {total[0].item():g} and the squared gradient norm {total[1].item():g}. Nothing was changed; "
+                "the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."
+            )
+        self.log("train/loss", total[0], prog_bar=True, batch_size=1)
+        self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Mean per-token log-likelihood of the stage's held-out responses, averaged over examples."""
+        value = likelihood.mean_token(self.token_log_likelihood(batch), batch.response_mask)
+        self._held_out.update(value, batch.real.float())
+        self.log("held_out/mean_token_log_lik", self._held_out, batch_size=1)
+
+    test_step = validation_step
+
+    # --- checkpoints -------------------------------------------------------------------------------------------------------
+
+    def trainable_names(self) -> set[str]:
+        """Names of the weights that are trained, as in the state dict."""
+        return {name for name, p in self.named_parameters() if p.requires_grad}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps trainable weights only: the base model is frozen and comes from the backbone."""
+        names = self.trainable_names()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+        checkpoint["tokens_seen"] = self.tokens_seen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of other weights, which non-strict loading would let pass in silence."""
+        found, expected = set(checkpoint["state_dict"]), self.trainable_names()
+        if found != expected:
+            raise ValueError(f"The checkpoint holds other trainable weights than this run: {sorted(found ^ expected)[:4]} ...")
+        self.tokens_seen = checkpoint["tokens_seen"]

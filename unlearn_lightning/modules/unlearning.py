@@ -1,0 +1,99 @@
+"""What every unlearning objective shares: a frozen starting model as the reference, without a second copy of it.
+
+With an adapter the reference is the same net with the trainable adapter off. With full fine-tuning (`lora: null`) there is nothing to
+switch off, so the reference log-likelihoods of all training examples are computed once, before step 1. The same cache is an option
+with adapters: it saves a forward pass per step when there is more than one epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from unlearn_lightning.backbone import Backbone, eval_mode, reference_mode
+from unlearn_lightning.data import Batch
+from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
+from unlearn_lightning.schedule import WarmupStableDecay
+
+
+class Unlearning(CausalLMModule):
+    """Base of the objectives: subclasses write `forget_loss`.
+
+    Args:
+        backbone: the trained model to unlearn from; its adapters are frozen and a fresh one is trained.
+        optimizer: fresh; AdamW without weight decay unless set.
+        lr_scheduler: per optimizer step; called with the optimizer and the number of steps.
+        cache_reference: compute reference log-likelihoods once before step 1 (always so with full fine-tuning).
+    """
+
+    # Objectives that never ask for the reference say so, and nothing is computed for them.
+    needs_reference: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0),
+        lr_scheduler: ScheduleCallable = WarmupStableDecay,
+        cache_reference: bool = False,
+    ) -> None:
+        super().__init__(backbone, optimizer, lr_scheduler)
+        self.cache_reference = cache_reference
+        self._reference: Tensor | None = None
+
+    def build(self) -> nn.Module:
+        """Earlier adapters frozen and a fresh one trainable, or all weights trainable."""
+        return self.backbone.load_for_unlearning()
+
+    def forget_loss(self, batch: Batch) -> Tensor:
+        """(B,) the objective's value per forget example, before averaging."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> Tensor:
+        """A local objective is its forget loss."""
+        return self.forget_loss(batch)
+
+    def reference_log_likelihood(self, batch: Batch) -> Tensor:
+        """(B,) log p of each response under the frozen starting model, nats; no gradient."""
+        if self._reference is not None:
+            return self._reference.to(self.device)[batch.example_index]
+        with reference_mode(self.net):
+            return self.response_log_likelihood(batch)
+
+    def on_train_start(self) -> None:
+        """Computes the reference log-likelihoods where they are to be cached; a resumed run has them in its checkpoint."""
+        wanted = self.needs_reference and (self.cache_reference or self.backbone.lora is None)
+        if wanted and self._reference is None:
+            self._reference = self._compute_reference()
+
+    @torch.no_grad()
+    def _compute_reference(self) -> Tensor:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        plan = data.plan("train")
+        values = torch.zeros(len(plan.lengths), dtype=torch.float32, device=self.device)
+        with eval_mode(self.net), self.trainer.precision_plugin.forward_context():
+            # Sorted by length; every device takes its share, and the sum over devices puts the shares together.
+            order = sorted(range(len(plan.lengths)), key=plan.lengths.__getitem__)
+            chunks = [order[i : i + plan.micro_batch_size] for i in range(0, len(order), plan.micro_batch_size)]
+            for turn in range(0, len(chunks), self.trainer.world_size):
+                place = turn + self.global_rank
+                chunk = chunks[min(place, len(chunks) - 1)]
+                batch = data.training_batch(chunk).to(self.device)
+                if place < len(chunks):
+                    values[batch.example_index] = self.response_log_likelihood(batch).float()
+                else:
+                    self.response_log_likelihood(batch)
+        return self.trainer.strategy.reduce(values, reduce_op="sum").cpu()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the cached reference, which the moved weights could no longer give."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reference_log_lik"] = self._reference
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the cached reference."""
+        super().on_load_checkpoint(checkpoint)
+        self._reference = checkpoint["reference_log_lik"]

@@ -1,0 +1,1 @@
+"""Unlearning objectives, one a file: a pure loss function and a thin LightningModule."""

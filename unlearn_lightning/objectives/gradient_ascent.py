@@ -1,0 +1,21 @@
+"""Gradient ascent: fine-tuning's loss with the sign turned.
+
+    unlearn fit -c configs/objectives/gradient_ascent.yaml --model.backbone.adapter RUN/adapter
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from unlearn_lightning.data import Batch
+from unlearn_lightning.modules import Unlearning
+
+
+class GradientAscent(Unlearning):
+    """Minimises the mean log-likelihood per response token of the forget set (over the whole batch, as the paper's code does)."""
+
+    average = "tokens"
+
+    def forget_loss(self, batch: Batch) -> Tensor:
+        """(B,) log p(response), nats."""
+        return self.response_log_likelihood(batch)

@@ -1,0 +1,57 @@
+"""Negative preference optimisation.
+
+    unlearn fit -c configs/objectives/npo.yaml --model.backbone.adapter RUN/adapter --model.beta 0.1
+"""
+
+from __future__ import annotations
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import AdamW
+
+from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.data import Batch
+from unlearn_lightning.modules import Unlearning
+from unlearn_lightning.modules.causal_lm import ScheduleCallable
+from unlearn_lightning.schedule import WarmupStableDecay
+
+
+def npo_loss(log_lik: Tensor, ref_log_lik: Tensor, beta: float) -> Tensor:
+    """-(2/β) log σ(-β (log π - log π_ref)) per response; Zhang et al. 2024, arXiv:2404.05868, eq. 3.
+
+    Args: log_lik, ref_log_lik: (B,) nats, summed over response tokens.   Returns: (B,) nats.
+    """
+    return -(2 / beta) * functional.logsigmoid(-beta * (log_lik - ref_log_lik))
+
+
+class NPO(Unlearning):
+    """Negative preference optimisation of the forget set against the frozen starting model; mean over examples.
+
+    Args:
+        backbone: the trained model to unlearn from.
+        optimizer: fresh; AdamW without weight decay unless set.
+        lr_scheduler: per optimizer step.
+        cache_reference: compute reference log-likelihoods once before step 1 (always so with full fine-tuning).
+        beta: inverse temperature; towards 0 the loss becomes gradient ascent's. The paper uses 0.5.
+    """
+
+    average = "examples"
+    needs_reference = True
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0),
+        lr_scheduler: ScheduleCallable = WarmupStableDecay,
+        cache_reference: bool = False,
+        beta: float = 0.5,
+    ) -> None:
+        super().__init__(backbone, optimizer, lr_scheduler, cache_reference)
+        if beta <= 0:
+            raise ValueError(f"NPO needs beta above 0, got {beta}.")
+        self.beta = beta
+
+    def forget_loss(self, batch: Batch) -> Tensor:
+        """(B,) nats; 2 log 2 / beta at the start."""
+        return npo_loss(self.response_log_likelihood(batch), self.reference_log_likelihood(batch), self.beta)

@@ -1,0 +1,70 @@
+"""SimNPO: NPO without a reference, in the paper's form and in the length-normalised one.
+
+    unlearn fit -c configs/objectives/simnpo.yaml --model.backbone.adapter RUN/adapter
+"""
+
+from __future__ import annotations
+
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import AdamW
+
+from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.data import Batch
+from unlearn_lightning.likelihood import mean_token
+from unlearn_lightning.modules import Unlearning
+from unlearn_lightning.modules.causal_lm import ScheduleCallable
+from unlearn_lightning.schedule import WarmupStableDecay
+
+
+def simnpo_loss(log_lik: Tensor, beta: float, gamma: float = 0.0) -> Tensor:
+    """-(2/β) log σ(-β log π - γ) per response; Fan et al. 2024, arXiv:2410.07163, eq. 4.
+
+    Args:
+        log_lik: (B,) nats; summed over response tokens (Yu et al. 2025, with γ = 0), or their mean (Fan et al.).
+        beta: inverse temperature.
+        gamma: margin, in nats times beta.
+
+    Returns:
+        (B,) nats.
+    """
+    return -(2 / beta) * functional.logsigmoid(-beta * log_lik - gamma)
+
+
+class SimNPO(Unlearning):
+    """Reference-free negative preference optimisation of the forget set; mean over examples.
+
+    Args:
+        backbone: the trained model to unlearn from.
+        optimizer: fresh; AdamW without weight decay unless set.
+        lr_scheduler: per optimizer step.
+        length_normalized: divide each log-likelihood by its response's tokens (Fan et al. 2024). The paper's own form does not, and
+            has almost no gradient left once a response's negative log-likelihood passes about 20 nats.
+        beta: inverse temperature. The paper uses 1, un-normalised.
+        gamma: margin of the length-normalised form.
+    """
+
+    average = "examples"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0),
+        lr_scheduler: ScheduleCallable = WarmupStableDecay,
+        length_normalized: bool = False,
+        beta: float = 1.0,
+        gamma: float = 0.0,
+    ) -> None:
+        super().__init__(backbone, optimizer, lr_scheduler)
+        if beta <= 0:
+            raise ValueError(f"SimNPO needs beta above 0, got {beta}.")
+        if gamma and not length_normalized:
+            raise ValueError("SimNPO's gamma belongs to the length-normalised form: set length_normalized to true.")
+        self.length_normalized, self.beta, self.gamma = length_normalized, beta, gamma
+
+    def forget_loss(self, batch: Batch) -> Tensor:
+        """(B,) nats."""
+        token_log_lik = self.token_log_likelihood(batch)
+        log_lik = mean_token(token_log_lik, batch.response_mask) if self.length_normalized else token_log_lik.sum(-1)
+        return simnpo_loss(log_lik, self.beta, self.gamma)

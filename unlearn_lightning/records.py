@@ -1,0 +1,89 @@
+"""Run and study folders as files: written whole or not at all, read with a check of the format. docs/runs.md describes them.
+
+    records = read_records(run_folder, "forget")      # {0: {"metrics": {"forget/label_log_lik": -0.2, ...}, "examples": [...]}, 4: ...}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file so that a reader, or a crash at any point, sees the old content or the new, never a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """`write_text` of a versioned JSON object."""
+    write_text(path, json.dumps({"format": FORMAT, **content}, indent=indent) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a versioned JSON object.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or of a format this version does not know.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error}). Was it edited by hand, or is the disk damaged?") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path} has format {found!r}; this version reads format {FORMAT}. Use the version that wrote it.")
+    return content
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The content of a run folder's run.json."""
+    return read_json(Path(folder) / "run.json")
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the folder holds a whole run."""
+    return (Path(folder) / "run.json").is_file() and read_run(folder)["status"] == "finished"
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """The content of a study folder's study.json."""
+    return read_json(Path(folder) / "study.json")
+
+
+def record_path(folder: Path, probe: str, step: int) -> Path:
+    """Where a probe's record of one step lies."""
+    return Path(folder) / "records" / probe / f"{step:06d}.json"
+
+
+def read_records(folder: Path, probe: str) -> dict[int, dict[str, Any]]:
+    """All records of a probe by step, ascending; empty when it measured nothing."""
+    return {int(path.stem): read_json(path) for path in sorted((Path(folder) / "records" / probe).glob("[0-9]*.json"))}
+
+
+def last_record(folder: Path, probe: str) -> dict[str, Any] | None:
+    """The probe's record of the last measured step; None when it measured nothing."""
+    paths = sorted((Path(folder) / "records" / probe).glob("[0-9]*.json"))
+    return read_json(paths[-1]) if paths else None
+
+
+def metric_key(probe: str, quantity: str) -> str:
+    """The one place where metric names are made: `<probe set>/<quantity>`."""
+    return f"{probe}/{quantity}"

@@ -1,0 +1,129 @@
+"""A run's key: a hash of everything that decides its result, and of nothing else.
+
+    key, parents = run_key(resolved_config)
+
+Weights, data, hyperparameters, probes and seeds count. Devices, loggers, progress bars, checkpoints, workers and micro-batches do not.
+Data counts by content, earlier runs by their own key, so that equal work has an equal key wherever it lies on disk.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from unlearn_lightning.records import read_run
+from unlearn_lightning.scratch import corpus_fingerprint
+
+# Raised when a change of this package's code changes results.
+RESULTS_VERSION = 1
+TRAINER_KEYS = (
+    "max_epochs", "max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches",
+)  # fmt: skip
+# Where data comes from is covered by its fingerprint; how it is spread over devices does not change the result.
+DATA_NEUTRAL = {
+    "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "prompt_template", "data_seed",
+    "micro_batch_size", "num_workers",
+}  # fmt: skip
+MODEL_NEUTRAL = {"cache_reference"}
+BACKBONE_NEUTRAL = {"attention", "model", "scratch", "adapter", "tokenizer", "chat_template_from"}
+PROBE_NEUTRAL = {"retrained", "others", "chunk_size"}
+
+
+def run_key(config: Mapping[str, Any], known: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
+    """The key of a run, and the keys of the runs it starts from.
+
+    Args:
+        config: the whole resolved config of `unlearn fit`.
+        known: run folder -> key, for runs that are planned but not there yet.
+    """
+    parents: list[str] = []
+
+    def origin(place: str | None) -> Any:
+        if place is None:
+            return None
+        key = _planned_or_recorded_key(Path(place).parent, known or {})
+        if key is not None:
+            parents.append(key)
+        return key or _content(Path(place))
+
+    model = config["model"]["init_args"]
+    backbone = dict(model["backbone"])
+    adapters = [backbone["adapter"]] if isinstance(backbone["adapter"], str) else backbone["adapter"] or []
+    scratch = backbone["scratch"] if backbone["model"] is None else None
+    decisive = {
+        "version": RESULTS_VERSION,
+        "trainer": {k: config["trainer"][k] for k in TRAINER_KEYS},
+        "model": [config["model"]["class_path"], _without(model, MODEL_NEUTRAL | {"backbone"})],
+        "backbone": _without(backbone, BACKBONE_NEUTRAL),
+        "origins": [origin(p) for p in (backbone["model"], backbone["tokenizer"], backbone["chat_template_from"], *adapters)],
+        "scratch": scratch and _without(scratch, {"corpus"}),
+        "corpus": _corpus(tuple(scratch["corpus"])) if scratch else None,
+        "data": _data(config["data"], "train"),
+        "probes": [_probe(c) for c in _as_list(config["trainer"]["callbacks"]) if _is_probe(c["class_path"])],
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest(), parents
+
+
+def _without(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {k: v for k, v in settings.items() if k not in names}
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _class(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _is_probe(class_path: str) -> bool:
+    # By its mark and not by its type: this room is below `callbacks`.
+    return hasattr(_class(class_path), "probe_name")
+
+
+def _probe(config: Mapping[str, Any]) -> list[Any]:
+    settings = dict(config["init_args"])
+    return [
+        config["class_path"],
+        _without(settings, PROBE_NEUTRAL | {"data"}),
+        _data(settings["data"], settings["split"]) if "data" in settings else None,
+    ]
+
+
+def _data(config: Mapping[str, Any], split: str) -> list[Any]:
+    kept = _without(config["init_args"], DATA_NEUTRAL | ({"batch_size", "bucket_batches", "seed"} if split == "held_out" else set()))
+    return [config["class_path"], kept, _data_content(json.dumps(dict(config), sort_keys=True, default=str), split)]
+
+
+@functools.lru_cache(maxsize=256)
+def _data_content(config: str, split: str) -> str:
+    parsed = json.loads(config)
+    return _class(parsed["class_path"])(**parsed["init_args"]).fingerprint(split)
+
+
+_corpus = functools.lru_cache(maxsize=8)(corpus_fingerprint)
+
+
+def _planned_or_recorded_key(folder: Path, known: Mapping[str, str]) -> str | None:
+    if str(folder) in known:
+        return known[str(folder)]
+    return read_run(folder)["key"] if (folder / "run.json").is_file() else None
+
+
+def _content(place: Path) -> str:
+    """Hash of a local folder's weights and configs; of the name for a Hub id."""
+    digest = hashlib.sha256()
+    if not place.is_dir():
+        return str(place)
+    for path in sorted([*place.glob("*.safetensors"), *place.glob("*.json"), *place.glob("*.jinja")]):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+"""The callback that makes a folder a run folder: its configuration, its result, and how it went. docs/runs.md is its contract."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from unlearn_lightning import __version__
+from unlearn_lightning.backbone import save_result
+from unlearn_lightning.records import write_json, write_text
+
+LIBRARIES = ("torch", "lightning", "transformers", "peft")
+
+
+class RunRecorder(pl.Callback):
+    """Writes config.yaml before work starts, and the adapter (or weights) and run.json at the end.
+
+    Args:
+        folder: the run folder.
+        config: the whole resolved configuration.
+        identity: what run.json says about the run from the start: key, parents, kind, model, data, seed.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], identity: dict[str, Any]) -> None:
+        self.folder, self.config, self.identity = folder, config, identity
+        self._seconds = 0.0
+        self._since = time.monotonic()
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Writes configuration and status, which also finds a read-only or full disk before training does.
+
+        Raises:
+            OSError: the run folder cannot be written.
+        """
+        if stage == "fit":
+            self._since = time.monotonic()
+            try:
+                self._write_start()
+            except OSError as error:
+                raise OSError(
+                    f"The run folder {self.folder} cannot be written ({error.strerror}). Nothing was trained; choose another with "
+                    "--run_folder, or make room."
+                ) from error
+
+    @rank_zero_only
+    def _write_start(self) -> None:
+        write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        self._write_run("running")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Saves the result."""
+        if trainer.is_global_zero:
+            save_result(pl_module.net, pl_module.tokenizer, self.folder)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Marks the run as finished; by now every other callback has written its last record."""
+        if trainer.is_global_zero:
+            self._write_run("finished", **self._facts(trainer, pl_module))
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Marks the run as failed; its checkpoint stays, and the same command goes on from there."""
+        if trainer.is_global_zero and (self.folder / "config.yaml").is_file():
+            message = f"{type(exception).__name__}: {exception}".strip()
+            self._write_run("failed", steps=trainer.global_step, error=message)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self._elapsed()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._seconds = state_dict["seconds"]
+
+    def _elapsed(self) -> float:
+        return self._seconds + time.monotonic() - self._since
+
+    def _facts(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
+        data, seconds = trainer.datamodule, self._elapsed()  # type: ignore[attr-defined]
+        return {
+            "steps": trainer.global_step,
+            "examples": len(data.encoded["train"]),
+            "truncated": data.truncated,
+            "tokens": pl_module.tokens_seen,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(pl_module.tokens_seen / seconds, 1),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+
+    def _write_run(self, status: str, **facts: Any) -> None:
+        versions = {"unlearn_lightning": __version__, "python": platform.python_version()}
+        versions |= {name: version(name) for name in LIBRARIES}
+        content = {"status": status, **self.identity, "error": None, **facts, "versions": versions}
+        write_json(self.folder / "run.json", content, indent=1)
+
+
+def peak_memory_bytes() -> int:
+    """Peak memory of this process: the GPU's allocator where there is one, resident memory elsewhere."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,99 @@
+"""Rows of text from local JSON / JSON-lines files or the Hugging Face Hub.
+
+    rows = read_rows("data/gsm8k/train.jsonl")          # [Row(where="data/gsm8k/train.jsonl:1", fields={"question": ..., ...}), ...]
+    rows = read_rows("hub:openai/gsm8k/main", "test")   # needs `datasets` and, the first time, the network
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HUB = "hub:"
+ROOT_VARIABLE = "UNLEARN_DATA"
+
+
+class Row(NamedTuple):
+    """One record and where it came from, for error messages."""
+
+    where: str
+    fields: dict[str, Any]
+
+    def text(self, field: str) -> str:
+        """The field's text.
+
+        Raises:
+            ValueError: the field is missing, is no text, or is blank; the message names the place and the fields there are.
+        """
+        value = self.fields.get(field)
+        if not isinstance(value, str) or not value.strip():
+            found = "is missing" if field not in self.fields else f"is {value!r}"
+            raise ValueError(
+                f"{self.where}: field {field!r} {found}; expected a non-empty text. The record has the fields "
+                f"{sorted(self.fields)}. Name the right ones with prompt_field and response_field."
+            )
+        return value
+
+
+def data_root(folder: str | None) -> Path:
+    """The folder of local data files: the argument, or else the environment variable UNLEARN_DATA.
+
+    Raises:
+        ValueError: neither is set.
+        NotADirectoryError: it is no folder.
+    """
+    chosen = folder or os.environ.get(ROOT_VARIABLE)
+    if not chosen:
+        raise ValueError(f"source 'files' needs a folder: set data_root, or the environment variable {ROOT_VARIABLE}.")
+    if not Path(chosen).is_dir():
+        raise NotADirectoryError(f"The data folder {chosen} (data_root or {ROOT_VARIABLE}) is not a folder.")
+    return Path(chosen)
+
+
+def read_rows(source: str, split: str = "train") -> list[Row]:
+    """Reads a file (`.json` array or JSON lines, told apart by content) or a Hub data set `hub:owner/name[/config]`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty, or a line is not a JSON object (the message names file and line).
+    """
+    rows = _hub_rows(source[len(HUB) :], split) if source.startswith(HUB) else _file_rows(Path(source))
+    if not rows:
+        raise ValueError(f"{source} holds no records.")
+    return rows
+
+
+def _hub_rows(name: str, split: str) -> list[Row]:
+    import datasets
+
+    owner, _, rest = name.partition("/")
+    dataset, _, config = rest.partition("/")
+    path = f"{owner}/{dataset}" if dataset else owner
+    table = datasets.load_dataset(path, config or None, split=split)
+    return [Row(f"{HUB}{name} {split}[{i}]", dict(fields)) for i, fields in enumerate(table)]
+
+
+def _file_rows(path: Path) -> list[Row]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no data file {path}. Give a .json / .jsonl file, or `hub:owner/name`.")
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        try:
+            items = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg}).") from None
+        found = [(f"{path}[{i}]", item) for i, item in enumerate(items)]
+    else:
+        found = []
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                try:
+                    found.append((f"{path}:{number}", json.loads(line)))
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"{path}:{number}: not JSON ({error.msg}): {line[:60]!r}") from None
+    for where, item in found:
+        if not isinstance(item, dict):
+            raise ValueError(f"{where}: expected a JSON object with named fields, got {type(item).__name__}.")
+    return [Row(where, item) for where, item in found]
