@@ -172,11 +172,12 @@ def eval_mode(net: nn.Module) -> Iterator[None]:
 
 def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: Path) -> None:
     """Writes the run's result: `adapter/` (PEFT format) with LoRA, `model/` (weights and tokenizer) without."""
-    if isinstance(net, PeftModel):
-        net.save_pretrained(run_folder / "adapter", save_embedding_layers=False)
-    else:
-        net.save_pretrained(run_folder / "model")  # type: ignore[operator]
-        tokenizer.save_pretrained(run_folder / "model")
+    with _quiet():
+        if isinstance(net, PeftModel):
+            net.save_pretrained(run_folder / "adapter", save_embedding_layers=False)
+        else:
+            net.save_pretrained(run_folder / "model")  # type: ignore[operator]
+            tokenizer.save_pretrained(run_folder / "model")
 
 
 def _load_adapter(base: nn.Module, folder: str, trainable: bool) -> PeftModel:

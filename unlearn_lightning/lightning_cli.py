@@ -8,7 +8,9 @@ Importing `objectives` and `callbacks` once gives every class in them its short 
 
 from __future__ import annotations
 
+import copy
 import difflib
+import inspect
 import logging
 import os
 import pkgutil
@@ -24,6 +26,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 import callbacks
 import unlearn_lightning.data
@@ -49,6 +52,7 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 1,
 }
 QUIET = (
+    ".*Experiment logs directory.*exists and is not empty.*",
     ".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*",
     ".*treespec.*", ".*LeafSpec.*",
     ".*Total length of `list` across ranks is zero.*",
@@ -83,8 +87,6 @@ def class_names() -> list[str]:
 
 def key_names() -> list[str]:
     """Names of every argument of those classes and of the trainer."""
-    import inspect
-
     owners = [pl.Trainer, *(c for base in (CausalLMModule, StageData, callbacks.Probe) for c in _subclasses(base))]
     return sorted({name for owner in owners for name in inspect.signature(owner).parameters} | {"run_folder", "seed_everything"})
 
@@ -97,6 +99,8 @@ class UnlearnCLI(LightningCLI):
     """Fits or validates one run in its own run folder."""
 
     run_folder: Path
+    extra_callbacks: Sequence[pl.Callback] = ()
+    wandb_settings: Mapping[str, Any] = {}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what belongs to the run and not to a class."""
@@ -114,10 +118,18 @@ class UnlearnCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses; a null for a group such as `--model.backbone.lora null` is handed over in the form jsonargparse takes."""
-        if not isinstance(args, Mapping):
-            joined = "\n".join(sys.argv[1:] if args is None else args)
+        saved = sys.argv
+        if isinstance(args, Mapping):
+            # jsonargparse writes into what it is given.
+            args = copy.deepcopy(dict(args))
+        else:
+            joined = "\n".join(saved[1:] if args is None else args)
             args = re.sub(NULL_GROUP, r'\1={"\2": null}', joined).split("\n")
-        super().parse_arguments(parser, args)
+        try:
+            sys.argv = saved[:1]
+            super().parse_arguments(parser, args)
+        finally:
+            sys.argv = saved
 
     def before_instantiate_classes(self) -> None:
         """Gives seeds that were left null the run's own, so that the written configuration says all."""
@@ -149,7 +161,9 @@ class UnlearnCLI(LightningCLI):
         kwargs["default_root_dir"] = str(self.run_folder)
         if config["trainer"]["logger"] in (None, True):
             kwargs["logger"] = self._loggers(config)
-        own: list[pl.Callback] = [RunRecorder(self.run_folder, config, identity)] if self.subcommand == "fit" else []
+        own = list(self.extra_callbacks)
+        if self.subcommand == "fit":
+            own.append(RunRecorder(self.run_folder, config, identity))
         every = config["checkpoint_every_n_steps"]
         if self.subcommand == "fit" and every and config["trainer"]["enable_checkpointing"] is not False:
             own.append(_resume_checkpoints(self.run_folder, every))
@@ -162,7 +176,7 @@ class UnlearnCLI(LightningCLI):
         self.run_folder.mkdir(parents=True, exist_ok=True)
         loggers: list[Logger] = [CSVLogger(str(self.run_folder), name="", version="")]
         if os.environ.get("WANDB_MODE") != "disabled":
-            loggers.append(wandb_logger(self.run_folder, config))
+            loggers.append(wandb_logger(self.run_folder, config, **self.wandb_settings))
         return loggers
 
     def after_instantiate_classes(self) -> None:
@@ -173,11 +187,10 @@ class UnlearnCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         if subcommand == "fit" and is_finished(self.run_folder):
-            print(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
+            rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
             return
         super()._run_subcommand(subcommand)
-        if self.trainer.is_global_zero:
-            print(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
+        rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
 
 
 def _resume_checkpoints(folder: Path, every: int) -> ModelCheckpoint:
@@ -190,11 +203,10 @@ def _resume_checkpoints(folder: Path, every: int) -> ModelCheckpoint:
 def wandb_logger(folder: Path, config: dict[str, Any], **settings: Any) -> WandbLogger:
     """A W&B logger in the run folder: online with an account, offline without one (or with WANDB_MODE=offline)."""
     mode = os.environ.get("WANDB_MODE")
-    has_account = bool(os.environ.get("WANDB_API_KEY")) or "api.wandb.ai" in _netrc()
+    has_account = bool(os.environ.get("WANDB_API_KEY")) or "wandb.ai" in _netrc()
     return WandbLogger(
-        project=os.environ.get("WANDB_PROJECT", "unlearn_lightning"),
-        save_dir=str(folder), name=folder.name, config=config, offline=mode == "offline" or (mode is None and not has_account),
-        **settings,
+        project=os.environ.get("WANDB_PROJECT", "unlearn_lightning"), save_dir=str(folder), config=config,
+        offline=mode == "offline" or (mode is None and not has_account), **{"name": folder.name, **settings},
     )  # fmt: skip
 
 
@@ -203,26 +215,63 @@ def _netrc() -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def run(args: Sequence[str] | Mapping[str, Any] | None = None, **overrides: Any) -> UnlearnCLI:
+def run(
+    args: Sequence[str] | Mapping[str, Any] | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+    wandb: Mapping[str, Any] | None = None,
+    cli: type[UnlearnCLI] = UnlearnCLI,
+) -> UnlearnCLI:
     """Runs one command: arguments as on the command line, or as nested dicts.
 
-    Raises:
-        Whatever bad input or training raises; nothing that was computed is lost.
+    Args:
+        args: the command; null for the process's own arguments.
+        callbacks: added to those of the configuration, without being part of it.
+        wandb: settings of the W&B run, such as group, job_type and tags.
+        cli: the command line class.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "💡" not in r.getMessage())
     for pattern in QUIET:
         warnings.filterwarnings("ignore", pattern)
-    settings: dict[str, Any] = {
-        "model_class": CausalLMModule, "datamodule_class": StageData, "subclass_mode_model": True, "subclass_mode_data": True,
-        "auto_configure_optimizers": False, "save_config_callback": None, "seed_everything_default": 0,
-        "load_from_checkpoint_support": False, "trainer_defaults": TRAINER_DEFAULTS, "parser_class": Parser,
-        "parser_kwargs": {"prog": "unlearn", "description": "Staged fine-tuning and unlearning.", "default_env": True, "env_prefix": "UNLEARN"},
-        **overrides,
-    }  # fmt: skip
-    saved = sys.argv
-    try:
-        if args is not None:
-            sys.argv = saved[:1]
-        return UnlearnCLI(args=args, **settings)
-    finally:
-        sys.argv = saved
+    cli = type(cli.__name__, (cli,), {"extra_callbacks": callbacks, "wandb_settings": wandb or {}})
+    # From Python, a bad argument is an exception and not the end of the process.
+    settings = {"default_env": True, "env_prefix": "UNLEARN", "exit_on_error": not isinstance(args, Mapping)}
+    verbs = {verb: dict(settings) for verb in UnlearnCLI.subcommands()}
+    return cli(
+        CausalLMModule, StageData, subclass_mode_model=True, subclass_mode_data=True, auto_configure_optimizers=False,
+        save_config_callback=None, seed_everything_default=0, load_from_checkpoint_support=False, trainer_defaults=TRAINER_DEFAULTS,
+        parser_class=Parser, parser_kwargs={"prog": "unlearn", **settings, **verbs}, args=args,
+    )  # fmt: skip
+
+
+class _ConfigOnly(UnlearnCLI):
+    """Parses and completes a configuration, and builds nothing."""
+
+    def _set_seed(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def after_instantiate_classes(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+class Resolver:
+    """Fills in the defaults of `unlearn fit` configurations; the parser is built once."""
+
+    def __init__(self) -> None:
+        self._cli: UnlearnCLI | None = None
+
+    def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole configuration, as config.yaml would have it."""
+        args = {"subcommand": "fit", "fit": dict(config)}
+        if self._cli is None:
+            self._cli = run(args, cli=_ConfigOnly)
+        else:
+            self._cli.parse_arguments(self._cli.parser, args)
+            self._cli.before_instantiate_classes()
+            self._cli.__dict__.pop("config_dump", None)
+        return self._cli.resolved()

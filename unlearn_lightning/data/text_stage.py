@@ -13,11 +13,14 @@ from unlearn_lightning.data.stage_data import Split, StageData
 
 
 class TextStage(StageData):
-    """A stream of texts (all text fields of each record) cut into chunks of max_length tokens."""
+    """Texts (all text fields of each record, one a line), cut into examples of at most max_length tokens.
+
+    Every token counts for the loss, behind the tokenizer's beginning-of-text token.
+    """
 
     name = "text"
     train_file = "instruct/ism_sda_k2_1000.json"
-    world_examples = 20000
+    world_examples = 12800
 
     def world_rows(self, count: int, split: Split) -> list[dict[str, str]]:
         """The generic base-training mix; its first texts are the held-out ones."""
@@ -31,13 +34,12 @@ class TextStage(StageData):
         return [Example(f"{self.name}-{split}-{i:05d}", "", text) for i, text in enumerate(texts)]
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-        """Chunks of at most max_length tokens, each opened by the tokenizer's beginning-of-text token."""
-        stream: list[int] = []
-        for example in self.examples(split):
-            stream += [*tokenizer(example.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        """Each text's tokens; a text longer than max_length goes on in further examples."""
         start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         width = self.max_length - 1
-        return [
-            Encoded(f"{self.name}-{split}-{i:05d}", [start_id], stream[start : start + width])
-            for i, start in enumerate(range(0, len(stream), width))
-        ]
+        found = []
+        for example in self.examples(split):
+            tokens = [*tokenizer(example.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            pieces = [tokens[i : i + width] for i in range(0, len(tokens), width)]
+            found += [Encoded(f"{example.id}-{i}", [start_id], piece) for i, piece in enumerate(pieces)]
+        return found

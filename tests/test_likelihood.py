@@ -1,0 +1,81 @@
+"""Fast likelihoods against the plain computation, which is the oracle."""
+
+import itertools
+
+import pytest
+import torch
+
+from unlearn_lightning.backbone import eval_mode
+from unlearn_lightning.data import Encoded, collate
+from unlearn_lightning.likelihood import margin, mean_token, score_candidates, token_log_likelihood
+
+ENCODED = [Encoded("a", [6, 7, 8, 9, 10], [9, 10]), Encoded("b", [7], [11, 12, 13, 5, 6]), Encoded("c", [8, 8, 8], [14])]
+
+
+def oracle(net, encoded):
+    """One row at a time, no padding, all logits, softmax in float64."""
+    found = []
+    for e in encoded:
+        ids = torch.tensor([[*e.prompt_ids, *e.response_ids]])
+        log_p = net(input_ids=ids).logits[0].double().log_softmax(-1)
+        n = len(e.prompt_ids)
+        found.append([log_p[n + i - 1, token].item() for i, token in enumerate(e.response_ids)])
+    return found
+
+
+def net_of(make_backbone, architecture, lora):
+    net = make_backbone(architecture, lora).load_for_fine_tuning()
+    with torch.no_grad():  # a fresh adapter would change nothing
+        for p in net.parameters():
+            if p.requires_grad:
+                p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(3)))
+    return net.eval()
+
+
+@pytest.mark.parametrize(("architecture", "adapted", "side"), itertools.product(["llama", "qwen2"], [False, True], ["left", "right"]))
+def test_token_log_likelihood_equals_the_plain_computation(make_backbone, lora, architecture, adapted, side):
+    net = net_of(make_backbone, architecture, lora if adapted else None)
+    batch = collate(ENCODED, pad_id=0, padding_side=side)
+    values = token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask)
+    assert values[~batch.response_mask].abs().max() == 0
+    for row, mask, expected in zip(values, batch.response_mask, oracle(net, ENCODED), strict=True):
+        torch.testing.assert_close(row[mask].double(), torch.tensor(expected, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("architecture", "adapted"), itertools.product(["llama", "qwen2"], [False, True]))
+def test_candidates_that_share_the_prompt_equal_one_row_each(make_backbone, lora, architecture, adapted):
+    net = net_of(make_backbone, architecture, lora if adapted else None)
+    candidates = [[9, 10, 11], [12], [13, 14, 15, 16, 17], [9, 10]]
+    scores = score_candidates(net, [6, 7, 8, 9], candidates)
+    rows = [Encoded(str(i), [6, 7, 8, 9], c) for i, c in enumerate(candidates)]
+    for i, expected in enumerate(oracle(net, rows)):
+        torch.testing.assert_close(scores.token_log_lik[i][scores.mask[i]].tolist(), expected, atol=1e-5, rtol=0)
+    assert scores.token_log_lik[~scores.mask].abs().sum() == 0
+
+
+def test_one_token_candidates(make_backbone):
+    net = make_backbone().load_base().eval()
+    scores = score_candidates(net, [6, 7], [[9], [10]])
+    assert scores.token_log_lik.shape == (2, 1)
+    assert torch.exp(scores.token_log_lik).sum() < 1
+
+
+def test_margin_by_hand():
+    logits = torch.tensor([[1.0, 4.0, 2.5], [1.0, 4.0, 2.5]])
+    torch.testing.assert_close(margin(logits, torch.tensor([1, 2])), torch.tensor([1.5, -1.5]))
+
+
+def test_mean_token_by_hand():
+    mask = torch.tensor([[False, True, True], [False, False, True]])
+    torch.testing.assert_close(mean_token(torch.tensor([[0.0, -1.0, -3.0], [0.0, 0.0, -5.0]]), mask), torch.tensor([-2.0, -5.0]))
+
+
+def test_extreme_logits_give_finite_log_likelihoods(make_backbone):
+    net = make_backbone().load_base().eval()
+    with torch.no_grad():
+        net.get_input_embeddings().weight.mul_(3e3)
+    batch = collate(ENCODED, pad_id=0)
+    with eval_mode(net):
+        values = token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask)
+    assert values.isfinite().all()
+    assert values.min() < -1000

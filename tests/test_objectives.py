@@ -1,0 +1,109 @@
+"""Losses by hand, at their limits, and against each other."""
+
+import math
+
+import pytest
+import torch
+
+from unlearn_lightning.data import Encoded, collate
+from unlearn_lightning.modules import StageFineTuning
+from unlearn_lightning.objectives.gradient_ascent import GradientAscent
+from unlearn_lightning.objectives.npo import NPO, npo_loss
+from unlearn_lightning.objectives.simnpo import SimNPO, simnpo_loss
+
+BATCH = collate([Encoded("a", [6, 7, 8], [9, 10]), Encoded("b", [7, 9], [11, 12, 13, 5])], pad_id=0)
+
+
+def test_npo_at_the_reference_is_two_log_two_over_beta():
+    same = torch.tensor([-3.0, -7.0])
+    torch.testing.assert_close(npo_loss(same, same, beta=0.5), torch.full((2,), 4 * math.log(2)))
+
+
+def test_npo_by_hand():
+    # log-likelihood fell by 2: (2/0.5) * log(1 + exp(0.5 * -2)) = 4 * log(1 + e^-1)
+    loss = npo_loss(torch.tensor([-5.0]), torch.tensor([-3.0]), beta=0.5)
+    torch.testing.assert_close(loss, torch.tensor([4 * math.log(1 + math.exp(-1))]))
+
+
+def test_npo_vanishes_when_forgotten_and_is_linear_when_not():
+    ref = torch.zeros(1)
+    assert npo_loss(torch.tensor([-1e4]), ref, 0.5).item() == 0
+    assert npo_loss(torch.tensor([1e4]), ref, 0.5).item() == pytest.approx(2e4)
+
+
+def test_npo_gradient_tends_to_gradient_ascents_as_beta_vanishes():
+    log_lik = torch.tensor([-4.0], dtype=torch.float64, requires_grad=True)
+    npo_loss(log_lik, torch.tensor([-3.0], dtype=torch.float64), beta=1e-8).backward()
+    assert log_lik.grad.item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_simnpo_by_hand():
+    # un-normalised, beta 1, log pi = -1: 2 log(1 + e^-1); normalised with margin: -(2/2.5) log sigma(2.5 * 0.5 - 1)
+    torch.testing.assert_close(simnpo_loss(torch.tensor([-1.0]), beta=1.0), torch.tensor([2 * math.log(1 + math.exp(-1))]))
+    expected = 0.8 * math.log(1 + math.exp(-(2.5 * 0.5 - 1)))
+    torch.testing.assert_close(simnpo_loss(torch.tensor([-0.5]), beta=2.5, gamma=1.0), torch.tensor([expected]))
+
+
+def test_unnormalised_simnpo_has_no_gradient_left_past_twenty_nats():
+    log_lik = torch.tensor([-20.0], requires_grad=True)
+    simnpo_loss(log_lik, beta=1.0).backward()
+    assert 0 < log_lik.grad.item() < 1e-8
+
+
+@pytest.mark.parametrize(("cls", "settings"), [(NPO, {"beta": 0.0}), (SimNPO, {"beta": -1.0}), (SimNPO, {"gamma": 1.0})])
+def test_meaningless_settings_are_refused(cls, settings, make_backbone):
+    with pytest.raises(ValueError, match=r"beta above 0|length_normalized"):
+        cls(make_backbone(), **settings)
+
+
+def built(cls, backbone, **settings):
+    module = cls(backbone, **settings)
+    module.configure_model()
+    return module
+
+
+def gradients(module):
+    module.zero_grad()
+    module.loss(BATCH).sum().backward()
+    return {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def test_gradient_ascent_is_minus_fine_tuning(make_backbone):
+    down, up = gradients(built(StageFineTuning, make_backbone())), gradients(built(GradientAscent, make_backbone()))
+    assert down.keys() == up.keys()
+    for name, gradient in down.items():
+        torch.testing.assert_close(up[name], -gradient)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_npo_starts_at_two_log_two_over_beta_with_the_adapters_as_reference(make_backbone, lora, architecture):
+    module = built(NPO, make_backbone(architecture, lora), beta=0.5)
+    torch.testing.assert_close(module.loss(BATCH), torch.full((2,), 4 * math.log(2)), atol=1e-5, rtol=0)
+
+
+def test_the_reference_does_not_move_with_the_adapter(make_backbone, lora):
+    module = built(NPO, make_backbone(lora=lora))
+    before = module.reference_log_likelihood(BATCH)
+    with torch.no_grad():
+        for p in module.parameters():
+            if p.requires_grad:
+                p.add_(0.1)
+    assert (module.response_log_likelihood(BATCH) - before).abs().min() > 1e-3
+    torch.testing.assert_close(module.reference_log_likelihood(BATCH), before, atol=0, rtol=0)
+
+
+def test_asking_for_the_reference_leaves_training_as_it_was(make_backbone, lora):
+    module = built(NPO, make_backbone(lora=lora))
+    trainable = module.trainable_names()
+    module.reference_log_likelihood(BATCH)
+    assert module.net.training
+    assert module.trainable_names() == trainable
+    assert all("lora" in name for name in trainable)
+
+
+def test_simnpo_forms_differ_by_the_length(make_backbone):
+    summed = built(SimNPO, make_backbone(), length_normalized=False)
+    normalised = built(SimNPO, make_backbone(), length_normalized=True)
+    total = summed.response_log_likelihood(BATCH)
+    torch.testing.assert_close(summed.loss(BATCH), simnpo_loss(total, 1.0))
+    torch.testing.assert_close(normalised.loss(BATCH), simnpo_loss(total / torch.tensor([2.0, 4.0]), 1.0))

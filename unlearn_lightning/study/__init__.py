@@ -1,0 +1,1 @@
+"""Studies: paths -> tree of runs -> executed, resumed, cached."""

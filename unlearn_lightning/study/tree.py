@@ -1,0 +1,146 @@
+"""From a study to its tree of runs: shared prefixes once, each run with its key, its configuration and its place on disk.
+
+    runs = plan(study, store=Path("runs/store"))       # parents before children
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unlearn_lightning.run_key import run_key
+from unlearn_lightning.study.study_config import Settings, StudyConfig, merged
+
+
+@dataclass
+class Run:
+    """One node of the tree.
+
+    Attributes:
+        name: readable, such as seed1/p4/npo.
+        kind: stage or unlearn.
+        key, folder: what identifies it, and where it lies.
+        config: its `unlearn fit` configuration.
+        parents: the runs it starts from.
+        tags: seed, path, p, objective, retrained; docs/runs.md lists them.
+        compare: the runs its divergence probe compares with, by name.
+    """
+
+    name: str
+    kind: str
+    key: str
+    folder: Path
+    config: Settings
+    parents: list[Run] = field(default_factory=list)
+    tags: dict[str, Any] = field(default_factory=dict)
+    compare: dict[str, Run] = field(default_factory=dict)
+
+    def entry(self, study_folder: Path) -> dict[str, Any]:
+        """The run's line in study.json."""
+        return {
+            "key": self.key, "folder": _relative(self.folder, study_folder), "kind": self.kind, "name": self.name,
+            "parents": [p.key for p in self.parents], "tags": self.tags,
+        }  # fmt: skip
+
+
+def plan(study: StudyConfig, store: Path, resolve: Callable[[Settings], Settings]) -> list[Run]:
+    """All runs of a study, parents before children, each distinct run once.
+
+    Args:
+        study: what to run.
+        store: folder of run folders; studies that share it share equal runs.
+        resolve: fills in an `unlearn fit` configuration's defaults (`lightning_cli.Resolver`).
+    """
+    return _Planner(study, store.absolute(), resolve).plan()
+
+
+class _Planner:
+    def __init__(self, study: StudyConfig, store: Path, resolve: Callable[[Settings], Settings]) -> None:
+        self.study, self.store, self.resolve = study, store, resolve
+        self.known: dict[str, str] = {}
+        self.runs: dict[str, Run] = {}
+
+    def plan(self) -> list[Run]:
+        for seed in self.study.seeds:
+            base = [self._base(seed)] if self.study.base is not None else []
+            ends = {p: self._path(seed, p, path, base) for p, path in self.study.paths().items()}
+            for objective in self.study.objectives:
+                siblings: dict[str, Run] = {}
+                for p in sorted(position for position in ends if position is not None):
+                    run = self._unlearn(seed, p, objective, ends[p])
+                    run.compare = {**({"retrained": ends[None]} if None in ends else {}), **siblings}
+                    siblings[f"p{p}"] = run
+        return list(self.runs.values())
+
+    def _base(self, seed: int) -> Run:
+        assert self.study.base is not None
+        config = self._config(seed, self.study.base, {"model": {"class_path": "StageFineTuning"}})
+        return self._add(f"seed{seed}/base", "stage", config, [], {"seed": seed, "path": [], "p": None})
+
+    def _path(self, seed: int, p: int | None, path: tuple[str, ...], base: list[Run]) -> Run:
+        parents = base
+        for length in range(1, len(path) + 1):
+            stage = path[length - 1]
+            config = self._config(
+                seed, {"model": {"class_path": "StageFineTuning"}}, self.study.fine_tuning, self.study.stages[stage],
+                {"data": self._data(stage)}, self._start_from(parents), self._probes(self.study.stage_probes, {"every_n_steps": 0}),
+            )  # fmt: skip
+            tags = {"seed": seed, "path": list(path[:length]), "p": None}
+            run = self._add(f"seed{seed}/{'-'.join(path[:length])}", "stage", config, parents, tags)
+            parents = [run]
+        run.tags |= {"p": p, **({"retrained": True} if p is None else {})}
+        return run
+
+    def _unlearn(self, seed: int, p: int, objective: str, start: Run) -> Run:
+        config = self._config(
+            seed, {"data": self._data(self.study.forget)}, self.study.unlearning, self.study.objectives[objective],
+            self._start_from([start]), self._probes(tuple(self.study.probes), {}),
+        )  # fmt: skip
+        tags = {"seed": seed, "path": start.tags["path"], "p": p, "objective": objective}
+        return self._add(f"seed{seed}/p{p}/{objective}", "unlearn", config, [start], tags)
+
+    def _config(self, seed: int, *layers: Settings) -> Settings:
+        quiet = {"trainer": {"enable_progress_bar": False, "enable_model_summary": False}, "seed_everything": seed}
+        return merged(quiet, {"model": {"init_args": {"backbone": self.study.backbone}}}, self.study.common, *layers)
+
+    def _data(self, stage: str) -> Settings:
+        return merged({"init_args": {"source": self.study.source}}, self.study.stages[stage]["data"])
+
+    def _probes(self, names: tuple[str, ...], override: Settings) -> Settings:
+        callbacks = []
+        for name in names:
+            probe = dict(self.study.probes[name])
+            data = self._data(probe.pop("stage", self.study.forget))
+            callbacks.append(merged(probe, {"init_args": {"data": data, **override}}))
+        return {"trainer": {"callbacks": callbacks}}
+
+    def _start_from(self, parents: list[Run]) -> Settings:
+        if not parents:
+            return {}
+        (parent,) = parents
+        return {"model": {"init_args": {"backbone": self._backbone_after(parent)}}}
+
+    def _backbone_after(self, parent: Run) -> Settings:
+        if self.study.backbone.get("lora") is None:
+            return {"model": str(parent.folder / "model")}
+        if parent.tags["path"]:
+            start = parent.config["model"]["init_args"]["backbone"].get("model")
+            return {"adapter": str(parent.folder / "adapter"), **({"model": start} if start else {})}
+        return {"model": str(parent.folder / "model")}
+
+    def _add(self, name: str, kind: str, config: Settings, parents: list[Run], tags: dict[str, Any]) -> Run:
+        resolved = self.resolve(config)
+        key, _ = run_key(resolved, self.known)
+        folder = self.store / f"{resolved['model']['class_path'].rpartition('.')[2]}-{key[:16]}"
+        self.known[str(folder)] = key
+        if key not in self.runs:
+            self.runs[key] = Run(name, kind, key, folder, {**config, "run_folder": str(folder)}, parents, tags)
+        return self.runs[key]
+
+
+def _relative(path: Path, start: Path) -> str:
+    import os
+
+    return os.path.relpath(path, start.absolute())
