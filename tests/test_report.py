@@ -1,0 +1,181 @@
+"""The whole report from synthetic study folders: what it writes, what it says when runs or probes are missing, and the verdict."""
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from test_report_study_data import StudyWriter, write_full_study
+
+from unlearn_lightning.report import build
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    return build(write_full_study(tmp_path_factory.mktemp("full"), seeds=(1, 2)))
+
+
+def printed(report, width: int = 80) -> str:
+    stream = io.StringIO()
+    report.print(Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+def write_pair(folder: Path, drops: dict[int, float], seeds: tuple[int, ...] = (1,)) -> Path:
+    """A study of one objective in which path p loses `drops[p]` nats of label log-likelihood."""
+    writer = StudyWriter(folder)
+    for seed in seeds:
+        for p, value in drops.items():
+            writer.unlearn(seed, p, "npo", label={0: 0.0, 2: -value}, phrases={0: 0.0, 2: -value})
+    return writer.write()
+
+
+def test_everything_is_written(full):
+    assert {path.relative_to(full.folder).as_posix() for path in full.files} >= {
+        "index.html", "table.csv", "table.md",
+        "figures/label.svg", "figures/label.png", "figures/retrained.svg", "figures/paths.svg", "figures/frontier.png",
+    }  # fmt: skip
+    assert all(path.stat().st_size > 0 for path in full.files)
+    assert full.problems == []
+
+
+def test_the_page_is_small_and_loads_nothing(full):
+    page = (full.folder / "index.html").read_text()
+    assert len(page.encode()) < 2_000_000
+    for loading in ("src=", '<link rel="stylesheet"', "@import", "url("):
+        assert loading not in page.split('<script type="application/json"')[0]
+
+
+def test_the_csv_holds_unrounded_numbers(full):
+    rows = list(csv.DictReader((full.folder / "table.csv").open()))
+    assert len(rows) == 12
+    row = next(row for row in rows if row["p"] == "4" and row["objective"] == "GA")
+    expected = [0.8 * 0.5 * 0.1 * (1 + 0.1 * seed) * 16**1.2 for seed in (1, 2)]
+    assert float(row["forget_score"]) == pytest.approx(sum(expected) / 2)
+    assert row["path"] == "inst tofu math safety"
+    assert row["slowest"] == "1"
+    assert row["forget_score_seeds"] == "2"
+
+
+def test_the_markdown_table_has_a_row_per_path_and_objective(full):
+    lines = (full.folder / "table.md").read_text().splitlines()
+    assert len(lines) == 2 + 12
+    assert sum("slowest" in line for line in lines) == 3
+
+
+def test_the_closing_table_fits_80_columns(full):
+    text = printed(full)
+    assert max(map(len, text.splitlines()[:-1])) <= 80
+    assert text.count("◂") == 3 + 1  # one per objective and the legend
+    assert "p=4 ◂" in text
+    assert "…" not in text
+
+
+def test_the_closing_table_can_be_printed_in_ascii(full):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    full.print(Console(file=stream, width=100))
+
+
+def test_the_summary_is_data(full):
+    summary = full.summary
+    assert summary["recency"]["GA"] == {"last_is_slowest": 2, "seeds": 2}
+    assert summary["rows"][0]["forget_score"]["n"] == 2
+
+
+def test_missing_failed_and_running_runs_are_named_and_left_out(tmp_path):
+    writer = StudyWriter(tmp_path)
+    writer.unlearn(1, 1, "npo", label={0: 0.0, 2: -5.0}, phrases={0: 0.0, 2: -5.0})
+    writer.unlearn(1, 2, "npo", label={0: 0.0, 2: -4.0}, status="running")
+    writer.unlearn(1, 3, "npo", status="failed", error="OutOfMemoryError: <7 GiB>")
+    writer.unlearn(1, 4, "npo", status=None)
+    report = build(writer.write())
+    assert [row.path.p for row in report.rows] == [1]
+    assert report.problems[:3] == [
+        "seed1/p3/npo failed: OutOfMemoryError: <7 GiB>",
+        "seed1/p2/npo is not finished",
+        "Not run: seed1/p4/npo",
+    ]
+    assert "retrained model for seed 1" in report.problems[3]
+    assert "OutOfMemoryError: &lt;7 GiB&gt;" in (report.folder / "index.html").read_text()
+    assert "No verdict yet" in printed(report)
+
+
+def test_a_study_without_any_run_still_gives_a_page(tmp_path):
+    writer = StudyWriter(tmp_path)
+    for p in (1, 4):
+        writer.unlearn(1, p, "npo", status=None)
+    report = build(writer.write())
+    assert report.rows == []
+    assert (report.folder / "index.html").exists()
+    assert "Not run: seed1/p1/npo, seed1/p4/npo" in printed(report)
+
+
+def test_absent_probes_leave_dashes(tmp_path):
+    report = build(write_pair(tmp_path, {1: 3.0, 4: 1.0}))
+    assert report.rows[0].values["utility"].text() == "–"
+    assert {path.stem for path in report.files if path.suffix == ".svg"} == {"label", "paraphrases"}
+
+
+def test_one_stage_one_objective_one_path(tmp_path):
+    assert "single path" in build(write_pair(tmp_path, {1: 3.0})).verdict.headline
+
+
+def test_another_output_folder(tmp_path):
+    report = build(write_pair(tmp_path, {1: 3.0, 4: 1.0}), tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere" / "index.html").exists()
+    assert report.folder == tmp_path / "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("last", "agrees", "words"),
+    [
+        ((0.1, 0.1, 0.1, 0.1), True, "As in the paper"),
+        ((0.1, 0.1, 0.1, 9.0), True, "Mostly as in the paper"),
+        ((0.1, 9.0, 9.0, 9.0), False, "Against the paper"),
+        ((9.0, 9.0, 9.0, 9.0), False, "none of 4"),
+    ],
+)
+def test_the_verdict_follows_the_data(tmp_path, last, agrees, words):
+    writer = StudyWriter(tmp_path)
+    for seed, value in enumerate(last):
+        for p, drop in {1: 3.0, 2: 4.0, 3: 5.0, 4: value}.items():
+            writer.unlearn(seed, p, "npo", label={0: 0.0, 2: -drop})
+    found = build(writer.write()).verdict
+    assert found.agrees is agrees
+    assert words in found.headline
+
+
+def test_a_single_seed_is_called_an_observation(tmp_path):
+    assert any("not a test" in sentence for sentence in build(write_pair(tmp_path, {1: 3.0, 4: 1.0})).verdict.sentences)
+
+
+def test_text_from_the_probes_is_never_markup(tmp_path):
+    evil = "</script><script>window.pwned = 1</script><img src=x onerror=alert(1)>"
+    writer = StudyWriter(tmp_path, name="<b>study</b>")
+    for p in (1, 4):
+        vectors = {0: {"a": [1.0 * p]}, 2: {"a": [1.0 * p]}}
+        label = {0: 0.0, 2: -1.0 * p}
+        writer.unlearn(
+            1, p, "<i>npo</i>", label, accuracy={0: 0.5, 2: 0.5}, vectors=vectors, text=evil, config=f"<u>setting</u>: <s>{p}</s>\n"
+        )
+    page = (build(writer.write()).folder / "index.html").read_text()
+    for markup in ("<script>window", "<img src=x", "<i>npo", "<b>study", "<u>setting", "<s>1"):
+        assert markup not in page
+    assert "\\u003cimg src=x" in page  # it is there as data
+
+
+def test_settings_in_which_siblings_differ_are_listed(full):
+    page = (full.folder / "index.html").read_text()
+    assert "optimizer.lr" in page
+    assert "model.class_path" in page
+    assert "model.beta" not in page  # the same everywhere
+
+
+def test_importing_the_report_is_fast_and_needs_no_torch():
+    code = "import sys, time; t = time.perf_counter(); import unlearn_lightning.report; print(time.perf_counter() - t, *sys.modules)"
+    seconds, *modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "matplotlib", "pandas", "scipy.stats", "lightning"} & set(modules)
+    assert float(seconds) < 3  # about 0.3 s on a quiet machine

@@ -1,0 +1,152 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("report-data").textContent);
+  const markers = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "hexagon"];
+  const hidden = new Set();
+  const plots = [...document.querySelectorAll(".plot")];
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const colour = (path) => css(`--c${path % 8}`);
+  const fade = (hex) => hex + "28";
+  // On paper three panels share 182 mm, in light colours; the size is given because the page is still laid out for the screen.
+  const printing = () => document.documentElement.classList.contains("printing");
+  const shown = (line) => !line.paths.some((path) => hidden.has(path));
+  const number = (value) => (Math.abs(value) >= 1000 || (value && Math.abs(value) < 0.01) ? value.toExponential(2) : value.toPrecision(3)).replaceAll("-", "−");
+
+  function traces(chart, panel) {
+    const made = [];
+    for (const line of panel.lines) {
+      const first = line.paths[0], last = line.paths[line.paths.length - 1];
+      const visible = shown(line), tint = colour(first);
+      if (line.low.length) {
+        const known = line.x.map((_, i) => i).filter((i) => line.low[i] !== null);
+        made.push({
+          x: [...known.map((i) => line.x[i]), ...known.map((i) => line.x[i]).reverse()],
+          y: [...known.map((i) => line.high[i]), ...known.map((i) => line.low[i]).reverse()],
+          mode: "lines", fill: "toself", fillcolor: fade(tint), line: { width: 0 }, hoverinfo: "skip", showlegend: false, visible, meta: line.paths,
+        });
+      }
+      const between = line.x.map((_, i) =>
+        line.low.length && line.low[i] !== null ? ` (${number(line.low[i])} to ${number(line.high[i])})` : "");
+      made.push({
+        x: line.x, y: line.y, name: line.name, mode: "lines+markers", visible, meta: line.paths,
+        customdata: line.x.map((_, i) => number(line.y[i]) + between[i]),
+        hovertemplate: chart === data.charts.frontier ? `${line.name}: %{x:.3g} nats, %{customdata}<extra></extra>` : "%{customdata}<extra>%{fullData.name}</extra>",
+        line: { color: tint, width: 2 },
+        marker: { color: colour(last), symbol: markers[last % 8], size: 6, line: { color: first === last ? css("--paper") : tint, width: 1 } },
+      });
+    }
+    return made;
+  }
+
+  function layout(chart) {
+    const soft = css("--soft"), grid = css("--line");
+    const axis = { gridcolor: grid, zeroline: false, linecolor: grid, tickcolor: grid, automargin: true, fixedrange: true };
+    const range = chart.log_y ? chart.y_range.map(Math.log10) : chart.y_range;
+    const named = chart.x_ticks.length ? { tickvals: chart.x_ticks.map((_, i) => i), ticktext: chart.x_ticks, range: [-0.25, chart.x_ticks.length - 0.75] } : {};
+    return {
+      xaxis: { ...axis, title: { text: chart.x_title, font: { size: 12 }, standoff: 6 }, nticks: 7, unifiedhovertitle: { text: chart.x_ticks.length ? "" : "step %{x}" }, ...named },
+      yaxis: { ...axis, type: chart.log_y ? "log" : "linear", range, nticks: 6, ...(chart.log_y ? { dtick: range[1] - range[0] > 1.2 ? 1 : undefined, exponentformat: "power" } : {}) },
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: soft },
+      hoverlabel: { bgcolor: css("--paper"), bordercolor: grid, font: { color: css("--ink"), size: 12 } },
+      margin: { l: 44, r: 8, t: 8, b: 36 }, showlegend: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      hovermode: chart === data.charts.frontier ? "closest" : "x unified", dragmode: false, hoverdistance: 30,
+      ...(printing() ? { width: 222, height: 176 } : { autosize: true }),
+    };
+  }
+
+  function draw(plot) {
+    const chart = data.charts[plot.dataset.chart];
+    plot.dataset.drawn = "yes";
+    Plotly.react(plot, traces(chart, chart.panels[plot.dataset.panel]), layout(chart), { displayModeBar: false, responsive: true });
+  }
+
+  // Only what comes into view is drawn, so that the page opens at once; printing draws the rest.
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting && !entry.target.dataset.drawn) draw(entry.target);
+  }, { rootMargin: "600px" });
+  plots.forEach((plot) => watcher.observe(plot));
+  const redraw = () => plots.forEach((plot) => (printing() || plot.dataset.drawn) && draw(plot));
+  const print = (on) => { document.documentElement.classList.toggle("printing", on); redraw(); };
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  window.addEventListener("beforeprint", () => print(true));
+  window.addEventListener("afterprint", () => print(false));
+
+  const buttons = [...document.querySelectorAll("#legend button")];
+  function toggle() {
+    buttons.forEach((button) => button.setAttribute("aria-pressed", String(!hidden.has(+button.dataset.path))));
+    for (const plot of plots) {
+      if (plot.data) Plotly.restyle(plot, { visible: plot.data.map((trace) => shown({ paths: trace.meta })) });
+    }
+  }
+  buttons.forEach((button) => {
+    const path = +button.dataset.path;
+    button.addEventListener("click", () => { if (!hidden.delete(path)) hidden.add(path); toggle(); });
+    button.addEventListener("dblclick", () => {
+      const alone = data.paths.every((other) => other.index === path || hidden.has(other.index)) && !hidden.has(path);
+      hidden.clear();
+      if (!alone) data.paths.forEach((other) => other.index !== path && hidden.add(other.index));
+      toggle();
+    });
+  });
+
+  // The explorer. Text from the probes goes in as text nodes only, never as markup.
+  const titles = { predictions: "predictions", label: "the label's log-likelihood", math: "math problems" };
+  const choice = {};
+  function element(tag, attributes = {}, ...children) {
+    const made = tag === "svg" || tag === "polyline" ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  }
+
+  function select(name, label, options, chosen) {
+    const menu = element("select", { name }, ...options.map(([value, text]) => element("option", { value }, text)));
+    menu.value = chosen;
+    choice[name] = menu;
+    menu.addEventListener("change", explore);
+    return element("label", { class: "choice" }, label, menu);
+  }
+
+  function sparkline(entry, paths) {
+    const values = entry.curves.flat(), low = Math.min(...values), high = Math.max(...values), end = entry.steps[entry.steps.length - 1];
+    const lines = entry.curves.map((curve, i) => element("polyline", {
+      points: curve.map((y, j) => `${(entry.steps[j] / (end || 1)) * 160},${46 - ((y - low) / (high - low || 1)) * 42}`).join(" "),
+      fill: "none", "stroke-width": 2, "stroke-linejoin": "round", style: `stroke: ${entry.curves.length > 1 ? `var(--c${paths[i] % 8})` : "var(--soft)"}`,
+    }));
+    return element("div", { class: "spark" }, element("svg", { viewBox: "0 0 160 50", preserveAspectRatio: "none", "aria-hidden": "true" }, ...lines));
+  }
+
+  function explore() {
+    const target = document.getElementById("examples");
+    if (!target) return;
+    const view = choice.view.value, pair = [+choice.a.value, +choice.b.value].sort((x, y) => x - y);
+    const found = data.explorer.views[view]?.[choice.objective.value]?.[pair.join("-")] ?? [];
+    const [a, b] = pair.map((index) => data.paths[index].label);
+    const cards = found.map((entry) => {
+      const [text, answer] = data.explorer.texts[entry.id] ?? ["", ""];
+      const last = (curve) => number(curve[curve.length - 1]);
+      const gap = view === "predictions" ? `squared distance ${number(entry.gap)} nats²`
+        : view === "label" ? `${a}: ${last(entry.curves[0])} nats, ${b}: ${last(entry.curves[1])} nats`
+        : `solved in ${a}: ${Math.round(entry.shares[0] * 100)}%, ${b}: ${Math.round(entry.shares[1] * 100)}%`;
+      const card = element("article", { class: "example" },
+        element("p", {}, text || entry.id), element("p", { class: "answer" }, answer && entry.attempts ? `Answer: ${answer}` : answer),
+        element("p", { class: "gap" }, gap, " ", element("span", { class: "id" }, entry.id)));
+      if (entry.curves) card.append(sparkline(entry, pair));
+      if (entry.attempts) card.append(element("div", { class: "attempts" },
+        ...entry.attempts.map((attempt, i) => element("p", {}, element("i", { class: `dot c${pair[i] % 8}` }), `${[a, b][i]}: ${attempt}`))));
+      return card;
+    });
+    const none = pair[0] === pair[1] ? "Choose two different paths." : "These two paths do not differ here, or were not both measured.";
+    target.replaceChildren(...(cards.length ? cards : [element("p", { class: "caption" }, none)]));
+  }
+
+  const choices = document.getElementById("choices");
+  if (choices) {
+    const views = Object.keys(data.explorer.views), paths = data.paths.map((path) => [path.index, path.label]);
+    const objectives = [...new Set(views.flatMap((view) => Object.keys(data.explorer.views[view])))].map((name) => [name, name]);
+    choices.append(
+      select("a", "Paths", paths, 0), select("b", "and", paths, data.paths.length - 1),
+      select("objective", "under", objectives, objectives[0][0]), select("view", "by", views.map((view) => [view, titles[view]]), views[0]));
+    explore();
+  }
+})();

@@ -1,0 +1,60 @@
+"""How far unlearning runs lie from the retrained model and from each other, at every measured step, in squared nats.
+
+    distances = Distances(study)
+    distances.to_retrained(run)                      # {0: 3.1, 2: 4.0, ..., 16: 25.9}
+    distances.between_paths("NPO", paths[0], paths[3])  # one curve per seed
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+from unlearn_lightning.divergence import squared_distance
+from unlearn_lightning.report.study_data import Run, Study, TrainingPath, Vectors
+
+
+class Distances:
+    """Every RE distance of a study. `problems` collects, in words, the pairs that could not be compared."""
+
+    def __init__(self, study: Study):
+        self.study = study
+        self.problems: list[str] = []
+        self.to_retrained: Callable[[Run], dict[int, float]] = cache_by_key(self._to_retrained)
+        self.between_paths = cache(self._between_paths)
+
+    def _to_retrained(self, run: Run) -> dict[int, float]:
+        """Distance of `run` at each measured step to the retrained model of its seed, as that model was in its last record."""
+        retrained = self.study.retrained(run.seed)
+        records = retrained.records("divergence") if retrained else {}
+        if retrained is None or not records:
+            return {}
+        target = retrained.vectors(max(records))
+        return self._curve(run, dict.fromkeys(run.records("divergence"), target), f"{run.name} and the retrained model")
+
+    def _between_paths(self, objective: str, first: TrainingPath, second: TrainingPath) -> list[dict[int, float]]:
+        """Distance between two paths under one objective at the steps both measured: one curve per seed that has both."""
+        others = {run.seed: run for run in self.study.unlearned(objective, second)}
+        curves = []
+        for run in self.study.unlearned(objective, first):
+            if other := others.get(run.seed):
+                steps = run.records("divergence").keys() & other.records("divergence").keys()
+                curves.append(self._curve(run, {step: other.vectors(step) for step in sorted(steps)}, f"{run.name} and {other.name}"))
+        return [curve for curve in curves if curve]
+
+    def _curve(self, run: Run, others: dict[int, Vectors], pair: str) -> dict[int, float]:
+        try:
+            return {step: squared_distance(run.vectors(step), other) for step, other in others.items()}
+        except ValueError as error:  # one pair that cannot be compared must not cost the reader the whole report
+            self.problems.append(f"No distance between {pair}: {error}")
+            return {}
+
+
+def cache_by_key(function: Callable[[Run], dict[int, float]]) -> Callable[[Run], dict[int, float]]:
+    """Remember the result per run key (runs themselves cannot be hashed)."""
+    known: dict[str, dict[int, float]] = {}
+
+    def remembered(run: Run) -> dict[int, float]:
+        if run.key not in known:
+            known[run.key] = function(run)
+        return known[run.key]
+
+    return remembered

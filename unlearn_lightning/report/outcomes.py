@@ -1,0 +1,126 @@
+"""What unlearning did to each path: one outcome per run, one row per objective and path over the seeds.
+
+    rows = summarize(study, Distances(study))
+    rows[0].values["forget_score"].text()     # "7.89 ± 0.41"
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.statistics import Curve, Estimate, Share, drop, estimate
+from unlearn_lightning.report.study_data import Run, Study, TrainingPath
+
+MEASURES = {
+    "forget_score": "forget score (nats)",
+    "label_drop": "label drop (nats)",
+    "utility": "utility",
+    "accuracy_before": "math accuracy before",
+    "accuracy_after": "math accuracy after",
+    "accuracy_change": "math accuracy change",
+    "distance_before": "squared distance to retrained before (nats²)",
+    "distance_after": "squared distance to retrained after (nats²)",
+    "margin_before": "label margin before (nats)",
+}
+"""The columns of the closing table, in order, with their units."""
+
+Measured = Literal["forget_score", "label_drop"]
+
+
+def first(curve: Curve) -> float:
+    """The value at the first measured step, nan when nothing was measured."""
+    return curve[min(curve)] if curve else math.nan
+
+
+def last(curve: Curve) -> float:
+    """The value at the last measured step, nan when nothing was measured."""
+    return curve[max(curve)] if curve else math.nan
+
+
+def utility(log_lik: Curve) -> dict[int, float]:
+    """1 - |change of the retained answers' log-likelihood since the first step|, by step (the paper's TOFU utility)."""
+    return {step: 1 - abs(value - first(log_lik)) for step, value in log_lik.items()}
+
+
+def outcome(study: Study, run: Run, distances: Distances) -> dict[str, float]:
+    """All measures of one unlearning run; nan where its probe is absent."""
+    retain = run.metric("retain", f"retain/{study.retain_name}_log_lik")
+    accuracy = run.metric("gsm8k", "gsm8k/accuracy")
+    distance = distances.to_retrained(run)
+    return {
+        "forget_score": drop(run.metric("forget", "forget/phrases_log_lik")),
+        "label_drop": drop(run.metric("forget", "forget/label_log_lik")),
+        "utility": last(utility(retain)) if len(retain) > 1 else math.nan,
+        "accuracy_before": first(accuracy),
+        "accuracy_after": last(accuracy) if len(accuracy) > 1 else math.nan,
+        "accuracy_change": -drop(accuracy),
+        "distance_before": first(distance),
+        "distance_after": last(distance) if len(distance) > 1 else math.nan,
+        "margin_before": first(run.metric("forget", "forget/label_margin")),
+    }
+
+
+@dataclass
+class Row:
+    """One path under one objective: estimates over seeds, and whether it forgot the least of all paths."""
+
+    objective: str
+    path: TrainingPath
+    seeds: int
+    values: dict[str, Estimate]
+    slowest: bool = False
+
+
+def summarize(study: Study, distances: Distances) -> list[Row]:
+    """The rows of the closing table, objective by objective; paths without a finished run have no row."""
+    rows: list[Row] = []
+    for objective in study.objectives:
+        group: list[Row] = []
+        for path in study.paths:
+            outcomes = [outcome(study, run, distances) for run in study.unlearned(objective, path)]
+            if outcomes:
+                values = {measure: estimate(one[measure] for one in outcomes) for measure in MEASURES}
+                group.append(Row(objective, path, len(outcomes), values))
+        for measure in ("forget_score", "label_drop"):
+            measured = [row for row in group if not math.isnan(row.values[measure].mean)]
+            if len(measured) > 1:
+                min(measured, key=lambda row: row.values[measure].mean).slowest = True
+                break
+        rows += group
+    return rows
+
+
+@dataclass
+class Recency:
+    """In how many seeds the path that met the forget stage last forgot the least, under one objective.
+
+    Only seeds in which every path of the study was measured count; `incomplete` are the others.
+    """
+
+    objective: str
+    share: Share
+    incomplete: int
+
+
+def recency(study: Study, measure: Measured = "label_drop") -> list[Recency]:
+    """The recency effect's statistic per objective; a tie for the smallest drop does not count as a hit."""
+    metric = {"forget_score": "forget/phrases_log_lik", "label_drop": "forget/label_log_lik"}[measure]
+    results = []
+    for objective in study.objectives:
+        by_seed: dict[int, dict[int, float]] = {}
+        for path in study.paths:
+            for run in study.unlearned(objective, path):
+                by_seed.setdefault(run.seed, {})[path.index] = drop(run.metric("forget", metric))
+        hits = complete = 0
+        last_position = max(path.p for path in study.paths)
+        for drops in by_seed.values():
+            if len(drops) < max(2, len(study.paths)) or any(math.isnan(value) for value in drops.values()):
+                continue
+            complete += 1
+            final = min(value for index, value in drops.items() if study.paths[index].p == last_position)
+            others = [value for index, value in drops.items() if study.paths[index].p != last_position]
+            hits += bool(others) and final < min(others)
+        planned = {run.seed for run in study.runs if run.kind == "unlearn" and run.objective == objective}
+        results.append(Recency(objective, Share(hits, complete), len(planned) - complete))
+    return results

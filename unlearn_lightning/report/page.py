@@ -1,0 +1,168 @@
+"""`index.html`: one file with its data, styles and plotly.js inside, so that it opens anywhere and asks the network for nothing."""
+
+import html
+import json
+import math
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from unlearn_lightning.report.charts import Chart
+from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.explorer import explorer
+from unlearn_lightning.report.matched import MatchedRow
+from unlearn_lightning.report.outcomes import Row
+from unlearn_lightning.report.provenance import config_differences, run_table, totals, versions
+from unlearn_lightning.report.study_data import Study
+from unlearn_lightning.report.tables import Table, closing_table, growth_table, matched_table, paper_table
+from unlearn_lightning.report.verdict import Verdict
+
+
+@dataclass
+class Page:
+    """Everything the page shows; `html` lays it out with the templates beside this file."""
+
+    study: Study
+    rows: list[Row]
+    matched: list[MatchedRow]
+    verdict: Verdict
+    problems: list[str]
+    charts: list[Chart]
+    distances: Distances
+
+    def html(self) -> str:
+        assets = files(__package__).joinpath("assets")
+        read = {name: assets.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
+        plotly = files(__package__).joinpath("vendor", "plotly-basic.min.js").read_text(encoding="utf-8")
+        found = explorer(self.study)
+        data = {
+            "paths": [asdict(path) for path in self.study.paths],
+            "charts": {one.key: _numbers(one) for one in self.charts},
+            "explorer": found,
+        }
+        sections = [
+            self._table_one(),
+            *(self._section_of(chart) for chart in self.charts),
+            self._matched(),
+            self._explorer() if found["views"] else "",
+            self._provenance(),
+        ]
+        return Template(read["page.html"]).substitute(
+            title=html.escape(self.study.name),
+            headline=html.escape(self.verdict.headline),
+            summary=html.escape(" ".join(self.verdict.sentences)),
+            scope=html.escape(self._scope()),
+            problems=self._problems(),
+            legend=self._legend(),
+            sections="\n".join(section for section in sections if section),
+            css=read["page.css"],
+            data=json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
+            plotly=plotly.replace("</script", "<\\/script"),
+            js=read["page.js"],
+        )
+
+    def _scope(self) -> str:
+        study, seeds = self.study, len(self.study.seeds)
+        counts = [(len(study.paths), "path"), (len(study.objectives), "objective"), (seeds, "seed")]
+        counted = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+        interval = " Bands and ± are 95% confidence intervals over seeds (Student's t)." if seeds > 1 else ""
+        return f"Forget stage: {study.forget}. {counted}.{interval}"
+
+    def _problems(self) -> str:
+        if not self.problems:
+            return ""
+        items = "".join(f"<li>{html.escape(problem)}</li>" for problem in self.problems)
+        noun = "thing is" if len(self.problems) == 1 else "things are"
+        title = f"{len(self.problems)} {noun} missing from this report"
+        return f'<details class="problems" open><summary>{title}</summary><ul>{items}</ul></details>'
+
+    def _legend(self) -> str:
+        return "".join(
+            f'<button type="button" data-path="{path.index}" aria-pressed="true" title="{html.escape(path.arrow)}">'
+            f'<i class="dot c{path.index % 8}"></i>{html.escape(path.label)}</button>'
+            for path in self.study.paths
+        )
+
+    def _table_one(self) -> str:
+        caption = (
+            "One row per path. Forget score: decrease of the mean log-likelihood of label and paraphrases, in nats; "
+            f"{self.study.retain_title}: 1 minus the change of the retained answers' log-likelihood; math: change of accuracy. "
+            "The lowest forget score of a column is marked."
+        )
+        details = f"<details><summary>All measures</summary>{closing_table(self.rows, self.study.retain_title).html()}</details>"
+        return (
+            _section("table", "What unlearning did to each path", caption, paper_table(self.rows, self.study) + details)
+            if self.rows
+            else ""
+        )
+
+    def _section_of(self, chart: Chart) -> str:
+        panels = "".join(
+            f'<div class="panel"><h3>{html.escape(panel.title)}</h3>'
+            f'<div class="plot" data-chart="{chart.key}" data-panel="{index}" role="img" '
+            f'aria-label="{html.escape(f"{chart.heading}, {panel.title}")}"></div></div>'
+            for index, panel in enumerate(chart.panels)
+        )
+        links = " · ".join(f'<a href="figures/{chart.key}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
+        body = f'<p class="axis">{html.escape(chart.y_title)}</p><div class="panels">{panels}</div><p class="files">for print: {links}</p>'
+        if chart.key == "paths":
+            caption = (
+                "Growth rate: slope of the log distance against the step, per step (least squares), the measured sibling of the theorem's "
+                "2 log(1 + ρ*); at a rate r every step multiplies the distance by exp(r)."
+            )
+            body += f'<p class="caption">{html.escape(caption)}</p>{growth_table(self.study, self.distances).html()}'
+        return _section(chart.key, chart.heading, chart.caption, body)
+
+    def _matched(self) -> str:
+        if not self.matched:
+            return ""
+        caption = (
+            "Paths forget at different speeds; here each is read off where it first reaches the largest forget score (nats) that all "
+            "paths of its objective and seed reach, by linear interpolation between measured steps."
+        )
+        return _section("matched", "Compared at equal forgetting", caption, matched_table(self.matched, self.study.retain_title).html())
+
+    def _explorer(self) -> str:
+        caption = (
+            "Choose two paths: the probe examples that differ most after unlearning, with their text; small curves run over the steps."
+        )
+        return _section(
+            "explorer", "The examples on which two paths part most", caption, '<div id="choices"></div><div id="examples"></div>'
+        )
+
+    def _provenance(self) -> str:
+        parts = [f"<p>{html.escape(versions(self.study))}</p>"]
+        for kind, title in (("unlearn", "Settings in which unlearning runs differ"), ("stage", "Settings in which stages differ")):
+            table = config_differences(self.study, kind)
+            if table.rows:
+                parts.append(f"<h3>{title}</h3>" + _folded(table, "settings", 12))
+        parts.append("<h3>Runs</h3>" + _folded(run_table(self.study), "runs", 12))
+        return _section("runs", "What was run", totals(self.study), "".join(parts))
+
+
+def _section(key: str, heading: str, caption: str, body: str) -> str:
+    return f'<section id="{key}"><h2>{html.escape(heading)}</h2><p class="caption">{html.escape(caption)}</p>{body}</section>'
+
+
+def _folded(table: Table, noun: str, most: int) -> str:
+    """A long table starts folded."""
+    if len(table.rows) <= most:
+        return table.html()
+    return f"<details><summary>{len(table.rows)} {noun}</summary>{table.html()}</details>"
+
+
+def _numbers(chart: Chart) -> dict[str, Any]:
+    content = asdict(chart) | {"y_range": chart.y_range}
+    return {key: value for key, value in content.items() if key not in ("key", "heading", "caption")}
+
+
+def _finite(value: Any) -> Any:
+    """The same data with numbers of five digits and null for nan, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value

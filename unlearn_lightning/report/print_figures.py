@@ -1,0 +1,92 @@
+"""The charts as SVG and PNG for a paper: full text width, one legend, colours that a colour-blind reader tells apart."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlearn_lightning.report.charts import Chart, Line
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PATH_COLOURS = ("#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#555555", "#b8a900")
+"""Okabe and Ito's palette, from early (cold) to late (warm) forget stages; the page's CSS has the same."""
+
+MARKERS = "osD^vPXh"
+STYLE: Any = {
+    "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.titleweight": "bold", "axes.labelsize": 8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.5,
+    "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "svg.fonttype": "none", "svg.hashsalt": "unlearn",
+}  # fmt: skip
+
+
+def save_figures(charts: list[Chart], folder: Path) -> list[Path]:
+    """Write `<folder>/<key>.svg` and `.png` (200 dpi) for each chart; returns the files."""
+    import matplotlib as mpl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    with mpl.rc_context(STYLE):
+        for chart in charts:
+            figure = draw(chart)
+            for kind in ("svg", "png"):
+                path = folder / f"{chart.key}.{kind}"
+                figure.savefig(path, dpi=200, metadata={"Date": None} if kind == "svg" else {"Software": None})
+                files.append(path)
+    return files
+
+
+def draw(chart: Chart) -> Any:
+    """A matplotlib `Figure` of the chart: at most three panels in a row, on one y scale."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
+    columns = min(3, len(chart.panels))
+    rows = math.ceil(len(chart.panels) / columns)
+    width = {1: 3.4, 2: 5.2}.get(columns, 6.9)
+    height = 2.0 * rows + 0.5
+    figure = Figure(figsize=(width, height))
+    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for axes, panel in zip(grid.flat, chart.panels, strict=False):
+        for line in panel.lines:
+            _draw_line(axes, line)
+        axes.set_title(panel.title, loc="left")
+        axes.set_xlabel(chart.x_title)
+        if chart.x_ticks:
+            axes.set_xticks(range(len(chart.x_ticks)), chart.x_ticks)
+            axes.margins(x=0.2)
+    for axes in grid.flat[len(chart.panels) :]:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(chart.y_title)
+        if chart.log_y:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_ylim(*chart.y_range)
+    handles = {
+        line.name: handle for axes in grid.flat for handle, line in zip(axes.lines, _lines(chart, axes.get_title("left")), strict=False)
+    }
+    per_row = max(1, int(width / 0.85))
+    legend_rows = math.ceil(len(handles) / per_row)
+    figure.legend(
+        handles.values(), handles.keys(), loc="lower center", ncols=min(len(handles), per_row) or 1, columnspacing=1.2, handlelength=1.8
+    )
+    bottom = (0.42 + 0.17 * legend_rows) / height
+    figure.subplots_adjust(left=0.62 / width, right=1 - 0.08 / width, top=1 - 0.22 / height, bottom=bottom, wspace=0.1, hspace=0.45)
+    return figure
+
+
+def _lines(chart: Chart, title: str) -> list[Line]:
+    return next((panel.lines for panel in chart.panels if panel.title == title), [])
+
+
+def _draw_line(axes: "Axes", line: Line) -> None:
+    first, last = line.paths[0], line.paths[-1]
+    colour = PATH_COLOURS[first % 8]
+    if line.low:
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(
+        line.x, line.y, color=colour, linewidth=1.3, marker=MARKERS[last % 8], markersize=3.2, markeredgewidth=0.6,
+        markeredgecolor="white" if first == last else colour, markerfacecolor=PATH_COLOURS[last % 8],
+    )  # fmt: skip

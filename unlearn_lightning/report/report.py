@@ -1,0 +1,100 @@
+"""`build` turns a study folder into its report; the `unlearn report` command is a thin wrapper around it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unlearn_lightning.report.charts import charts
+from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.matched import MatchedRow, matched_forgetting
+from unlearn_lightning.report.outcomes import Row, recency, summarize
+from unlearn_lightning.report.page import Page
+from unlearn_lightning.report.print_figures import save_figures
+from unlearn_lightning.report.study_data import Study, load_study
+from unlearn_lightning.report.tables import closing_csv, closing_table, print_closing_table
+from unlearn_lightning.report.verdict import Verdict, verdict
+
+
+@dataclass
+class Report:
+    """What was found and where it was written."""
+
+    study: Study
+    rows: list[Row]
+    matched: list[MatchedRow]
+    verdict: Verdict
+    problems: list[str]
+    folder: Path
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """JSON-able: the verdict, one entry per objective and path, and in how many seeds the last position was the slowest."""
+        rows = [
+            {
+                "objective": row.objective, "p": row.path.p, "path": list(row.path.stages), "seeds": row.seeds, "slowest": row.slowest,
+                **{measure: {"mean": value.mean, "ci95": value.half_width, "n": value.n} for measure, value in row.values.items()},
+            }
+            for row in self.rows
+        ]  # fmt: skip
+        counted = {one.objective: {"last_is_slowest": one.share.hits, "seeds": one.share.n} for one in recency(self.study)}
+        found = {"headline": self.verdict.headline, "agrees": self.verdict.agrees}
+        return {"study": self.study.name, "verdict": found, "rows": rows, "recency": counted, "problems": self.problems}
+
+    def print(self, console: Console | None = None) -> None:
+        """The closing table, the verdict, what is missing, and where the page lies."""
+        console = console or Console()
+        if self.rows:
+            print_closing_table(console, self.rows, f"Study {self.study.name}, before and after unlearning", self.study.retain_title)
+        console.print(f"\n{self.verdict.headline}", style="bold", highlight=False, markup=False)
+        for problem in self.problems:
+            console.print(f"! {problem}", style="yellow", highlight=False, markup=False)
+        console.print(f"Report: {self.folder / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def build(study_folder: Path, out: Path | None = None) -> Report:
+    """Write the report of a study into `out` (default `<study>/report/`): index.html, table.csv, table.md and figures/.
+
+    Runs that are missing or unfinished, and probes that were not measured, are named and left out.
+
+    Raises:
+        FileNotFoundError: there is no study in `study_folder`.
+        ValueError: a file has a format this version does not know.
+    """
+    study = load_study(Path(study_folder))
+    folder = Path(out) if out else study.folder / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    distances = Distances(study)
+    rows = summarize(study, distances)
+    report = Report(study, rows, matched_forgetting(study), verdict(study, rows, distances), _missing(study), folder)
+    drawn = charts(study, distances)
+    report.problems += distances.problems
+    page = Page(study, rows, report.matched, report.verdict, report.problems, drawn, distances)
+    for name, content in (
+        ("table.csv", closing_csv(rows)),
+        ("table.md", closing_table(rows, study.retain_title).markdown()),
+        ("index.html", page.html()),
+    ):
+        (folder / name).write_text(content, encoding="utf-8")
+        report.files.append(folder / name)
+    report.files += save_figures(drawn, folder / "figures")
+    return report
+
+
+def _missing(study: Study) -> list[str]:
+    """What a reader must know is not in the numbers."""
+    problems = [f"{run.name} failed: {run.info.get('error') or 'no message'}" for run in study.unfinished if run.status == "failed"]
+    problems += [f"{run.name} is not finished" for run in study.unfinished if run.status == "running"]
+    waiting = [run.name for run in study.unfinished if run.status not in ("failed", "running")]
+    if waiting:
+        more = f" and {len(waiting) - 5} more" if len(waiting) > 6 else ""
+        problems.append(f"Not run: {', '.join(waiting[: 5 if more else 6])}{more}")
+    lacking = [seed for seed in study.seeds if (retrained := study.retrained(seed)) is None or not retrained.records("divergence")]
+    if lacking and study.finished("unlearn"):
+        problems.append(
+            f"No distance to the retrained model for seed {', '.join(map(str, lacking))}: "
+            "no finished run without the forget stage has divergence records"
+        )
+    return problems

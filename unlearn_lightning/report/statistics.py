@@ -1,0 +1,122 @@
+"""The report's arithmetic: intervals over seeds, growth rates, forget scores, matched forgetting.
+
+Pure functions of numbers; everything a figure or table says is computed here and tested with numbers to redo by hand.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Curve = Mapping[int, float]
+"""A quantity by optimizer step."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds with the half width of its 95% t-interval (nan below two seeds; mean nan without any)."""
+
+    mean: float
+    half_width: float
+    n: int
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half_width
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half_width
+
+    def text(self, digits: int = 2, signed: bool = False) -> str:
+        """For example `7.89 ± 0.41`; an en dash when nothing was measured."""
+        if math.isnan(self.mean):
+            return "–"
+        number = f"{self.mean:{'+' if signed else ''}.{digits}f}"
+        if not float(number):  # no "-0.00"
+            number = f"{0:.{digits}f}"
+        number = number.replace("-", "−")
+        return number if math.isnan(self.half_width) else f"{number} ± {self.half_width:.{digits}f}"
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """Mean and 95% confidence interval: mean ± t(0.975, n-1) s / sqrt(n). Missing values (nan) are left out."""
+    known = np.array([value for value in values if not math.isnan(value)], dtype=float)
+    if len(known) == 0:
+        return Estimate(math.nan, math.nan, 0)
+    if len(known) == 1:
+        return Estimate(float(known[0]), math.nan, 1)
+    from scipy.special import stdtrit  # scipy.stats would take a second to import
+
+    half = float(stdtrit(len(known) - 1, 0.975)) * float(known.std(ddof=1)) / math.sqrt(len(known))
+    return Estimate(float(known.mean()), half, len(known))
+
+
+def log_estimate(values: Iterable[float]) -> tuple[float, float, float]:
+    """Geometric mean, low and high: the t-interval of log values, for quantities drawn on a log axis."""
+    logs = estimate(math.log(value) for value in values if value > 0)
+    return math.exp(logs.mean), math.exp(logs.low), math.exp(logs.high)
+
+
+@dataclass(frozen=True)
+class Share:
+    """`hits` of `n` with the 95% Wilson score interval (Wilson 1927), which stays inside [0, 1] and is honest at 0 and n."""
+
+    hits: int
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        if self.n == 0:
+            return 0.0, 1.0
+        z, share = 1.959963984540054, self.hits / self.n
+        center = (share + z * z / (2 * self.n)) / (1 + z * z / self.n)
+        half = z / (1 + z * z / self.n) * math.sqrt(share * (1 - share) / self.n + z * z / (4 * self.n**2))
+        return max(0.0, center - half), min(1.0, center + half)
+
+
+def growth_rate(distance: Curve) -> float:
+    """Least-squares slope of log d against the step, per step: the empirical sibling of the theorem's 2 log(1 + rho*)."""
+    points = [(step, math.log(value)) for step, value in distance.items() if value > 0]
+    if len({step for step, _ in points}) < 2:
+        return math.nan
+    steps, logs = np.array(points, dtype=float).T
+    steps = steps - steps.mean()
+    return float(steps @ logs / (steps @ steps))
+
+
+def drop(log_lik: Curve) -> float:
+    """Value at the first measured step minus the value at the last; nan with fewer than two steps."""
+    return math.nan if len(log_lik) < 2 else log_lik[min(log_lik)] - log_lik[max(log_lik)]
+
+
+def drops(log_lik: Curve) -> dict[int, float]:
+    """The decrease since the first measured step, by step (the forget score so far)."""
+    return {step: log_lik[min(log_lik)] - value for step, value in log_lik.items()}
+
+
+def matched_score(scores: Sequence[Curve]) -> float:
+    """The largest forget score that every path reaches; nan when one path never forgets anything."""
+    reached = min((max(curve.values(), default=-math.inf) for curve in scores), default=-math.inf)
+    return reached if reached > 0 else math.nan
+
+
+def crossing_step(score: Curve, target: float) -> float:
+    """The first (fractional) step at which the linearly interpolated score reaches `target`; nan when it never does."""
+    before: tuple[int, float] | None = None
+    for step, value in sorted(score.items()):
+        if value >= target:
+            if before is None or value == before[1]:
+                return float(step)
+            return before[0] + (step - before[0]) * (target - before[1]) / (value - before[1])
+        before = step, value
+    return math.nan
+
+
+def interpolate(curve: Curve, step: float) -> float:
+    """The curve at a fractional step, linear between measured steps; nan outside of them."""
+    steps = sorted(curve)
+    if math.isnan(step) or len(steps) == 0 or not steps[0] <= step <= steps[-1]:
+        return math.nan
+    return float(np.interp(step, steps, [curve[s] for s in steps]))

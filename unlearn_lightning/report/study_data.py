@@ -1,0 +1,173 @@
+"""A study folder as the report sees it: which runs there are, how far they got and what their probes measured.
+
+    study = load_study(Path("studies/demo"))
+    study.finished("unlearn")[0].metric("forget", "forget/label_log_lik")   # {0: -0.02, 2: -0.4, ...} nats by step
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unlearn_lightning.records import read_records, read_run, read_study
+
+Vectors = dict[str, list[float]]
+"""Prediction vectors of one model: example id -> per-token log-likelihoods of its probe response, (T,) nats."""
+
+_KNOWN_TAGS = {"seed", "path", "p", "objective", "retrained"}
+_OBJECTIVE_NAMES = {"ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)"}
+
+
+@dataclass(frozen=True)
+class TrainingPath:
+    """One order of the stages. `index` fixes its colour, `label` is what legends and tables call it ("p=4")."""
+
+    index: int
+    p: int
+    stages: tuple[str, ...]
+    label: str
+
+    @property
+    def arrow(self) -> str:
+        return " → ".join(self.stages)
+
+
+@dataclass
+class Run:
+    """One entry of `study.json` joined with its run folder; `info` is `run.json`, empty when there is none."""
+
+    key: str
+    name: str
+    kind: str
+    folder: Path
+    parents: list[str]
+    tags: dict[str, Any]
+    info: dict[str, Any] = field(default_factory=dict)
+    _records: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict, repr=False)
+
+    @property
+    def status(self) -> str:
+        return str(self.info.get("status", "missing"))
+
+    @property
+    def seed(self) -> int:
+        return int(self.tags.get("seed", self.info.get("seed", 0)) or 0)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(self.tags.get("path") or ())
+
+    @property
+    def p(self) -> int | None:
+        return self.tags.get("p")
+
+    @cached_property
+    def objective(self) -> str:
+        """The objective's display name; tags this reader does not know (a learning rate, a schedule) tell variants apart."""
+        name = str(self.tags.get("objective", self.info.get("model", "?")))
+        extra = [f"{tag}={value}" for tag, value in self.tags.items() if tag not in _KNOWN_TAGS]
+        return " · ".join([_OBJECTIVE_NAMES.get(name.lower(), name), *extra])
+
+    def records(self, probe: str) -> dict[int, dict[str, Any]]:
+        """What `probe` measured, step -> record in step order; empty when the run did not have the probe."""
+        if probe not in self._records:
+            self._records[probe] = read_records(self.folder, probe)
+        return self._records[probe]
+
+    def metric(self, probe: str, name: str) -> dict[int, float]:
+        """One metric by step; empty when it was not measured."""
+        values = {step: record.get("metrics", {}).get(name) for step, record in self.records(probe).items()}
+        return {step: float(value) for step, value in values.items() if value is not None}
+
+    def vectors(self, step: int) -> Vectors:
+        """The run's prediction vectors at a measured step of the divergence probe."""
+        return {example["id"]: example["token_log_lik"] for example in self.records("divergence")[step].get("examples", [])}
+
+
+@dataclass
+class Study:
+    """All runs of a study, with the paths, objectives and seeds its unlearning runs are spread over."""
+
+    name: str
+    folder: Path
+    forget: str
+    runs: list[Run]
+
+    def finished(self, kind: str) -> list[Run]:
+        return [run for run in self.runs if run.kind == kind and run.status == "finished"]
+
+    @property
+    def unfinished(self) -> list[Run]:
+        return [run for run in self.runs if run.status != "finished"]
+
+    @cached_property
+    def paths(self) -> list[TrainingPath]:
+        """Paths in order of the forget stage's position; named by their stages when a position does not tell them apart."""
+        found = dict.fromkeys((run.p or 0, run.stages) for run in self.runs if run.kind == "unlearn")
+        seen = sorted(found, key=lambda pair: pair[0])
+        positions = [p for p, _ in seen]
+        return [
+            TrainingPath(index, p, stages, f"p={p}" if positions.count(p) == 1 else "→".join(stages))
+            for index, (p, stages) in enumerate(seen)
+        ]
+
+    def path_of(self, run: Run) -> TrainingPath:
+        return next(path for path in self.paths if (path.p, path.stages) == (run.p or 0, run.stages))
+
+    @cached_property
+    def objectives(self) -> list[str]:
+        return _in_order(run.objective for run in self.runs if run.kind == "unlearn")
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        return sorted({run.seed for run in self.runs})
+
+    def retrained(self, seed: int) -> Run | None:
+        """The finished run that never saw the forget stage, or None."""
+        return next((run for run in self.finished("stage") if run.tags.get("retrained") and run.seed == seed), None)
+
+    def unlearned(self, objective: str, path: TrainingPath) -> list[Run]:
+        """The finished unlearning runs of one objective on one path, one per seed."""
+        return [run for run in self.finished("unlearn") if run.objective == objective and self.path_of(run) == path]
+
+    @cached_property
+    def retain_name(self) -> str:
+        """Which retain probe is the utility: `tofu` where it was measured, otherwise the first one there is."""
+        names = _in_order(
+            metric.removeprefix("retain/").removesuffix("_log_lik")
+            for run in self.finished("unlearn")
+            for record in list(run.records("retain").values())[:1]
+            for metric in record.get("metrics", {})
+            if metric.endswith("_log_lik")
+        )
+        return "tofu" if "tofu" in names or not names else names[0]
+
+    @property
+    def retain_title(self) -> str:
+        return self.retain_name.upper() if self.retain_name == "tofu" else self.retain_name
+
+
+def load_study(folder: Path) -> Study:
+    """Read `study.json` and every `run.json` it names.
+
+    Raises:
+        FileNotFoundError: `folder` holds no `study.json`.
+        ValueError: a file has a format this version does not know.
+    """
+    if not (folder / "study.json").is_file():
+        raise FileNotFoundError(
+            f"No study.json in {folder}. Give the folder that `unlearn study` wrote, e.g. `unlearn report studies/demo`."
+        )
+    content = read_study(folder)
+    runs = []
+    for entry in content["runs"]:
+        run_folder = (folder / entry["folder"]).resolve()
+        info = read_run(run_folder) if (run_folder / "run.json").is_file() else {}
+        tags = entry.get("tags") or {}
+        runs.append(Run(entry["key"], entry["name"], entry["kind"], run_folder, entry.get("parents") or [], tags, info))
+    return Study(content.get("name", folder.name), folder, content.get("forget", "the forget stage"), runs)
+
+
+def _in_order(items: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(items))

@@ -1,0 +1,178 @@
+"""The report's tables: made once as text cells, written as Markdown, HTML or to the terminal; numbers in full go to CSV."""
+
+import csv
+import html
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from unlearn_lightning.report.charts import pair_label
+from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.matched import MatchedRow
+from unlearn_lightning.report.outcomes import MEASURES, Row
+from unlearn_lightning.report.statistics import Estimate, estimate, growth_rate
+from unlearn_lightning.report.study_data import Study
+
+SLOWEST = "◂ slowest"
+
+
+@dataclass
+class Table:
+    """Header and text cells. `paths` colours a row's first cell by its path(s) on the page; `marked` rows stand out."""
+
+    header: list[str]
+    rows: list[list[str]]
+    marked: set[int] = field(default_factory=set)
+    paths: list[tuple[int, ...]] = field(default_factory=list)
+    first_number: int = 1
+    """The column from which cells are numbers, set flush right."""
+
+    def markdown(self) -> str:
+        rule = ["---" if column < self.first_number else "---:" for column in range(len(self.header))]
+        lines = [self.header, rule, *self.rows]
+        return "".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n" for line in lines)
+
+    def html(self) -> str:
+        """The table as HTML inside a box that scrolls sideways on a narrow screen. Every cell is escaped."""
+
+        def cells(tag: str, line: Sequence[str], dots: str = "") -> str:
+            out = []
+            for column, cell in enumerate(line):
+                number = ' class="n"' if column >= self.first_number else ""
+                out.append(f"<{tag}{number}>{dots if column == 0 else ''}{html.escape(cell)}</{tag}>")
+            return "".join(out)
+
+        body = []
+        for index, row in enumerate(self.rows):
+            dots = "".join(f'<i class="dot c{path % 8}"></i>' for path in (self.paths[index] if self.paths else ()))
+            body.append(f"<tr{' class=marked' if index in self.marked else ''}>{cells('td', row, dots)}</tr>")
+        return f'<div class="scroll"><table><thead><tr>{cells("th", self.header)}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+
+
+def change(before: Estimate, after: Estimate, digits: int = 2) -> str:
+    """`0.73 → 0.70`, means only."""
+    return f"{_mean(before, digits)} → {_mean(after, digits)}"
+
+
+def closing_table(rows: Sequence[Row], retain_title: str = "TOFU") -> Table:
+    """One row per objective and path; with several seeds mean ± half width of the 95% confidence interval."""
+    header = ["path", "objective", "forget score", "label drop", f"{retain_title} utility", "math accuracy", "its change",
+              "distance to retrained", "label margin before", ""]  # fmt: skip
+    table = Table(header, [], first_number=2)
+    for index, row in enumerate(rows):
+        value = row.values
+        table.rows.append([
+            row.path.label, row.objective, value["forget_score"].text(), value["label_drop"].text(), value["utility"].text(),
+            change(value["accuracy_before"], value["accuracy_after"]), value["accuracy_change"].text(signed=True),
+            change(value["distance_before"], value["distance_after"], 1), value["margin_before"].text(1), SLOWEST if row.slowest else "",
+        ])  # fmt: skip
+        table.paths.append((row.path.index,))
+        if row.slowest:
+            table.marked.add(index)
+    return table
+
+
+def closing_csv(rows: Sequence[Row]) -> str:
+    """The closing table with unrounded numbers: each measure's mean, half width of the 95% interval, and seeds measured."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = [f"{measure}{suffix}" for measure in MEASURES for suffix in ("", "_ci95", "_seeds")]
+    writer.writerow(["p", "path", "objective", "seeds", *columns, "slowest"])
+    for row in rows:
+        numbers = [number for measure in MEASURES for number in _numbers(row.values[measure])]
+        writer.writerow([row.path.p, " ".join(row.path.stages), row.objective, row.seeds, *numbers, int(row.slowest)])
+    return out.getvalue()
+
+
+def print_closing_table(console: Console, rows: Sequence[Row], title: str, retain_title: str) -> None:
+    """The closing table on a terminal, one block per objective; it fits 80 columns, also with intervals."""
+    table = RichTable(
+        title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim"
+    )
+    interval = " Mean ± half width of the 95% confidence interval over seeds." if any(row.seeds > 1 for row in rows) else ""
+    table.caption = _plain(f"Nats, squared nats.{interval} ◂ slowest path.", console)
+    for index, header in enumerate(["path", "forget\nscore", "label\ndrop", f"{retain_title}\nutility", "math acc.\nin → out", "\nchange",
+                                    "dist.² to re-\ntrained, in → out", "margin\nbefore"]):  # fmt: skip
+        table.add_column(_plain(header, console), justify="right" if index else "left")
+    for index, row in enumerate(rows):
+        if index == 0 or rows[index - 1].objective != row.objective:
+            table.add_row(Text(row.objective, style="bold"))
+        value = row.values
+        cells = [
+            f" {row.path.label}{' ◂' if row.slowest else ''}",
+            *(value[measure].text() for measure in ("forget_score", "label_drop", "utility")),
+            change(value["accuracy_before"], value["accuracy_after"]), value["accuracy_change"].text(signed=True),
+            change(value["distance_before"], value["distance_after"], 1), _mean(value["margin_before"], 1),
+        ]  # fmt: skip
+        table.add_row(*(Text(_plain(cell.replace(" ± ", "±"), console)) for cell in cells), style="bold" if row.slowest else "")
+    console.print(table)
+
+
+def matched_table(rows: Sequence[MatchedRow], retain_title: str = "TOFU") -> Table:
+    """Utility and accuracy of each path at the same forget score."""
+    header = ["path", "objective", "forget score", "reached at step", f"{retain_title} utility", "math accuracy change"]
+    table = Table(header, [], first_number=2, paths=[(row.path.index,) for row in rows])
+    for row in rows:
+        table.rows.append(
+            [row.path.label, row.objective, row.score.text(), row.step.text(1), row.utility.text(3), row.accuracy_change.text(signed=True)]
+        )
+    return table
+
+
+def growth_table(study: Study, distances: Distances) -> Table:
+    """Growth rate of log d per step between every two paths, per objective; one step multiplies d by exp(rate)."""
+    table = Table(["paths", *study.objectives], [])
+    for first, second in combinations(study.paths, 2):
+        rates = [estimate(map(growth_rate, distances.between_paths(objective, first, second))) for objective in study.objectives]
+        if any(rate.n for rate in rates):
+            table.rows.append([pair_label(first, second), *(rate.text(3, signed=True) for rate in rates)])
+            table.paths.append((first.index, second.index))
+    return table
+
+
+def paper_table(rows: Sequence[Row], study: Study) -> str:
+    """Table 1 of the paper as HTML: a row per position of the forget stage, per objective its three scores; lowest forget score marked."""
+    columns = (("forget_score", "forget ↑"), ("utility", f"{study.retain_title} ↑"), ("accuracy_change", "math ↑"))
+    groups = "".join(f'<th colspan="3" class="group">{html.escape(objective)}</th>' for objective in study.objectives)
+    names = "".join(f'<th class="n">{html.escape(name)}</th>' for _ in study.objectives for _, name in columns)
+    body = []
+    for path in study.paths:
+        cells = []
+        for objective in study.objectives:
+            row = next((row for row in rows if row.path == path and row.objective == objective), None)
+            for measure, _ in columns:
+                text = row.values[measure].text(signed=measure == "accuracy_change") if row else "–"
+                mean, _, interval = text.partition(" ± ")
+                low = row is not None and row.slowest and measure == "forget_score"
+                cells.append(
+                    f'<td class="n{" low" if low else ""}"><span>{mean}</span>{f"<small>± {interval}</small>" if interval else ""}</td>'
+                )
+        name = f'<i class="dot c{path.index % 8}"></i>{html.escape(path.label)} <small>{html.escape(path.arrow)}</small>'
+        body.append(f'<tr><td class="path">{name}</td>{"".join(cells)}</tr>')
+    return (
+        f'<div class="scroll"><table class="paper"><thead><tr><th></th>{groups}</tr><tr><th>path</th>{names}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _numbers(value: Estimate) -> list[str]:
+    return ["" if math.isnan(number) else repr(number) for number in (value.mean, value.half_width)] + [str(value.n)]
+
+
+def _mean(value: Estimate, digits: int) -> str:
+    return Estimate(value.mean, math.nan, value.n).text(digits)
+
+
+def _plain(text: str, console: Console) -> str:
+    """The text in ASCII where the terminal cannot show more."""
+    if console.encoding.lower().startswith("utf"):
+        return text
+    for sign, plain in (("→", "->"), ("±", "+-"), ("◂", "<"), ("–", "-"), ("²", "^2"), ("·", "-"), ("−", "-")):
+        text = text.replace(sign, plain)
+    return text
