@@ -72,3 +72,13 @@ def test_what_was_run(tmp_path):
     assert totals(study) == "2 unlearn runs finished of 3 planned: 2 min of training on 55,296 tokens, added over runs."
     assert versions(study) == "unlearn_lightning 0.1.0 · torch 2.13.0 (1 run), 2.14.0 (1 run)"
     assert [row[2] for row in run_table(study).rows] == ["finished", "finished", "missing"]
+
+
+def test_a_part_that_some_runs_lack_is_one_row_and_classes_go_by_their_last_name(tmp_path):
+    writer = StudyWriter(tmp_path)
+    probes = "trainer: {callbacks: [{class_path: callbacks.Forget, init_args: {limit: 12, data: {class_path: data.Safety}}}]}\n"
+    writer.unlearn(1, 1, "ga", config="model: {class_path: unlearn.objectives.GA, lr: 1.5}\n")
+    writer.unlearn(1, 1, "npo", config="model: {class_path: unlearn.objectives.NPO, lr: 2.5}\n" + probes)
+    assert config_differences(load_study(writer.write()), "unlearn").rows == [
+        ["model.class_path", "GA", "NPO"], ["model.lr", "1.5", "2.5"], ["trainer", "–", "Forget"],
+    ]  # fmt: skip

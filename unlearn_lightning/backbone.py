@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -185,13 +186,18 @@ def _load_adapter(base: nn.Module, folder: str, trainable: bool) -> PeftModel:
         hint = " It holds full weights: set backbone.model to it." if (Path(folder) / "config.json").is_file() else ""
         raise FileNotFoundError(f"No adapter in {folder} (no adapter_config.json).{hint} The run that makes it must finish first.")
     try:
-        return PeftModel.from_pretrained(base, folder, is_trainable=trainable)  # type: ignore[arg-type]
+        net = PeftModel.from_pretrained(base, folder, is_trainable=trainable)  # type: ignore[arg-type]
     except (RuntimeError, ValueError, KeyError) as error:
-        first = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error).splitlines()[0])
-        raise ValueError(
-            f"The adapter in {folder} does not fit this backbone ({first}). Use the backbone it was trained on; "
-            "its name stands in adapter_config.json."
-        ) from error
+        why = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error).splitlines()[0])
+        raise ValueError(MISFIT.format(folder=folder, why=why)) from error
+    # Layers that one side lacks pass PEFT with a warning at most.
+    with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as saved:
+        if different := set(saved.keys()) ^ set(get_peft_model_state_dict(net, save_embedding_layers=False)):
+            raise ValueError(MISFIT.format(folder=folder, why=f"only one of them has {min(different)}"))
+    return net
+
+
+MISFIT = "The adapter in {folder} does not fit this backbone ({why}). Use the backbone it was trained on; adapter_config.json names it."
 
 
 def _trainable_lora(net: PeftModel) -> PeftModel:

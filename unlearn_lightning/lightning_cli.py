@@ -9,8 +9,7 @@ Importing `objectives` and `callbacks` once gives every class in them its short 
 from __future__ import annotations
 
 import copy
-import difflib
-import inspect
+import json
 import logging
 import os
 import pkgutil
@@ -33,6 +32,7 @@ import unlearn_lightning.data
 import unlearn_lightning.modules
 from unlearn_lightning import objectives
 from unlearn_lightning.data import StageData
+from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.run_key import run_key
@@ -59,48 +59,13 @@ QUIET = (
 )
 
 
-class Parser(LightningArgumentParser):
-    """A parser whose error is one line with the nearest right name."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Adds "did you mean" to what jsonargparse says."""
-        return super().error(explain(str(message)), ex)
-
-
-def explain(message: str) -> str:
-    """One line for a mistyped class or key, with the nearest right name; other messages stay as they are."""
-    wrong_class = re.search(r'Import of "?([\w.]+)"? failed|class_path["\']?: ["\']?([\w.]+)|unable to import.*?["\']([\w.]+)["\']', message)
-    wrong_key = re.search(r"Unrecognized arguments: --?([\w.]+)|[Kk]ey ['\"]([\w.]+)['\"] is not expected|does not accept.*?['\"]([\w.]+)", message)
-    for found, kind in ((wrong_key, "key"), (wrong_class, "class")):
-        if found:
-            name = next(group for group in found.groups() if group).rpartition(".")[2]
-            near = difflib.get_close_matches(name, class_names() if kind == "class" else key_names(), n=1, cutoff=0.6)
-            if near and near[0] != name:
-                return f"There is no {kind} {name!r}. Did you mean {near[0]!r}?"
-    return message
-
-
-def class_names() -> list[str]:
-    """Short names of every class a config may name."""
-    return sorted(c.__name__ for base in (CausalLMModule, StageData, callbacks.Probe) for c in _subclasses(base))
-
-
-def key_names() -> list[str]:
-    """Names of every argument of those classes and of the trainer."""
-    owners = [pl.Trainer, *(c for base in (CausalLMModule, StageData, callbacks.Probe) for c in _subclasses(base))]
-    return sorted({name for owner in owners for name in inspect.signature(owner).parameters} | {"run_folder", "seed_everything"})
-
-
-def _subclasses(base: type) -> list[type]:
-    return [c for child in base.__subclasses__() for c in (child, *_subclasses(child))]
-
-
 class UnlearnCLI(LightningCLI):
     """Fits or validates one run in its own run folder."""
 
     run_folder: Path
     extra_callbacks: Sequence[pl.Callback] = ()
     wandb_settings: Mapping[str, Any] = {}
+    known_config: dict[str, Any] | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what belongs to the run and not to a class."""
@@ -132,20 +97,20 @@ class UnlearnCLI(LightningCLI):
             sys.argv = saved
 
     def before_instantiate_classes(self) -> None:
-        """Gives seeds that were left null the run's own, so that the written configuration says all."""
-        if self.subcommand is None:
-            return
-        config = self.config[self.subcommand]
-        seed = config.seed_everything if isinstance(config.seed_everything, int) else 0
-        if config.model.init_args.backbone.seed is None:
-            config.model.init_args.backbone.seed = seed
-        if config.data.init_args.seed is None:
-            config.data.init_args.seed = seed
+        """Completes the seeds."""
+        if self.subcommand is not None:
+            config = self.config[self.subcommand]
+            # `seed_everything: true` draws one, false leaves the global generators alone.
+            seed = config.seed_everything
+            fill_seeds(config, seed if type(seed) is int else int(os.environ.get("PL_GLOBAL_SEED", 0)))
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration of this run as plain values."""
-        self._dump_config()
-        return self.config_dump
+        if self.known_config is None:
+            self.__dict__.pop("config_dump", None)
+            self._dump_config()
+            self.known_config = self.config_dump
+        return self.known_config
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Names the run folder and adds what records the run."""
@@ -219,6 +184,7 @@ def run(
     args: Sequence[str] | Mapping[str, Any] | None = None,
     callbacks: Sequence[pl.Callback] = (),
     wandb: Mapping[str, Any] | None = None,
+    resolved: dict[str, Any] | None = None,
     cli: type[UnlearnCLI] = UnlearnCLI,
 ) -> UnlearnCLI:
     """Runs one command: arguments as on the command line, or as nested dicts.
@@ -227,12 +193,13 @@ def run(
         args: the command; null for the process's own arguments.
         callbacks: added to those of the configuration, without being part of it.
         wandb: settings of the W&B run, such as group, job_type and tags.
+        resolved: the whole configuration, where it is known already; saves working it out again.
         cli: the command line class.
     """
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "💡" not in r.getMessage())
     for pattern in QUIET:
         warnings.filterwarnings("ignore", pattern)
-    cli = type(cli.__name__, (cli,), {"extra_callbacks": callbacks, "wandb_settings": wandb or {}})
+    cli = type(cli.__name__, (cli,), {"extra_callbacks": callbacks, "wandb_settings": wandb or {}, "known_config": resolved})
     # From Python, a bad argument is an exception and not the end of the process.
     settings = {"default_env": True, "env_prefix": "UNLEARN", "exit_on_error": not isinstance(args, Mapping)}
     verbs = {verb: dict(settings) for verb in UnlearnCLI.subcommands()}
@@ -249,6 +216,9 @@ class _ConfigOnly(UnlearnCLI):
     def _set_seed(self) -> None:
         pass
 
+    def before_instantiate_classes(self) -> None:
+        pass
+
     def instantiate_classes(self) -> None:
         pass
 
@@ -260,18 +230,44 @@ class _ConfigOnly(UnlearnCLI):
 
 
 class Resolver:
-    """Fills in the defaults of `unlearn fit` configurations; the parser is built once."""
+    """Fills in the defaults of `unlearn fit` configurations, once per shape: jsonargparse takes most of a second for each.
+
+    A study's configurations differ mostly in seeds and in where they start from, which resolve to themselves.
+    """
 
     def __init__(self) -> None:
         self._cli: UnlearnCLI | None = None
+        self._shapes: dict[str, dict[str, Any]] = {}
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The whole configuration, as config.yaml would have it."""
-        args = {"subcommand": "fit", "fit": dict(config)}
+        shape = copy.deepcopy(dict(config))
+        backbone = shape["model"]["init_args"]["backbone"]
+        places = {name: backbone.pop(name) for name in ("model", "adapter") if backbone.get(name) is not None}
+        seed = shape.pop("seed_everything", 0)
+        # Some place must be named for the backbone to be complete.
+        backbone["model"] = "." if "model" in places else None
+        text = json.dumps(shape, sort_keys=True)
+        if text not in self._shapes:
+            self._shapes[text] = self._parse(shape)
+        resolved = copy.deepcopy(self._shapes[text])
+        resolved["seed_everything"] = seed
+        resolved["model"]["init_args"]["backbone"].update(places)
+        fill_seeds(resolved, seed)
+        return resolved
+
+    def _parse(self, shape: dict[str, Any]) -> dict[str, Any]:
+        args = {"subcommand": "fit", "fit": shape}
         if self._cli is None:
             self._cli = run(args, cli=_ConfigOnly)
         else:
             self._cli.parse_arguments(self._cli.parser, args)
-            self._cli.before_instantiate_classes()
-            self._cli.__dict__.pop("config_dump", None)
+            self._cli.known_config = None
         return self._cli.resolved()
+
+
+def fill_seeds(config: Any, seed: int) -> None:
+    """Gives seeds that were left null the run's own, so that the written configuration says all."""
+    for owner in (config["model"]["init_args"]["backbone"], config["data"]["init_args"]):
+        if owner["seed"] is None:
+            owner["seed"] = seed

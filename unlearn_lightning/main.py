@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from unlearn_lightning import __version__
@@ -45,7 +46,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _trainer(arguments: list[str]) -> int:
     from unlearn_lightning.lightning_cli import run
 
-    run(arguments)
+    try:
+        run(arguments)
+    except (ValueError, OSError, ArithmeticError) as error:
+        # Bad input says what to do about it; a traceback would bury that.
+        if os.environ.get("UNLEARN_TRACEBACK"):
+            raise
+        print(f"unlearn: {error}\n(UNLEARN_TRACEBACK=1 shows where.)", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -3,82 +3,15 @@
     charts(study, Distances(study))[0].panels[0].lines[0].y
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from itertools import combinations
 
+from unlearn_lightning.report.chart import Chart, Line, Panel, averaged
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import first, last, utility
-from unlearn_lightning.report.statistics import Curve, drops, estimate, log_estimate
+from unlearn_lightning.report.statistics import drops
 from unlearn_lightning.report.study_data import Run, Study, TrainingPath
-
-
-@dataclass
-class Line:
-    """One line. `paths` are the indices of the path(s) it belongs to: one colour, or two for a pair of paths."""
-
-    name: str
-    paths: tuple[int, ...]
-    x: list[float]
-    y: list[float]
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-
-
-@dataclass
-class Panel:
-    title: str
-    lines: list[Line]
-
-
-@dataclass
-class Chart:
-    """A figure: panels side by side on one y scale. `heading` and `caption` speak to the reader."""
-
-    key: str
-    heading: str
-    caption: str
-    x_title: str
-    y_title: str
-    panels: list[Panel]
-    log_y: bool = False
-    x_ticks: list[str] = field(default_factory=list)
-
-    @property
-    def y_range(self) -> tuple[float, float]:
-        """Limits for all panels: every mean, and as much of the bands as half of the means' range allows on either side."""
-        lines = [line for panel in self.panels for line in panel.lines]
-        means = [self._scaled(y) for line in lines for y in line.y if not math.isnan(y) and (y > 0 or not self.log_y)]
-        if not means:
-            return 0.0, 1.0
-        low, high = min(means), max(means)
-        span = high - low or abs(high) or 1.0
-        bands = [self._scaled(y) for line in lines for y in line.low + line.high if not math.isnan(y) and (y > 0 or not self.log_y)]
-        floor, ceiling = max(min([low, *bands]), low - span / 2), min(max([high, *bands]), high + span / 2)
-        limits = floor - 0.06 * span, ceiling + 0.06 * span
-        return (10 ** limits[0], 10 ** limits[1]) if self.log_y else limits
-
-    def _scaled(self, value: float) -> float:
-        return math.log10(value) if self.log_y else value
-
-
-def averaged(name: str, paths: tuple[int, ...], curves: Sequence[Curve], log: bool = False) -> Line:
-    """Mean over seeds at every measured step with its 95% interval (geometric on a log axis)."""
-    line = Line(name, paths, [], [])
-    for step in sorted({step for curve in curves for step in curve}):
-        values = [curve[step] for curve in curves if step in curve]
-        over = estimate(values)
-        mean, low, high = log_estimate(values) if log else (over.mean, over.low, over.high)
-        if not math.isnan(mean):
-            line.x.append(step)
-            line.y.append(mean)
-            line.low.append(low)
-            line.high.append(high)
-    if all(math.isnan(value) for value in line.low):
-        line.low, line.high = [], []
-    return line
-
+from unlearn_lightning.report.variants import variant_charts
 
 STEP_CHARTS = (
     (
@@ -105,8 +38,13 @@ STEP_CHARTS = (
 
 def charts(study: Study, distances: Distances) -> list[Chart]:
     """All figures that the study's probes allow, in reading order."""
+    by_variant = variant_charts(study, lambda objective, path: _metric_line(study, "forget", "forget/label_log_lik", objective, path))
+    shown = [{panel.title for panel in chart.panels} for chart in by_variant]
+    label, *others = (_metric_chart(study, *texts) for texts in STEP_CHARTS)
     made = [
-        *(_metric_chart(study, *texts) for texts in STEP_CHARTS),
+        *([] if any(titles >= set(study.objectives) for titles in shown) else [label]),  # not the same panels twice
+        *by_variant,
+        *others,
         _retrained_chart(study, distances),
         _pairs_chart(study, distances),
         _accuracy_chart(study),
@@ -120,9 +58,13 @@ def _metric_chart(study: Study, key: str, heading: str, y_title: str, probe: str
         return text.replace("{retain}", study.retain_title).replace("{name}", study.retain_name)
 
     def line(objective: str, path: TrainingPath) -> Line:
-        return averaged(path.label, (path.index,), _metrics(study.unlearned(objective, path), probe, of(metric)))
+        return _metric_line(study, probe, of(metric), objective, path)
 
     return Chart(key, of(heading), of(caption), "unlearning step", of(y_title), _panels(study, line))
+
+
+def _metric_line(study: Study, probe: str, metric: str, objective: str, path: TrainingPath) -> Line:
+    return averaged(path.label, (path.index,), _metrics(study.unlearned(objective, path), probe, metric))
 
 
 def _retrained_chart(study: Study, distances: Distances) -> Chart:

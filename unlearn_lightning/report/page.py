@@ -8,14 +8,14 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from unlearn_lightning.report.charts import Chart
-from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.chart import Chart
+from unlearn_lightning.report.comparison import Comparison
+from unlearn_lightning.report.comparison_tables import comparison_html
 from unlearn_lightning.report.explorer import explorer
-from unlearn_lightning.report.matched import MatchedRow
 from unlearn_lightning.report.outcomes import Row
-from unlearn_lightning.report.provenance import config_differences, run_table, totals, versions
+from unlearn_lightning.report.provenance import totals, versions
 from unlearn_lightning.report.study_data import Study
-from unlearn_lightning.report.tables import Table, closing_table, growth_table, matched_table, paper_table
+from unlearn_lightning.report.tables import Table, closing_table, paper_table
 from unlearn_lightning.report.verdict import Verdict
 
 
@@ -25,11 +25,11 @@ class Page:
 
     study: Study
     rows: list[Row]
-    matched: list[MatchedRow]
     verdict: Verdict
     problems: list[str]
     charts: list[Chart]
-    distances: Distances
+    tables: dict[str, Table]
+    comparison: Comparison | None = None
 
     def html(self) -> str:
         assets = files(__package__).joinpath("assets")
@@ -43,6 +43,7 @@ class Page:
         }
         sections = [
             self._table_one(),
+            self._comparison(),
             *(self._section_of(chart) for chart in self.charts),
             self._matched(),
             self._explorer() if found["views"] else "",
@@ -51,7 +52,7 @@ class Page:
         return Template(read["page.html"]).substitute(
             title=html.escape(self.study.name),
             headline=html.escape(self.verdict.headline),
-            summary=html.escape(" ".join(self.verdict.sentences)),
+            summary="".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict.sentences),
             scope=html.escape(self._scope()),
             problems=self._problems(),
             legend=self._legend(),
@@ -87,8 +88,8 @@ class Page:
     def _table_one(self) -> str:
         caption = (
             "One row per path. Forget score: decrease of the mean log-likelihood of label and paraphrases, in nats; "
-            f"{self.study.retain_title}: 1 minus the change of the retained answers' log-likelihood; math: change of accuracy. "
-            "The lowest forget score of a column is marked."
+            f"{self.study.retain_title}: 1 minus the absolute change of the retained answers' log-likelihood; math: change of "
+            "accuracy. The lowest forget score of a column is marked."
         )
         details = f"<details><summary>All measures</summary>{closing_table(self.rows, self.study.retain_title).html()}</details>"
         return (
@@ -97,6 +98,16 @@ class Page:
             else ""
         )
 
+    def _comparison(self) -> str:
+        if not self.comparison:
+            return ""
+        names = self.comparison.names
+        caption = (
+            f"Each cell: the difference, {names[0]} minus {names[1]}, and below it the two means. ± is the half width of Welch's 95% "
+            "confidence interval where both studies have several seeds; a difference whose interval leaves zero out is marked."
+        )
+        return _section("comparison", f"Against {names[1]}", caption, comparison_html(self.comparison))
+
     def _section_of(self, chart: Chart) -> str:
         panels = "".join(
             f'<div class="panel"><h3>{html.escape(panel.title)}</h3>'
@@ -104,24 +115,26 @@ class Page:
             f'aria-label="{html.escape(f"{chart.heading}, {panel.title}")}"></div></div>'
             for index, panel in enumerate(chart.panels)
         )
+        grid = f' style="--columns: {chart.columns}"' if chart.columns else ""
         links = " · ".join(f'<a href="figures/{chart.key}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
-        body = f'<p class="axis">{html.escape(chart.y_title)}</p><div class="panels">{panels}</div><p class="files">for print: {links}</p>'
-        if chart.key == "paths":
+        body = f'<p class="axis">{html.escape(chart.y_title)}</p><div class="panels"{grid}>{panels}</div>'
+        body += f'<p class="files">for print: {links}</p>'
+        if chart.key == "paths" and "growth_rates" in self.tables:
             caption = (
                 "Growth rate: slope of the log distance against the step, per step (least squares), the measured sibling of the theorem's "
                 "2 log(1 + ρ*); at a rate r every step multiplies the distance by exp(r)."
             )
-            body += f'<p class="caption">{html.escape(caption)}</p>{growth_table(self.study, self.distances).html()}'
+            body += f'<p class="caption">{html.escape(caption)}</p>{self.tables["growth_rates"].html()}'
         return _section(chart.key, chart.heading, chart.caption, body)
 
     def _matched(self) -> str:
-        if not self.matched:
+        if "matched_forgetting" not in self.tables:
             return ""
         caption = (
             "Paths forget at different speeds; here each is read off where it first reaches the largest forget score (nats) that all "
             "paths of its objective and seed reach, by linear interpolation between measured steps."
         )
-        return _section("matched", "Compared at equal forgetting", caption, matched_table(self.matched, self.study.retain_title).html())
+        return _section("matched", "Compared at equal forgetting", caption, self.tables["matched_forgetting"].html())
 
     def _explorer(self) -> str:
         caption = (
@@ -133,11 +146,13 @@ class Page:
 
     def _provenance(self) -> str:
         parts = [f"<p>{html.escape(versions(self.study))}</p>"]
-        for kind, title in (("unlearn", "Settings in which unlearning runs differ"), ("stage", "Settings in which stages differ")):
-            table = config_differences(self.study, kind)
-            if table.rows:
-                parts.append(f"<h3>{title}</h3>" + _folded(table, "settings", 12))
-        parts.append("<h3>Runs</h3>" + _folded(run_table(self.study), "runs", 12))
+        for name, title, noun in (
+            ("unlearning_settings", "Settings in which unlearning runs differ", "settings"),
+            ("stage_settings", "Settings in which stages differ", "settings"),
+            ("runs", "Runs", "runs"),
+        ):
+            if name in self.tables:
+                parts.append(f"<h3>{title}</h3>" + _folded(self.tables[name], noun, 12))
         return _section("runs", "What was run", totals(self.study), "".join(parts))
 
 
@@ -153,7 +168,7 @@ def _folded(table: Table, noun: str, most: int) -> str:
 
 
 def _numbers(chart: Chart) -> dict[str, Any]:
-    content = asdict(chart) | {"y_range": chart.y_range}
+    content = asdict(chart) | {"y_ranges": chart.y_ranges, "y_ticks": chart.y_ticks}
     return {key: value for key, value in content.items() if key not in ("key", "heading", "caption")}
 
 

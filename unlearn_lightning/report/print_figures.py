@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_lightning.report.charts import Chart, Line
+from unlearn_lightning.report.chart import Chart, Line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +14,7 @@ PATH_COLOURS = ("#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#cc79a7", "#009e73"
 
 MARKERS = "osD^vPXh"
 STYLE: Any = {
-    "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.titleweight": "bold", "axes.labelsize": 8,
+    "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.titleweight": "bold", "axes.labelsize": 8, "axes.titley": 1.0,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "axes.grid": True, "grid.color": "#e4e4e4", "grid.linewidth": 0.5,
     "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "svg.fonttype": "none", "svg.hashsalt": "unlearn",
@@ -38,17 +38,17 @@ def save_figures(charts: list[Chart], folder: Path) -> list[Path]:
 
 
 def draw(chart: Chart) -> Any:
-    """A matplotlib `Figure` of the chart: at most three panels in a row, on one y scale."""
+    """A matplotlib `Figure` of the chart: in its own grid, or at most three panels in a row."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
 
-    columns = min(3, len(chart.panels))
+    columns = chart.columns or min(3, len(chart.panels))
     rows = math.ceil(len(chart.panels) / columns)
     width = {1: 3.4, 2: 5.2}.get(columns, 6.9)
-    height = 2.0 * rows + 0.5
+    height = 2.0 * rows + 0.55
     figure = Figure(figsize=(width, height))
-    grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    for axes, panel in zip(grid.flat, chart.panels, strict=False):
+    grid = figure.subplots(rows, columns, sharey="row", squeeze=False)
+    for axes, panel, limits in zip(grid.flat, chart.panels, chart.y_ranges, strict=False):
+        axes.set_ylim(*limits)
         for line in panel.lines:
             _draw_line(axes, line)
         axes.set_title(panel.title, loc="left")
@@ -58,27 +58,25 @@ def draw(chart: Chart) -> Any:
             axes.margins(x=0.2)
     for axes in grid.flat[len(chart.panels) :]:
         axes.set_visible(False)
-    for axes in grid[:, 0]:
+    for row, axes in enumerate(grid[:, 0]):
         axes.set_ylabel(chart.y_title)
         if chart.log_y:
             axes.set_yscale("log")
-            axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(*chart.y_range)
+            axes.set_yticks(*chart.y_ticks[row * columns])
+            axes.set_yticks([], minor=True)
     handles = {
-        line.name: handle for axes in grid.flat for handle, line in zip(axes.lines, _lines(chart, axes.get_title("left")), strict=False)
+        line.name: handle
+        for axes, panel in zip(grid.flat, chart.panels, strict=False)
+        for handle, line in zip(axes.lines, panel.lines, strict=True)
     }
     per_row = max(1, int(width / 0.85))
     legend_rows = math.ceil(len(handles) / per_row)
     figure.legend(
         handles.values(), handles.keys(), loc="lower center", ncols=min(len(handles), per_row) or 1, columnspacing=1.2, handlelength=1.8
     )
-    bottom = (0.42 + 0.17 * legend_rows) / height
+    bottom = (0.47 + 0.17 * legend_rows) / height
     figure.subplots_adjust(left=0.62 / width, right=1 - 0.08 / width, top=1 - 0.22 / height, bottom=bottom, wspace=0.1, hspace=0.45)
     return figure
-
-
-def _lines(chart: Chart, title: str) -> list[Line]:
-    return next((panel.lines for panel in chart.panels if panel.title == title), [])
 
 
 def _draw_line(axes: "Axes", line: Line) -> None:

@@ -1,7 +1,9 @@
 """What was run: every run with its cost, the versions it ran under, and the settings in which sibling runs differ."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -73,14 +75,46 @@ def config_differences(study: Study, kind: str) -> Table:
     groups: dict[str, list[dict[str, str]]] = {}
     for run in study.finished(kind):
         if config := flatten(_config(run)):
-            groups.setdefault(run.objective if kind == "unlearn" else (run.stages or ("?",))[-1], []).append(config)
+            groups.setdefault(run.objective if kind == "unlearn" else (run.stages or ("base",))[-1], []).append(config)
     settings = dict.fromkeys(setting for group in groups.values() for config in group for setting in config)
     table = Table(["setting", *groups], [], first_number=1 + len(groups))
+    collapsed: set[str] = set()
     for setting in settings:
         found = {name: list(dict.fromkeys(config.get(setting, "–") for config in group)) for name, group in groups.items()}
-        if len({value for values in found.values() for value in values}) > 1 and not _is_place(setting, found):
-            table.rows.append([setting, *(_values(values) for values in found.values())])
+        if len({value for values in found.values() for value in values}) < 2 or _is_place(setting, found):
+            continue
+        whole = _absent_part(setting, groups)
+        if whole == setting:
+            table.rows.append([setting, *(_values([_short(value) for value in values]) for values in found.values())])
+        elif whole not in collapsed:  # where a group lacks a whole part, such as its callbacks, one row says so
+            collapsed.add(whole)
+            table.rows.append([whole, *(_contents(whole, group[0]) for group in groups.values())])
     return table
+
+
+def _absent_part(setting: str, groups: Mapping[str, list[dict[str, str]]]) -> str:
+    """The shortest prefix of the setting's name below which some group has nothing; the setting itself when that is all it lacks."""
+    parts = setting.split(".")
+    prefixes = [".".join(parts[:end]) for end in range(1, len(parts))]
+    return next((part for part in prefixes if any(not _below(part, group[0]) for group in groups.values())), setting)
+
+
+def _below(part: str, config: Mapping[str, str]) -> list[str]:
+    return [value for name, value in config.items() if name == part or name.startswith(f"{part}.")]
+
+
+def _contents(part: str, config: Mapping[str, str]) -> str:
+    """The classes that stand directly in a part of a configuration, or its value, or how many settings it has."""
+    depth = part.count(".") + 3
+    named = [name for name in config if re.fullmatch(rf"{re.escape(part)}\..*class_path", name)]
+    classes = [_short(config[name]) for name in named if name.count(".") <= depth]
+    values = _below(part, config) or ["–"]
+    return ", ".join(classes) or (f"{len(values)} settings" if len(values) > 1 else values[0])
+
+
+def _short(value: str) -> str:
+    """A dotted class path by its last name."""
+    return value.rsplit(".", 1)[-1] if re.fullmatch(r"[a-z_]\w*(\.\w+)+", value) else value
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, str]:
@@ -94,9 +128,13 @@ def flatten(config: Any, prefix: str = "") -> dict[str, str]:
     return {name: text for key, value in pairs for name, text in flatten(value, f"{prefix}.{key}" if prefix else key).items()}
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; an empty mapping when there is none."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {} if path.is_file() else {}
+
+
 def _config(run: Run) -> Any:
-    path = run.folder / "config.yaml"
-    return yaml.load(path.read_text(), Loader=_Loader) if path.is_file() else {}
+    return read_yaml(run.folder / "config.yaml")
 
 
 def _is_place(setting: str, found: Mapping[str, list[str]]) -> bool:

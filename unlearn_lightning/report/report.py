@@ -6,14 +6,18 @@ from typing import Any
 
 from rich.console import Console
 
+from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.charts import charts
+from unlearn_lightning.report.comparison import Comparison, compare
+from unlearn_lightning.report.comparison_tables import comparison_csv, comparison_markdown, comparison_table, print_comparison
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.matched import MatchedRow, matched_forgetting
 from unlearn_lightning.report.outcomes import Row, recency, summarize
 from unlearn_lightning.report.page import Page
 from unlearn_lightning.report.print_figures import save_figures
+from unlearn_lightning.report.provenance import config_differences, run_table
 from unlearn_lightning.report.study_data import Study, load_study
-from unlearn_lightning.report.tables import closing_csv, closing_table, print_closing_table
+from unlearn_lightning.report.tables import Table, closing_csv, closing_table, growth_table, matched_table, print_closing_table
 from unlearn_lightning.report.verdict import Verdict, verdict
 
 
@@ -27,6 +31,10 @@ class Report:
     verdict: Verdict
     problems: list[str]
     folder: Path
+    charts: list[Chart]
+    comparison: Comparison | None = None
+    tables: dict[str, Table] = field(default_factory=dict)
+    """Every table beside the closing one, by name."""
     files: list[Path] = field(default_factory=list)
 
     @property
@@ -48,39 +56,68 @@ class Report:
         console = console or Console()
         if self.rows:
             print_closing_table(console, self.rows, f"Study {self.study.name}, before and after unlearning", self.study.retain_title)
+        if self.comparison:
+            console.print()
+            print_comparison(console, self.comparison)
         console.print(f"\n{self.verdict.headline}", style="bold", highlight=False, markup=False)
         for problem in self.problems:
             console.print(f"! {problem}", style="yellow", highlight=False, markup=False)
         console.print(f"Report: {self.folder / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  beside it table.csv, table.md and {len(self.charts)} figures (SVG, PNG) in figures/", highlight=False)
 
 
-def build(study_folder: Path, out: Path | None = None) -> Report:
+def build(study_folder: Path, out: Path | None = None, against: Path | None = None) -> Report:
     """Write the report of a study into `out` (default `<study>/report/`): index.html, table.csv, table.md and figures/.
 
     Runs that are missing or unfinished, and probes that were not measured, are named and left out.
 
+    Args:
+        study_folder: the study, as `unlearn study` wrote it.
+        out: where the report goes.
+        against: another study to compare with.
+
     Raises:
-        FileNotFoundError: there is no study in `study_folder`.
+        FileNotFoundError: there is no study in `study_folder` or `against`.
         ValueError: a file has a format this version does not know.
     """
     study = load_study(Path(study_folder))
+    other = load_study(Path(against)) if against else None
     folder = Path(out) if out else study.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
     distances = Distances(study)
     rows = summarize(study, distances)
-    report = Report(study, rows, matched_forgetting(study), verdict(study, rows, distances), _missing(study), folder)
     drawn = charts(study, distances)
+    report = Report(study, rows, matched_forgetting(study), verdict(study, rows, distances), _missing(study), folder, drawn)
+    if other:
+        report.comparison = compare(study, rows, other, summarize(other, Distances(other)))
+        report.problems += [f"In {report.comparison.names[1]}: {problem}" for problem in _missing(other)]
+    report.tables = _tables(report, distances)
     report.problems += distances.problems
-    page = Page(study, rows, report.matched, report.verdict, report.problems, drawn, distances)
+    page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison)
+    closing = closing_table(rows, study.retain_title).markdown()
     for name, content in (
-        ("table.csv", closing_csv(rows)),
-        ("table.md", closing_table(rows, study.retain_title).markdown()),
+        ("table.csv", comparison_csv(report.comparison) if report.comparison else closing_csv(rows)),
+        ("table.md", closing + (comparison_markdown(report.comparison) if report.comparison else "")),
         ("index.html", page.html()),
     ):
         (folder / name).write_text(content, encoding="utf-8")
         report.files.append(folder / name)
     report.files += save_figures(drawn, folder / "figures")
     return report
+
+
+def _tables(report: Report, distances: Distances) -> dict[str, Table]:
+    study = report.study
+    tables = {
+        "matched_forgetting": matched_table(report.matched, study.retain_title),
+        "growth_rates": growth_table(study, distances),
+        "unlearning_settings": config_differences(study, "unlearn"),
+        "stage_settings": config_differences(study, "stage"),
+        "runs": run_table(study),
+    }
+    if report.comparison:
+        tables |= {"comparison": comparison_table(report.comparison), "comparison_settings": report.comparison.settings}
+    return {name: table for name, table in tables.items() if table.rows}
 
 
 def _missing(study: Study) -> list[str]:

@@ -53,6 +53,23 @@ def estimate(values: Iterable[float]) -> Estimate:
     return Estimate(float(known.mean()), half, len(known))
 
 
+def welch(mine: Estimate, theirs: Estimate) -> Estimate:
+    """`mine` minus `theirs` with Welch's 95% interval for unequal variances (Welch 1947); none unless both have two seeds.
+
+    With the squared standard errors a and b: half width t(0.975, ν) sqrt(a + b), ν = (a + b)² / (a² / (n - 1) + b² / (m - 1)).
+    """
+    difference, n = mine.mean - theirs.mean, min(mine.n, theirs.n)
+    if math.isnan(mine.half_width + theirs.half_width):
+        return Estimate(difference, math.nan, n)
+    from scipy.special import stdtrit
+
+    a, b = ((one.half_width / float(stdtrit(one.n - 1, 0.975))) ** 2 for one in (mine, theirs))
+    if a + b == 0:
+        return Estimate(difference, 0.0, n)
+    freedom = (a + b) ** 2 / (a**2 / (mine.n - 1) + b**2 / (theirs.n - 1))
+    return Estimate(difference, float(stdtrit(freedom, 0.975)) * math.sqrt(a + b), n)
+
+
 def log_estimate(values: Iterable[float]) -> tuple[float, float, float]:
     """Geometric mean, low and high: the t-interval of log values, for quantities drawn on a log axis."""
     logs = estimate(math.log(value) for value in values if value > 0)

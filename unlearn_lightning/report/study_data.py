@@ -63,10 +63,19 @@ class Run:
         return self.tags.get("p")
 
     @cached_property
+    def extra_tags(self) -> dict[str, str]:
+        """Tags beyond those of docs/runs.md (a learning rate, a schedule): they tell variants of an objective apart."""
+        return {tag: str(value) for tag, value in self.tags.items() if tag not in _KNOWN_TAGS}
+
+    @cached_property
     def objective(self) -> str:
-        """The objective's display name; tags this reader does not know (a learning rate, a schedule) tell variants apart."""
+        """The objective's display name with its extra tags, such as `NPO · lr=5e-05`."""
+        return self.name_without("")
+
+    def name_without(self, left_out: str) -> str:
+        """The objective's display name with all extra tags but one."""
         name = str(self.tags.get("objective", self.info.get("model", "?")))
-        extra = [f"{tag}={value}" for tag, value in self.tags.items() if tag not in _KNOWN_TAGS]
+        extra = [f"{tag}={value}" for tag, value in self.extra_tags.items() if tag != left_out]
         return " · ".join([_OBJECTIVE_NAMES.get(name.lower(), name), *extra])
 
     def records(self, probe: str) -> dict[int, dict[str, Any]]:
@@ -157,7 +166,7 @@ def load_study(folder: Path) -> Study:
     """
     if not (folder / "study.json").is_file():
         raise FileNotFoundError(
-            f"No study.json in {folder}. Give the folder that `unlearn study` wrote, e.g. `unlearn report studies/demo`."
+            f"No study.json in {folder}{_what_it_is(folder)}. Give the folder that `unlearn study` wrote, e.g. `unlearn report runs/demo`."
         )
     content = read_study(folder)
     runs = []
@@ -167,6 +176,12 @@ def load_study(folder: Path) -> Study:
         tags = entry.get("tags") or {}
         runs.append(Run(entry["key"], entry["name"], entry["kind"], run_folder, entry.get("parents") or [], tags, info))
     return Study(content.get("name", folder.name), folder, content.get("forget", "the forget stage"), runs)
+
+
+def _what_it_is(folder: Path) -> str:
+    if not folder.is_dir():
+        return ", which is no folder"
+    return ", which is a run, not a study" if (folder / "run.json").is_file() else ""
 
 
 def _in_order(items: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from unlearn_lightning.report.outcomes import MEASURES, Row
 from unlearn_lightning.report.statistics import Estimate, estimate, growth_rate
 from unlearn_lightning.report.study_data import Study
 
-SLOWEST = "◂ slowest"
+SLOWEST = "◂ lowest forget score"
 
 
 @dataclass
@@ -48,11 +48,13 @@ class Table:
                 out.append(f"<{tag}{number}>{dots if column == 0 else ''}{html.escape(cell)}</{tag}>")
             return "".join(out)
 
+        kept = ' class="kept"' if self.paths else ""  # the first column stays in view while the others scroll
         body = []
         for index, row in enumerate(self.rows):
             dots = "".join(f'<i class="dot c{path % 8}"></i>' for path in (self.paths[index] if self.paths else ()))
             body.append(f"<tr{' class=marked' if index in self.marked else ''}>{cells('td', row, dots)}</tr>")
-        return f'<div class="scroll"><table><thead><tr>{cells("th", self.header)}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        head = f"<thead><tr>{cells('th', self.header)}</tr></thead>"
+        return f'<div class="scroll"><table{kept}>{head}<tbody>{"".join(body)}</tbody></table></div>'
 
 
 def change(before: Estimate, after: Estimate, digits: int = 2) -> str:
@@ -85,8 +87,8 @@ def closing_csv(rows: Sequence[Row]) -> str:
     columns = [f"{measure}{suffix}" for measure in MEASURES for suffix in ("", "_ci95", "_seeds")]
     writer.writerow(["p", "path", "objective", "seeds", *columns, "slowest"])
     for row in rows:
-        numbers = [number for measure in MEASURES for number in _numbers(row.values[measure])]
-        writer.writerow([row.path.p, " ".join(row.path.stages), row.objective, row.seeds, *numbers, int(row.slowest)])
+        filled = [number for measure in MEASURES for number in numbers(row.values[measure])]
+        writer.writerow([row.path.p, " ".join(row.path.stages), row.objective, row.seeds, *filled, int(row.slowest)])
     return out.getvalue()
 
 
@@ -96,10 +98,10 @@ def print_closing_table(console: Console, rows: Sequence[Row], title: str, retai
         title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim"
     )
     interval = " Mean ± half width of the 95% confidence interval over seeds." if any(row.seeds > 1 for row in rows) else ""
-    table.caption = _plain(f"Nats, squared nats.{interval} ◂ slowest path.", console)
+    table.caption = plain(f"Nats, squared nats.{interval} ◂ lowest forget score.", console)
     for index, header in enumerate(["path", "forget\nscore", "label\ndrop", f"{retain_title}\nutility", "math acc.\nin → out", "\nchange",
                                     "dist.² to re-\ntrained, in → out", "margin\nbefore"]):  # fmt: skip
-        table.add_column(_plain(header, console), justify="right" if index else "left")
+        table.add_column(plain(header, console), justify="right" if index else "left")
     for index, row in enumerate(rows):
         if index == 0 or rows[index - 1].objective != row.objective:
             table.add_row(Text(row.objective, style="bold"))
@@ -110,7 +112,7 @@ def print_closing_table(console: Console, rows: Sequence[Row], title: str, retai
             change(value["accuracy_before"], value["accuracy_after"]), value["accuracy_change"].text(signed=True),
             change(value["distance_before"], value["distance_after"], 1), _mean(value["margin_before"], 1),
         ]  # fmt: skip
-        table.add_row(*(Text(_plain(cell.replace(" ± ", "±"), console)) for cell in cells), style="bold" if row.slowest else "")
+        table.add_row(*(Text(plain(cell.replace(" ± ", "±"), console)) for cell in cells), style="bold" if row.slowest else "")
     console.print(table)
 
 
@@ -156,12 +158,13 @@ def paper_table(rows: Sequence[Row], study: Study) -> str:
         name = f'<i class="dot c{path.index % 8}"></i>{html.escape(path.label)} <small>{html.escape(path.arrow)}</small>'
         body.append(f'<tr><td class="path">{name}</td>{"".join(cells)}</tr>')
     return (
-        f'<div class="scroll"><table class="paper"><thead><tr><th></th>{groups}</tr><tr><th>path</th>{names}</tr></thead>'
+        f'<div class="scroll"><table class="paper kept"><thead><tr><th></th>{groups}</tr><tr><th>path</th>{names}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def _numbers(value: Estimate) -> list[str]:
+def numbers(value: Estimate) -> list[str]:
+    """Mean, half width and count as CSV cells, unrounded; empty where there is no number."""
     return ["" if math.isnan(number) else repr(number) for number in (value.mean, value.half_width)] + [str(value.n)]
 
 
@@ -169,7 +172,7 @@ def _mean(value: Estimate, digits: int) -> str:
     return Estimate(value.mean, math.nan, value.n).text(digits)
 
 
-def _plain(text: str, console: Console) -> str:
+def plain(text: str, console: Console) -> str:
     """The text in ASCII where the terminal cannot show more."""
     if console.encoding.lower().startswith("utf"):
         return text

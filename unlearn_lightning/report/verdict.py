@@ -58,16 +58,18 @@ def _by_objective(study: Study, by_label: Sequence[Recency], by_score: Sequence[
     counted = [one for one in by_label if one.share.n]
     if not counted:
         return []
+    single = max(one.share.n for one in counted) == 1
     parts = []
     for one in counted:
         low, high = one.share.interval
-        parts.append(f"{one.objective} {one.share.hits} of {one.share.n} seed{'s' if one.share.n > 1 else ''} ({low:.0%} to {high:.0%})")
-    sentences = [f"By objective, with 95% Wilson intervals (chance would give {1 / len(study.paths):.0%}): {', '.join(parts)}."]
+        parts.append(f"{one.objective} {one.share.hits} of {one.share.n}{'' if single else f' seeds ({low:.0%} to {high:.0%})'}")
+    interval = "" if single else f", with 95% Wilson intervals (chance would give {1 / len(study.paths):.0%})"
+    sentences = [f"By objective{interval}: {', '.join(parts)}."]
     scored = [one for one in by_score if one.share.n]
     if scored:
         hits, cells = sum(one.share.hits for one in scored), sum(one.share.n for one in scored)
         sentences.append(f"By the forget score, which counts paraphrases too, it is {hits} of {cells}.")
-    if max(one.share.n for one in counted) == 1:
+    if single:
         sentences.append("With a single seed this is an observation, not a test.")
     if left_out := sum(one.incomplete for one in by_label):
         some = "cell is" if left_out == 1 else "cells are"
@@ -87,12 +89,13 @@ def _saturation(study: Study, rows: Sequence[Row]) -> str:
     if not last or not others:
         return ""
     mine = max(last)
-    between = f"{min(others):.1f}" if len(others) == 1 else f"{min(others):.1f} to {max(others):.1f}"
+    between = (f"{min(others):.1f}" if len(others) == 1 else f"{min(others):.1f} to {max(others):.1f}").replace("-", "−")
     if mine > max(others):
-        meaning = "so part of its slowness is saturation: logits must move before the likelihood does"
+        meaning = "so some of its slowness can be saturation: logits must move before the likelihood does"
     else:
         meaning = "so saturation alone does not explain how fast it forgets"
-    return f"Before unlearning its label margin is {mine:.1f} nats, the other paths' {between}, {meaning}."
+    before = f"{mine:.1f}".replace("-", "−")
+    return f"Before unlearning the label margin of {_last(study)} is {before} nats, that of the other paths {between}, {meaning}."
 
 
 def _towards_retrained(study: Study, rows: Sequence[Row]) -> str:

@@ -78,9 +78,11 @@ def execute(run: Run, study: StudyConfig, ticker: pl.Callback) -> None:
     tags = [f"{k}={v}" for k, v in run.tags.items() if k in ("seed", "p", "objective") and v is not None]
     if path := run.tags["path"]:
         tags.append(f"path={'-'.join(path)}")
+    config = with_comparisons(run)
     try:
         lightning_cli.run(
-            {"subcommand": "fit", "fit": with_comparisons(run)},
+            {"subcommand": "fit", "fit": config},
+            resolved=config,
             callbacks=[ticker],
             wandb={"group": study.name, "job_type": run.kind, "name": run.name, "tags": tags},
         )
@@ -91,7 +93,7 @@ def execute(run: Run, study: StudyConfig, ticker: pl.Callback) -> None:
 def with_comparisons(run: Run) -> dict[str, Any]:
     """The run's configuration with the runs that its divergence probe can compare with by now."""
     callbacks = []
-    for probe in run.config["trainer"].get("callbacks", []):
+    for probe in run.config["trainer"]["callbacks"] or []:
         if probe["class_path"].rpartition(".")[2] == "PathDivergence" and run.compare:
             name = probe["init_args"].get("name") or "divergence"
             there = {n: str(r.folder) for n, r in run.compare.items() if is_finished(r.folder) and record_path(r.folder, name, 0).is_file()}

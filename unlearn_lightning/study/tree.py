@@ -22,7 +22,7 @@ class Run:
         name: readable, such as seed1/p4/npo.
         kind: stage or unlearn.
         key, folder: what identifies it, and where it lies.
-        config: its `unlearn fit` configuration.
+        config: its whole `unlearn fit` configuration.
         parents: the runs it starts from.
         tags: seed, path, p, objective, retrained; docs/runs.md lists them.
         compare: the runs its divergence probe compares with, by name.
@@ -76,7 +76,8 @@ class _Planner:
 
     def _base(self, seed: int) -> Run:
         assert self.study.base is not None
-        config = self._config(seed, self.study.base, {"model": {"class_path": "StageFineTuning"}})
+        # A base is a whole model, also where the stages train adapters.
+        config = self._config(seed, self.study.base, {"model": {"class_path": "StageFineTuning", "init_args": {"backbone": {"lora": None}}}})
         return self._add(f"seed{seed}/base", "stage", config, [], {"seed": seed, "path": [], "p": None})
 
     def _path(self, seed: int, p: int | None, path: tuple[str, ...], base: list[Run]) -> Run:
@@ -123,12 +124,10 @@ class _Planner:
         return {"model": {"init_args": {"backbone": self._backbone_after(parent)}}}
 
     def _backbone_after(self, parent: Run) -> Settings:
-        if self.study.backbone.get("lora") is None:
+        backbone = parent.config["model"]["init_args"]["backbone"]
+        if backbone["lora"] is None:
             return {"model": str(parent.folder / "model")}
-        if parent.tags["path"]:
-            start = parent.config["model"]["init_args"]["backbone"].get("model")
-            return {"adapter": str(parent.folder / "adapter"), **({"model": start} if start else {})}
-        return {"model": str(parent.folder / "model")}
+        return {"model": backbone["model"], "adapter": str(parent.folder / "adapter")}
 
     def _add(self, name: str, kind: str, config: Settings, parents: list[Run], tags: dict[str, Any]) -> Run:
         resolved = self.resolve(config)
@@ -136,7 +135,7 @@ class _Planner:
         folder = self.store / f"{resolved['model']['class_path'].rpartition('.')[2]}-{key[:16]}"
         self.known[str(folder)] = key
         if key not in self.runs:
-            self.runs[key] = Run(name, kind, key, folder, {**config, "run_folder": str(folder)}, parents, tags)
+            self.runs[key] = Run(name, kind, key, folder, {**resolved, "run_folder": str(folder)}, parents, tags)
         return self.runs[key]
 
 

@@ -2,6 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("report-data").textContent);
   const markers = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x", "hexagon"];
+  const sizes = [6, 6, 7, 8, 8, 7, 6, 7]; // a triangle looks smaller than a circle of its width
   const hidden = new Set();
   const plots = [...document.querySelectorAll(".plot")];
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -10,7 +11,11 @@
   // On paper three panels share 182 mm, in light colours; the size is given because the page is still laid out for the screen.
   const printing = () => document.documentElement.classList.contains("printing");
   const shown = (line) => !line.paths.some((path) => hidden.has(path));
-  const number = (value) => (Math.abs(value) >= 1000 || (value && Math.abs(value) < 0.01) ? value.toExponential(2) : value.toPrecision(3)).replaceAll("-", "−");
+  function number(value) {
+    const size = Math.abs(value);
+    const text = size >= 1e6 || (value && size < 0.01) ? value.toExponential(2) : size >= 1000 ? Math.round(value).toLocaleString("en-US") : value.toPrecision(3);
+    return text.replaceAll("-", "−");
+  }
 
   function traces(chart, panel) {
     const made = [];
@@ -32,20 +37,21 @@
         customdata: line.x.map((_, i) => number(line.y[i]) + between[i]),
         hovertemplate: chart === data.charts.frontier ? `${line.name}: %{x:.3g} nats, %{customdata}<extra></extra>` : "%{customdata}<extra>%{fullData.name}</extra>",
         line: { color: tint, width: 2 },
-        marker: { color: colour(last), symbol: markers[last % 8], size: 6, line: { color: first === last ? css("--paper") : tint, width: 1 } },
+        marker: { color: colour(last), symbol: markers[last % 8], size: sizes[last % 8], line: { color: first === last ? css("--paper") : tint, width: 1 } },
       });
     }
     return made;
   }
 
-  function layout(chart) {
+  function layout(chart, index) {
     const soft = css("--soft"), grid = css("--line");
     const axis = { gridcolor: grid, zeroline: false, linecolor: grid, tickcolor: grid, automargin: true, fixedrange: true };
-    const range = chart.log_y ? chart.y_range.map(Math.log10) : chart.y_range;
+    const range = chart.y_ranges[index], [tickvals, ticktext] = chart.y_ticks[index] ?? [];
+    const scale = tickvals ? { type: "log", range: range.map(Math.log10), tickvals, ticktext } : { range, nticks: 6 };
     const named = chart.x_ticks.length ? { tickvals: chart.x_ticks.map((_, i) => i), ticktext: chart.x_ticks, range: [-0.25, chart.x_ticks.length - 0.75] } : {};
     return {
       xaxis: { ...axis, title: { text: chart.x_title, font: { size: 12 }, standoff: 6 }, nticks: 7, unifiedhovertitle: { text: chart.x_ticks.length ? "" : "step %{x}" }, ...named },
-      yaxis: { ...axis, type: chart.log_y ? "log" : "linear", range, nticks: 6, ...(chart.log_y ? { dtick: range[1] - range[0] > 1.2 ? 1 : undefined, exponentformat: "power" } : {}) },
+      yaxis: { ...axis, ...scale },
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: soft },
       hoverlabel: { bgcolor: css("--paper"), bordercolor: grid, font: { color: css("--ink"), size: 12 } },
       margin: { l: 44, r: 8, t: 8, b: 36 }, showlegend: false, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -57,7 +63,7 @@
   function draw(plot) {
     const chart = data.charts[plot.dataset.chart];
     plot.dataset.drawn = "yes";
-    Plotly.react(plot, traces(chart, chart.panels[plot.dataset.panel]), layout(chart), { displayModeBar: false, responsive: true });
+    Plotly.react(plot, traces(chart, chart.panels[plot.dataset.panel]), layout(chart, +plot.dataset.panel), { displayModeBar: false, responsive: true });
   }
 
   // Only what comes into view is drawn, so that the page opens at once; printing draws the rest.

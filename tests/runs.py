@@ -1,0 +1,68 @@
+"""Helpers that start real runs: in this process, or as the `unlearn` command with several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from safetensors.torch import load_file
+
+from unlearn_lightning import lightning_cli
+from unlearn_lightning.study.study_config import merged
+
+UNLEARN = [sys.executable, "-m", "unlearn_lightning.main"]
+ADAMW = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3, "weight_decay": 0.0}}
+
+
+def settings(corpus, questions, folder, cls="StageFineTuning", **more):
+    """A run of 5 steps (8 + 8 + 3 examples, twice, less one step) on 19 ragged questions with a 2-layer model in float32."""
+    scratch = {"hidden": 32, "layers": 2, "intermediate": 64, "heads": 4, "vocab_size": 320, "corpus": [corpus]}
+    config = {
+        "seed_everything": 3,
+        "run_folder": str(folder),
+        "model": {"class_path": cls, "init_args": {"optimizer": ADAMW, "backbone": {"scratch": scratch, "lora": None}}},
+        "data": {
+            "class_path": "ChatStage",
+            "init_args": {"source": questions, "held_out_source": questions, "batch_size": 8, "micro_batch_size": 8, "bucket_batches": 2},
+        },
+        "trainer": {
+            "accelerator": "cpu", "devices": 1, "max_epochs": -1, "max_steps": 5, "enable_progress_bar": False,
+            "enable_model_summary": False, "gradient_clip_val": 1.0,
+        },
+    }  # fmt: skip
+    return merged(config, more)
+
+
+def fit(config):
+    """`unlearn fit` in this process; gives the finished command."""
+    return lightning_cli.run({"subcommand": "fit", "fit": config})
+
+
+def command(*arguments, cwd=None, **environment):
+    """A real `unlearn` process."""
+    env = {**os.environ, **environment}
+    return subprocess.run([*UNLEARN, *arguments], capture_output=True, text=True, timeout=280, env=env, cwd=cwd, check=False)
+
+
+def command_fit(config, verb="fit"):
+    """`unlearn fit -c FILE` as a process of its own, which may start further ones."""
+    folder = Path(config["run_folder"])
+    file = folder.with_suffix(".yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(config))
+    done = command(verb, "-c", str(file))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def weights(folder):
+    """The result of a run as tensors."""
+    (path,) = [*Path(folder).glob("model/model.safetensors"), *Path(folder).glob("adapter/adapter_model.safetensors")]
+    return load_file(path)
+
+
+def run_json(folder):
+    """The run's own account."""
+    return json.loads((Path(folder) / "run.json").read_text())

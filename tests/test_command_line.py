@@ -1,0 +1,135 @@
+"""The `unlearn` command as its users meet it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from runs import command, fit, settings
+
+from unlearn_lightning.lightning_cli import Resolver
+from unlearn_lightning.main import main
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def test_help_imports_no_torch():
+    code = "import sys; from unlearn_lightning.main import main; main(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "unlearn fit -c" in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
+def test_a_mistyped_verb(capsys):
+    assert main(["fitt"]) == 2
+    assert "Did you mean 'fit'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--data", "TofuStge"], "Did you mean 'TofuStage'?"),
+        (["--model", "GradientAscend"], "Did you mean 'GradientAscent'?"),
+        (["--data.batchsize", "8"], "Did you mean 'batch_size'?"),
+        (["--trainer.max_epoch_s", "8"], "Did you mean 'max_epochs'?"),
+    ],
+)
+def test_a_mistyped_class_or_flag_gets_the_nearest_right_name(arguments, hint, capsys):
+    base = ["fit", "-c", str(CONFIGS / "stages/tofu.yaml"), "-c", str(CONFIGS / "backbones/tiny-llama.yaml")]
+    with pytest.raises(SystemExit):
+        main([*base, *arguments])
+    error = capsys.readouterr().err
+    assert error.strip().splitlines()[-1].endswith(hint), error
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"data": {"class_path": "TofuStage", "init_args": {"batchsize": 8}}}, "'batch_size'"),
+        ({"model": {"class_path": "NPo"}}, "'NPO'"),
+        ({"trainer": {"max_epoch": 1}}, "'max_epochs'"),
+        ({"trainer": {"callbacks": [{"class_path": "ForgetLikelyhood"}]}}, "'ForgetLikelihood'"),
+    ],
+)
+def test_a_mistyped_name_in_a_file(change, hint, tmp_path, capsys):
+    file = tmp_path / "wrong.yaml"
+    file.write_text(yaml.safe_dump(change))
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(CONFIGS / "stages/tofu.yaml"), "-c", str(CONFIGS / "backbones/tiny-llama.yaml"), "-c", str(file)])
+    error = capsys.readouterr().err
+    assert error.strip().splitlines()[-1].endswith(f"Did you mean {hint}?"), error
+
+
+def runnable(folder):
+    return sorted((CONFIGS / folder).glob("*.yaml"))
+
+
+def layered(*files):
+    from unlearn_lightning.study.study_config import merged
+
+    return merged(*(yaml.safe_load(f.read_text()) for f in files))
+
+
+TINY = CONFIGS / "backbones/tiny-llama.yaml"
+
+
+@pytest.mark.parametrize("file", runnable("stages") + runnable("objectives"), ids=lambda f: f.stem)
+def test_every_stage_and_objective_config_parses_and_opens_with_its_command(file):
+    lines = file.read_text().splitlines()
+    assert any(line.startswith(f"#   unlearn fit -c configs/{file.parent.name}/{file.name}") for line in lines[:4])
+    Resolver().resolve(layered(file, TINY))
+
+
+@pytest.mark.parametrize("file", runnable("backbones") + runnable("trainers"), ids=lambda f: f.stem)
+def test_every_backbone_and_trainer_config_parses(file):
+    assert f"configs/{file.parent.name}/{file.name}" in file.read_text()
+    resolved = Resolver().resolve(layered(CONFIGS / "stages/tofu.yaml", TINY, file))
+    assert resolved["model"]["init_args"]["backbone"]["model" if "hidden" not in file.read_text() and file.parent.name == "backbones" else "scratch"]
+
+
+@pytest.mark.parametrize("file", runnable("objectives"), ids=lambda f: f.stem)
+def test_objective_configs_state_all_hyperparameters_of_their_class(file):
+    """Switching class_path on the command line keeps same-named values of the old class, so nothing may be left to chance."""
+    stated = set(yaml.safe_load(file.read_text())["model"]["init_args"])
+    resolved = Resolver().resolve(layered(file, TINY))["model"]["init_args"]
+    assert set(resolved) - stated == {"backbone"} or set(resolved) - stated == {"backbone", "cache_reference"}
+
+
+def test_flags_environment_and_files_in_that_order(tmp_path, corpus, questions):
+    config = settings(corpus, questions, tmp_path / "run", trainer={"max_steps": 1})
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config))
+    done = command("fit", "-c", str(file), "--data.batch_size", "4", "--data.micro_batch_size", "null", "--print_config")
+    assert yaml.safe_load(done.stdout)["data"]["init_args"]["batch_size"] == 4
+    done = command("fit", "-c", str(file), "--print_config", UNLEARN_FIT__CHECKPOINT_EVERY_N_STEPS="7")
+    assert yaml.safe_load(done.stdout)["checkpoint_every_n_steps"] == 7
+
+
+def test_lora_can_be_switched_off_by_a_flag(tmp_path, corpus, questions):
+    config = settings(corpus, questions, tmp_path / "run", model={"init_args": {"backbone": {"lora": {"rank": 2}}}})
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config))
+    done = command("fit", "-c", str(file), "--model.backbone.lora", "null", "--print_config")
+    assert yaml.safe_load(done.stdout)["model"]["init_args"]["backbone"]["lora"] is None
+    done = command("fit", "-c", str(file), "--model.backbone.lora.rank", "3", "--print_config")
+    assert yaml.safe_load(done.stdout)["model"]["init_args"]["backbone"]["lora"]["rank"] == 3
+
+
+def test_a_written_configuration_repeats_the_run(corpus, questions, tmp_path):
+    cli = fit(settings(corpus, questions, tmp_path / "run"))
+    again = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    again["run_folder"] = str(tmp_path / "again")
+    assert fit(again).key == cli.key
+    from runs import weights
+
+    for key, value in weights(tmp_path / "run").items():
+        assert (weights(tmp_path / "again")[key] == value).all()
+
+
+def test_a_finished_run_is_not_trained_twice(corpus, questions, tmp_path, capsys):
+    config = settings(corpus, questions, tmp_path / "run")
+    fit(config)
+    before = (tmp_path / "run" / "run.json").read_text()
+    fit(config)
+    assert (tmp_path / "run" / "run.json").read_text() == before

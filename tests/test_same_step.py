@@ -1,0 +1,44 @@
+"""The optimizer step does not depend on micro-batches or devices: weights after 5 steps are the same to 1e-5."""
+
+import pytest
+import torch
+from runs import command_fit, fit, settings, weights
+
+from unlearn_lightning.study.study_config import merged
+
+LORA = {"model": {"init_args": {"backbone": {"lora": {"rank": 4, "alpha": 8}}}}}
+# Token-averaged and example-averaged losses; with full fine-tuning NPO's reference is the cache that all devices fill together.
+CASES = {
+    "token average": ("StageFineTuning", {}),
+    "example average, cached reference": ("NPO", {}),
+    "example average, reference through the adapter": ("NPO", LORA),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_micro_batches_and_processes_give_the_same_weights(case, corpus, questions, tmp_path):
+    model, more = CASES[case]
+
+    def run(name, micro_batch_size, devices=1):
+        trainer = {"devices": devices, "strategy": "ddp"} if devices > 1 else {}
+        changed = {**more, "data": {"init_args": {"micro_batch_size": micro_batch_size}}, "trainer": trainer}
+        config = settings(corpus, questions, tmp_path / name, model, **changed)
+        if devices > 1:
+            command_fit(config)
+        else:
+            fit(config)
+        return weights(tmp_path / name)
+
+    whole = run("micro8", 8)
+    start = run_untrained(corpus, questions, tmp_path, model, more)
+    assert max((whole[k] - start[k]).abs().max() for k in whole) > 1e-3, "nothing was learned: the comparison would be empty"
+    for other in (run("micro2", 2), run("micro1", 1), run("two processes", 2, devices=2)):
+        assert other.keys() == whole.keys()
+        for key, value in whole.items():
+            torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0)
+
+
+def run_untrained(corpus, questions, tmp_path, model, more):
+    still = merged(more, {"model": {"init_args": {"optimizer": {"init_args": {"lr": 0.0}}}}})
+    fit(settings(corpus, questions, tmp_path / "untrained", model, **still))
+    return weights(tmp_path / "untrained")

@@ -1,0 +1,135 @@
+"""Bad input is refused before work starts, and what stops a run in the middle loses nothing."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from runs import UNLEARN, command, fit, run_json, settings, weights
+
+from unlearn_lightning import lightning_cli
+from unlearn_lightning.modules import StageFineTuning
+
+
+def test_batch_size_must_fit_the_devices(corpus, questions, tmp_path):
+    config = settings(corpus, questions, tmp_path / "run", data={"init_args": {"batch_size": 8, "micro_batch_size": 3}})
+    with pytest.raises(ValueError, match=r"batch_size 8 must be a multiple of micro_batch_size 3 x 1 device\(s\)"):
+        fit(config)
+
+
+def test_a_bad_line_is_named_by_the_command_without_a_traceback(corpus, questions, tmp_path):
+    Path(questions).write_text('{"prompt": "a", "response": "b"}\n{broken\n')
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(settings(corpus, questions, tmp_path / "run")))
+    done = command("fit", "-c", str(file))
+    assert done.returncode == 1
+    assert "questions.jsonl:2: not JSON" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_folder_that_cannot_be_written(corpus, questions, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(OSError, match=r"cannot be written.*|Not a directory"):
+        fit(settings(corpus, questions, blocked / "run"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_found_before_training(corpus, questions, tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(StageFineTuning, "training_step", lambda *_: steps.append(1))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match=r"cannot be written \(No space left on device\). Nothing was trained"):
+        fit(settings(corpus, questions, tmp_path / "run"))
+    assert not steps
+
+
+def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_checkpoint(corpus, questions, tmp_path, monkeypatch):
+    plain = StageFineTuning.loss
+
+    def spoiled(self, batch):
+        return plain(self, batch) * (float("nan") if self.trainer.global_step == 3 else 1.0)
+
+    monkeypatch.setattr(StageFineTuning, "loss", spoiled)
+    config = settings(corpus, questions, tmp_path / "run", checkpoint_every_n_steps=1)
+    with pytest.raises(FloatingPointError, match="Step 4: the loss is nan"):
+        fit(config)
+    assert run_json(tmp_path / "run")["status"] == "failed"
+    assert "Step 4" in run_json(tmp_path / "run")["error"]
+    checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3
+    assert all(v.isfinite().all() for v in checkpoint["state_dict"].values())
+
+    monkeypatch.undo()
+    fit(config)
+    fit({**config, "run_folder": str(tmp_path / "straight")})
+    for key, value in weights(tmp_path / "straight").items():
+        assert torch.equal(weights(tmp_path / "run")[key], value)
+
+
+LORA = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}}
+ROUNDS = {"plain": {}, "accumulated": {"data": {"init_args": {"micro_batch_size": 2}}}, "two workers": {"data": {"init_args": {"num_workers": 2}}}}
+
+
+class Stop(Exception):
+    pass
+
+
+class StopAt(lightning_cli.pl.Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise Stop
+
+
+@pytest.mark.parametrize("kind", ROUNDS)
+@pytest.mark.parametrize("step", [1, 3, 4, 6, 7])
+def test_a_stopped_run_goes_on_to_the_same_weights(kind, step, corpus, questions, tmp_path):
+    """3 steps an epoch, 8 steps in all: stopped inside epochs and on their last batch; with dropout and a cached reference."""
+    if kind == "two workers" and step not in (3, 4):
+        pytest.skip("worker processes are slow to start: two stops are enough")
+    more = {**ROUNDS[kind], "model": {"init_args": {"backbone": LORA}}, "trainer": {"max_steps": 8}, "checkpoint_every_n_steps": 1}
+    if kind == "plain":
+        more["model"]["init_args"]["cache_reference"] = True
+    cls = "NPO" if kind == "plain" else "StageFineTuning"
+    stopped = settings(corpus, questions, tmp_path / "stopped", cls, **more)
+    with pytest.raises(Stop):
+        lightning_cli.run({"subcommand": "fit", "fit": stopped}, callbacks=[StopAt(step)])
+    fit(stopped)
+    fit(settings(corpus, questions, tmp_path / "straight", cls, **more))
+    for key, value in weights(tmp_path / "straight").items():
+        assert torch.equal(weights(tmp_path / "stopped")[key], value), key
+    assert run_json(tmp_path / "stopped")["tokens"] == run_json(tmp_path / "straight")["tokens"]
+    assert not (tmp_path / "stopped" / "checkpoints").exists()
+
+
+def test_kill_9_in_the_middle(corpus, questions, tmp_path):
+    config = settings(corpus, questions, tmp_path / "killed", trainer={"max_steps": 400}, checkpoint_every_n_steps=5)
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(config))
+    process = subprocess.Popen([*UNLEARN, "fit", "-c", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed/checkpoints/last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert run_json(tmp_path / "killed")["status"] == "running"
+    fit(config)
+    fit({**config, "run_folder": str(tmp_path / "straight")})
+    for key, value in weights(tmp_path / "straight").items():
+        assert torch.equal(weights(tmp_path / "killed")[key], value)
+
+
+def test_checkpoints_hold_trainable_weights_only(corpus, questions, tmp_path):
+    more = {"model": {"init_args": {"backbone": LORA}}, "checkpoint_every_n_steps": 1}
+    with pytest.raises(Stop):
+        lightning_cli.run({"subcommand": "fit", "fit": settings(corpus, questions, tmp_path / "run", **more)}, callbacks=[StopAt(2)])
+    checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"]
+    assert all("lora" in key for key in checkpoint["state_dict"])

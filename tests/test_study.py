@@ -1,0 +1,169 @@
+"""Studies: the tree, its keys, running, skipping, failing; with LoRA and with full fine-tuning."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from runs import ADAMW
+
+from unlearn_lightning.lightning_cli import Resolver
+from unlearn_lightning.main import main
+from unlearn_lightning.records import read_records, read_run, read_study
+from unlearn_lightning.study.runner import RunFailed, run_study
+from unlearn_lightning.study.study_config import StudyConfig, merged
+from unlearn_lightning.study.tree import plan
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def small(corpus, questions, **changes):
+    """Two stages and the forget stage, two objectives, 2 steps each."""
+    data = {"class_path": "ChatStage", "init_args": {"source": questions, "held_out_source": questions, "batch_size": 10, "max_length": 200}}
+    scratch = {"hidden": 32, "layers": 1, "intermediate": 32, "heads": 2, "vocab_size": 300, "corpus": [corpus]}
+    study = {
+        "name": "small",
+        "forget": "safety",
+        "order": ["inst", "math"],
+        "stages": {name: {"data": merged(data, {"init_args": {"prompt_template": name + ": {prompt}"}})} for name in ("inst", "math", "safety")},
+        "objectives": {"ga": {"model": {"class_path": "GradientAscent"}}, "npo": {"model": {"class_path": "NPO"}}},
+        "backbone": {"scratch": scratch, "lora": None},
+        "base": {"data": data, "trainer": {"max_epochs": 1}},
+        "common": {"trainer": {"accelerator": "cpu", "devices": 1}, "model": {"init_args": {"optimizer": ADAMW}}},
+        "probes": {
+            "forget": {"class_path": "ForgetLikelihood", "init_args": {"limit": 2, "every_n_steps": 1}},
+            "retain": {"class_path": "RetainLikelihood", "stage": "inst", "init_args": {"limit": 2, "every_n_steps": 1}},
+            "divergence": {"class_path": "PathDivergence", "init_args": {"limit": 3, "every_n_steps": 1}},
+        },
+        "stage_probes": ["divergence"],
+        "threads": 1,
+    }
+    return merged(study, changes)
+
+
+def config_of(settings):
+    lists = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
+    return StudyConfig(**{**settings, **lists})
+
+
+def tree(settings, store):
+    return plan(config_of(settings), store, Resolver().resolve)
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "studies").glob("*.yaml")), ids=lambda f: f.stem)
+def test_shared_prefixes_are_planned_once(file, tmp_path, request):
+    settings = yaml.safe_load(file.read_text())
+    assert f"#   unlearn study configs/studies/{file.name}" in file.read_text()
+    if settings["source"] == "files":
+        request.getfixturevalue("data_root")
+    runs = tree({**settings, "seeds": [1, 2]}, tmp_path)
+    per_seed = [run for run in runs if run.tags["seed"] == 1]
+    stages = [run for run in per_seed if run.kind == "stage" and run.tags["path"]]
+    # Four paths of four stages and the retrained model's three are 19 stages; as a tree they are 13.
+    assert len(stages) == 13
+    assert len([run for run in per_seed if run.kind == "unlearn"]) == 12
+    assert len({run.key for run in runs}) == len(runs) == 2 * len(per_seed)
+    ends = {run.tags["p"]: run.tags["path"] for run in stages if run.tags["p"] or run.tags.get("retrained")}
+    assert ends[None] == ["inst", "tofu", "math"]
+    assert ends[3] == ["inst", "tofu", "safety", "math"]
+
+
+def keys(settings, store):
+    return {run.name: run.key for run in tree(settings, store)}
+
+
+def test_keys_change_with_what_decides_the_result_and_with_nothing_else(corpus, questions, tmp_path):
+    before = keys(small(corpus, questions), tmp_path)
+    neutral = small(
+        corpus, questions, common={"trainer": {"log_every_n_steps": 7, "enable_model_summary": True}, "data": {"init_args": {"micro_batch_size": 5}}}
+    )  # fmt: skip
+    assert keys(neutral, tmp_path / "elsewhere") == before
+
+    def changed(**changes):
+        after = keys(small(corpus, questions, **changes), tmp_path)
+        return {name for name in before if before[name] != after[name]}
+
+    rate = {"init_args": {"optimizer": {**ADAMW, "init_args": {"lr": 1e-9}}}}
+    assert changed(objectives={"npo": {"model": rate}}) == {f"seed0/p{p}/npo" for p in (1, 2, 3)}
+    math = {name for name in before if "math" in name} | {name for name in before if "/p" in name}
+    assert changed(stages={"math": {"model": rate}}) == math
+    assert changed(backbone={"scratch": {"hidden": 48}}) == set(before)
+    # An edited data file is noticed by its content.
+    Path(questions).write_text(Path(questions).read_text().replace("Ann", "Bob"))
+    from unlearn_lightning import run_key
+
+    run_key._data_content.cache_clear()
+    assert keys(small(corpus, questions), tmp_path) != before
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}], ids=["all weights", "lora"])
+def test_a_study_runs_once_and_then_only_what_is_missing(lora, corpus, questions, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(yaml.safe_dump(small(corpus, questions, backbone={"lora": lora})))
+    assert main(["study", "small.yaml"]) == 0
+    first = capsys.readouterr().out
+    runs = read_study(Path("runs/small"))["runs"]
+    assert len(runs) == 1 + 8 + 6
+    for run in runs:
+        assert read_run(Path("runs/small") / run["folder"])["key"] == run["key"]
+    assert "15 runs executed" in " ".join(first.split())
+    assert Path("runs/small/report/index.html").is_file()
+
+    unlearned = {(r["tags"]["p"], r["tags"]["objective"]): Path("runs/small") / r["folder"] for r in runs if r["kind"] == "unlearn"}
+    start = {p: read_records(folder, "forget")[0]["metrics"] for (p, objective), folder in unlearned.items() if objective == "ga"}
+    assert len({m["forget/label_log_lik"] for m in start.values()}) == 3, "every path starts from a model of its own"
+    for (p, _), folder in unlearned.items():
+        steps = read_records(folder, "divergence")
+        assert "divergence/retrained" in steps[0]["metrics"]
+        assert ("divergence/p1" in steps[1]["metrics"]) == (p > 1)
+
+    assert main(["study", "small.yaml"]) == 0
+    assert "0 runs executed, 15 were finished already" in " ".join(capsys.readouterr().out.split())
+    assert main(["study", "small.yaml", "--name", "again"]) == 0
+    assert "0 runs executed, 15 were finished already" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_failed_run_holds_up_its_descendants_only(corpus, questions, tmp_path):
+    broken = small(corpus, questions, stages={"math": {"data": {"init_args": {"batch_size": 10, "micro_batch_size": 3}}}}, retrained=False)
+    study = config_of(broken)
+    runs = tree(broken, tmp_path / "store")
+    with pytest.raises(RunFailed) as failure:
+        run_study(study, runs, tmp_path / "study", Console(quiet=True))
+    text = str(failure.value)
+    assert "seed0/inst-math: ValueError: batch_size 10 must be a multiple of micro_batch_size 3" in text
+    assert "seed0/p3/npo: waits for a run that failed" in text
+    finished = {run.name for run in runs if (run.folder / "run.json").is_file() and read_run(run.folder)["status"] == "finished"}
+    assert finished == {"seed0/base", "seed0/inst", "seed0/safety", "seed0/safety-inst", "seed0/inst-safety"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"forget": "sfaety"}, "names the stage 'sfaety'"),
+        ({"order": ["inst", "inst"]}, "each once"),
+        ({"positions": [4]}, "between 1 and 3"),
+        ({"seeds": []}, "at least one seed"),
+        ({"stage_probes": ["nothing"]}, r"names \['nothing'\]"),
+    ],
+)
+def test_impossible_studies_are_refused(changes, message, corpus, questions):
+    with pytest.raises(ValueError, match=message):
+        config_of(small(corpus, questions, **changes))
+
+
+def test_a_missing_study_file(capsys):
+    assert main(["study", "configs/studies/none.yaml"]) == 2
+    assert "no study configuration" in capsys.readouterr().err
+
+
+def test_merging_settings():
+    assert merged({"a": {"x": 1, "y": [1]}}, {"a": {"y": [2]}}) == {"a": {"x": 1, "y": [2]}}
+    other = merged({"m": {"class_path": "A", "init_args": {"x": 1}}}, {"m": {"class_path": "B", "init_args": {"z": 2}}})
+    assert other == {"m": {"class_path": "B", "init_args": {"z": 2}}}
+
+
+def test_study_json_is_relative(corpus, questions, tmp_path):
+    runs = tree(small(corpus, questions), tmp_path / "runs/store")
+    assert runs[0].entry(tmp_path / "runs/small")["folder"] == f"../store/{runs[0].folder.name}"
+    json.dumps([run.entry(tmp_path) for run in runs])

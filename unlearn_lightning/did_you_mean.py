@@ -1,0 +1,78 @@
+"""A parser whose error is short: the nearest right name for a mistyped class or key, and no page of usage.
+
+    $ unlearn fit --data TofuStge
+    unlearn: there is no class 'TofuStge'. Did you mean 'TofuStage'?
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.cli import LightningArgumentParser
+
+from callbacks import Probe
+from unlearn_lightning.backbone import Backbone, Lora
+from unlearn_lightning.data import StageData
+from unlearn_lightning.modules import CausalLMModule
+from unlearn_lightning.scratch import Scratch
+
+NAMED_CLASSES = (CausalLMModule, StageData, Probe)
+SETTINGS = (Backbone, Lora, Scratch)
+COMMAND_KEYS = {"model", "data", "trainer", "run_folder", "seed_everything", "checkpoint_every_n_steps", "ckpt_path"}
+# jsonargparse puts a nested parser's message into the outer one's.
+EXPLAINED = re.compile(r"there is no (key|class) '.*")
+WRONG_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+WRONG_KEY = re.compile(r"[Oo]ption '([\w.]+)' is not accepted|does not accept option '([\w.]+)'|[Uu]nrecognized arguments: --([\w.]+)")
+
+
+class Parser(LightningArgumentParser):
+    """jsonargparse with short errors."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Ends the command with one readable message; from Python it raises."""
+        if not self.exit_on_error:
+            return super().error(explain(str(message)), ex)
+        print(f"unlearn: {explain(str(message))}", file=sys.stderr)
+        sys.exit(2)
+
+
+def explain(message: str) -> str:
+    """The nearest right name where a class or key is mistyped; other messages stay as they are."""
+    if found := EXPLAINED.search(message):
+        return found.group()
+    if found := WRONG_KEY.search(message):
+        known = key_names()
+        path = next(group for group in found.groups() if group)
+        wrong = next((part for part in path.split(".") if part not in known), path)
+        return f"there is no key {wrong!r}.{_suggestion(wrong, known)}"
+    if (found := WRONG_CLASS.search(message)) and found.group(1) not in ("None", "null"):
+        return f"there is no class {found.group(1)!r}.{_suggestion(found.group(1), class_names())}"
+    return message
+
+
+def _suggestion(wrong: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def class_names() -> set[str]:
+    """Short names of every class a configuration may name."""
+    return {c.__name__ for base in NAMED_CLASSES for c in _subclasses(base)}
+
+
+def key_names() -> set[str]:
+    """Names of every setting of those classes, of the backbone, of the trainer and of the command."""
+    owners = [pl.Trainer, *(c for base in NAMED_CLASSES for c in _subclasses(base))]
+    names = {name for owner in owners for name in inspect.signature(owner).parameters}
+    return names | {f.name for settings in SETTINGS for f in dataclasses.fields(settings)} | COMMAND_KEYS | {"init_args", "class_path"}
+
+
+def _subclasses(base: type) -> list[type]:
+    return [c for child in base.__subclasses__() for c in (child, *_subclasses(child))]

@@ -1,0 +1,106 @@
+"""What a figure is, before any drawing library: lines in panels on common scales, plain numbers throughout."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from unlearn_lightning.report.statistics import Curve, estimate, log_estimate
+
+
+@dataclass
+class Line:
+    """One line. `paths` are the indices of the path(s) it belongs to: one colour, or two for a pair of paths."""
+
+    name: str
+    paths: tuple[int, ...]
+    x: list[float]
+    y: list[float]
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Panel:
+    title: str
+    lines: list[Line]
+
+
+@dataclass
+class Chart:
+    """A figure: panels side by side on one y scale. `heading` and `caption` speak to the reader.
+
+    With `columns` the panels form a grid, row by row, and each row has its own scale.
+    """
+
+    key: str
+    heading: str
+    caption: str
+    x_title: str
+    y_title: str
+    panels: list[Panel]
+    log_y: bool = False
+    x_ticks: list[str] = field(default_factory=list)
+    columns: int = 0
+
+    @property
+    def y_ranges(self) -> list[tuple[float, float]]:
+        """Each panel's limits on the y axis."""
+        together = self.columns or len(self.panels)
+        rows = [self.panels[start : start + together] for start in range(0, len(self.panels), together)]
+        return [limits for row in rows for limits in [self._y_range(row)] * len(row)]
+
+    @property
+    def y_ticks(self) -> list[tuple[list[float], list[str]]]:
+        """Each panel's ticks on a log axis with their texts; empty on a linear one, which drawing libraries do well."""
+        ticks = [log_ticks(*limits) for limits in self.y_ranges] if self.log_y else []
+        return [(found, [f"{tick:,.12g}" if 0.001 <= tick < 1e6 else f"{tick:.0e}" for tick in found]) for found in ticks]
+
+    def _y_range(self, panels: Sequence[Panel]) -> tuple[float, float]:
+        """Limits for some panels: every mean, and as much of the bands as half of the means' range allows on either side."""
+        lines = [line for panel in panels for line in panel.lines]
+        means = [self._scaled(y) for line in lines for y in line.y if not math.isnan(y) and (y > 0 or not self.log_y)]
+        if not means:
+            return 0.0, 1.0
+        low, high = min(means), max(means)
+        span = high - low or abs(high) or 1.0
+        bands = [self._scaled(y) for line in lines for y in line.low + line.high if not math.isnan(y) and (y > 0 or not self.log_y)]
+        floor, ceiling = max(min([low, *bands]), low - span / 2), min(max([high, *bands]), high + span / 2)
+        limits = floor - 0.06 * span, ceiling + 0.06 * span
+        return (10 ** limits[0], 10 ** limits[1]) if self.log_y else limits
+
+    def _scaled(self, value: float) -> float:
+        return math.log10(value) if self.log_y else value
+
+
+def averaged(name: str, paths: tuple[int, ...], curves: Sequence[Curve], log: bool = False) -> Line:
+    """Mean over seeds at every measured step with its 95% interval (geometric on a log axis)."""
+    line = Line(name, paths, [], [])
+    for step in sorted({step for curve in curves for step in curve}):
+        values = [curve[step] for curve in curves if step in curve]
+        over = estimate(values)
+        mean, low, high = log_estimate(values) if log else (over.mean, over.low, over.high)
+        if not math.isnan(mean):
+            line.x.append(step)
+            line.y.append(mean)
+            line.low.append(low)
+            line.high.append(high)
+    if all(math.isnan(value) for value in line.low):
+        line.low, line.high = [], []
+    return line
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """About four to seven round ticks of a log axis: whole decades, or the first digits that are enough where there are few."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+
+    def ticks(digits: Sequence[float]) -> list[float]:
+        return [digit * 10.0**decade for decade in decades for digit in digits if low <= digit * 10.0**decade <= high]
+
+    found = ticks((1,))
+    found = found[:: math.ceil(len(found) / 7) or 1]
+    for digits in ((1, 3), (1, 2, 5), (1, 2, 3, 5, 7), range(1, 10), [digit / 10 for digit in range(10, 100)]):
+        if len(found) >= 4:
+            break
+        finer = ticks(digits)
+        found = finer if len(finer) <= 7 or not found else found
+    return found

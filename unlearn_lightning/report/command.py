@@ -1,0 +1,64 @@
+"""`unlearn report STUDY`: the tables, figures and page of a study, from its records.
+
+    unlearn report runs/demo --against runs/other --out /tmp/report --upload
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from unlearn_lightning.report.report import Report
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `unlearn report`."""
+    found = argparse.ArgumentParser(
+        prog="unlearn report",
+        description="Makes the tables, the figures and the page of a study from the records in its run folders; no model is loaded.",
+        allow_abbrev=False,
+    )
+    found.add_argument("study", metavar="STUDY", type=Path, help="the folder that `unlearn study` wrote, such as runs/demo")
+    found.add_argument("--out", metavar="DIR", type=Path, help="where the report goes (default: STUDY/report)")
+    found.add_argument(
+        "--against", metavar="OTHER_STUDY", type=Path, help="another study to compare with, row by row"
+    )
+    found.add_argument("--upload", action="store_true", help="also log tables and figures to W&B, as one run in the study's group")
+    return found
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit status: 2 when there is no readable study, 1 when the upload failed."""
+    own = parser()
+    try:
+        options = own.parse_args(list(arguments) or ["--help"])
+    except SystemExit as end:  # argparse has said what is wrong, or shown the help
+        return int(end.code or 0)
+
+    from unlearn_lightning.report.report import build
+
+    console = Console()
+    try:
+        made = build(options.study, options.out, options.against)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"unlearn report: {error}", file=sys.stderr)
+        return 2
+    made.print(console)
+    return _upload(made, console) if options.upload else 0
+
+
+def _upload(made: "Report", console: Console) -> int:
+    from unlearn_lightning.report.upload import UploadError, upload
+
+    try:
+        folder = upload(made)
+    except UploadError as error:
+        print(f"unlearn report: {error}", file=sys.stderr)
+        return 1
+    where = f"W&B run: {folder}" if folder else "Not uploaded: WANDB_MODE is disabled."
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
+    return 0
