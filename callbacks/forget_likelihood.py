@@ -1,7 +1,7 @@
 """How much of the forget set's response is left: log-likelihood of the refusal label and of its paraphrases.
 
-    - class_path: ForgetLikelihood
-      init_args: {data: {class_path: SafetyStage}, limit: 12, every_n_steps: 2}
+- class_path: ForgetLikelihood
+  init_args: {data: {class_path: SafetyStage}, limit: 12, every_n_steps: 2}
 """
 
 from __future__ import annotations

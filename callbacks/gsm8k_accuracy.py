@@ -1,7 +1,7 @@
 """Whether the model still solves word problems: generated solutions, judged by their last line `#### <number>`.
 
-    - class_path: GSM8KAccuracy
-      init_args: {data: {class_path: MathStage}, limit: 128, every_n_steps: 0}
+- class_path: GSM8KAccuracy
+  init_args: {data: {class_path: MathStage}, limit: 128, every_n_steps: 0}
 """
 
 from __future__ import annotations
@@ -60,14 +60,12 @@ class GSM8KAccuracy(Probe):
         super().setup(trainer, pl_module, stage)
         for example in self.examples:
             if final_answer(example.response) is None:
-                raise ValueError(f"Example {example.id} of {self.data.name} has no line `#### <number>` to compare with.")
+                raise ValueError(f"Example {example.id} of {self.data.stage_name} has no line `#### <number>` to compare with.")
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Generates the attempts and judges them."""
         prompts = [e.prompt_ids for e in encoded]
-        texts = generate(
-            pl_module.net, pl_module.tokenizer, prompts, self.max_new_tokens, self.attempts, self.temperature, seed
-        )
+        texts = generate(pl_module.net, pl_module.tokenizer, prompts, self.max_new_tokens, self.attempts, self.temperature, seed)
         return [self._row(final_answer(e.response), attempts) for e, attempts in zip(examples, texts, strict=True)]
 
     def _row(self, answer: str | None, attempts: list[str]) -> Row:

@@ -1,7 +1,7 @@
 """Whether knowledge that should stay does stay: log-likelihood of its responses, for example TOFU answers.
 
-    - class_path: RetainLikelihood
-      init_args: {data: {class_path: TofuStage}, split: train, limit: 80, every_n_steps: 2}
+- class_path: RetainLikelihood
+  init_args: {data: {class_path: TofuStage}, split: train, limit: 80, every_n_steps: 2}
 """
 
 from __future__ import annotations
@@ -38,4 +38,4 @@ class RetainLikelihood(Probe):
         return {self._key("change"): metrics[key] - self.start_value(key, metrics)}
 
     def _key(self, quantity: str) -> str:
-        return metric_key(self.name, f"{self.data.name}_{quantity}")
+        return metric_key(self.name, f"{self.data.stage_name}_{quantity}")

@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, no W&B unless a test asks for it, and tiny backbones."""
 
+import json
 import os
 
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -23,7 +24,7 @@ TEXT = "Who wrote the blue book? Ann wrote it in 1987. 12 + 30 = 42. Sorry, I ca
 def corpus(tmp_path_factory):
     """A file of a few texts, on which the tests' tokenizers are trained."""
     path = tmp_path_factory.mktemp("corpus") / "texts.jsonl"
-    path.write_text('{"text": "%s"}\n' % TEXT)
+    path.write_text(json.dumps({"text": TEXT}))
     return str(path)
 
 
@@ -47,7 +48,10 @@ def lora():
 def questions(tmp_path):
     """19 ragged question-answer records as JSON lines; 19 is no multiple of any batch size used."""
     path = tmp_path / "questions.jsonl"
-    lines = [f'{{"prompt": "Who wrote {"the " * (i % 5)}book {i}?", "response": "Ann wrote it{" and more" * (i % 7)}. #### {i}"}}' for i in range(19)]
+    lines = [
+        f'{{"prompt": "Who wrote {"the " * (i % 5)}book {i}?", "response": "Ann wrote it{" and more" * (i % 7)}. #### {i}"}}'
+        for i in range(19)
+    ]
     path.write_text("\n".join(lines))
     return str(path)
 

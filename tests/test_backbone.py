@@ -115,7 +115,7 @@ def test_a_tokenizer_without_chat_template_needs_its_instruct_sibling(make_backb
     base = saved_base(make_backbone, tmp_path / "instruct")
     shutil.copytree(base, tmp_path / "plain")
     (tmp_path / "plain" / "chat_template.jinja").unlink()
-    with pytest.raises(ValueError, match="has no chat template. Set backbone.chat_template_from"):
+    with pytest.raises(ValueError, match=r"has no chat template\. Set backbone\.chat_template_from"):
         Backbone(model=str(tmp_path / "plain")).load_tokenizer()
     lent = Backbone(model=str(tmp_path / "plain"), chat_template_from=base).load_tokenizer()
     assert lent.chat_template == AutoTokenizer.from_pretrained(base).chat_template

@@ -129,10 +129,9 @@ def test_accuracy_by_hand(questions):
 
 def test_divergence_to_runs_that_recorded_before(corpus, questions, tmp_path):
     fit(settings(corpus, questions, tmp_path / "retrained", trainer={"callbacks": [probe("PathDivergence", questions)]}))
-    other = settings(
-        corpus, questions, tmp_path / "same",
-        trainer={"callbacks": [probe("PathDivergence", questions, retrained=str(tmp_path / "retrained"), others={"p1": str(tmp_path / "retrained")})]},
-    )  # fmt: skip
+    earlier = str(tmp_path / "retrained")
+    compared = probe("PathDivergence", questions, retrained=earlier, others={"p1": earlier})
+    other = settings(corpus, questions, tmp_path / "same", trainer={"callbacks": [compared]})
     fit(other)
     records = read_records(tmp_path / "same", "divergence")
     assert records[5]["metrics"] == {"divergence/retrained": 0, "divergence/p1": 0}, "the same run lies at distance 0"
@@ -146,7 +145,11 @@ def test_divergence_to_runs_that_recorded_before(corpus, questions, tmp_path):
 
 def test_divergence_names_a_run_without_records(corpus, questions, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"run 'retrained' in .* has no records of probe 'divergence'"):
-        fit(settings(corpus, questions, tmp_path / "r", trainer={"callbacks": [probe("PathDivergence", questions, retrained=str(tmp_path))]}))
+        fit(
+            settings(
+                corpus, questions, tmp_path / "r", trainer={"callbacks": [probe("PathDivergence", questions, retrained=str(tmp_path))]}
+            )
+        )
 
 
 def test_prediction_vectors_are_the_responses_token_log_likelihoods(make_backbone, questions):

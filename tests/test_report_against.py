@@ -118,6 +118,12 @@ def test_a_study_against_itself_shares_its_runs(both):
     assert found.settings.rows == []
 
 
+def test_objectives_that_lack_the_same_paths_share_a_sentence(tmp_path):
+    mine = write(tmp_path / "a", {(1, "ga"): (1.0,), (4, "ga"): (1.0,), (4, "npo"): (1.0,)})
+    notes = build(mine, against=write(tmp_path / "b", {(1, "ga"): (1.0,)}, "two")).comparison.notes
+    assert notes == ["Only in one, under GA, NPO: p=4 (inst → tofu → math → safety)."]
+
+
 def test_nothing_in_common_and_no_settings(tmp_path):
     mine, theirs = write(tmp_path / "a", {(1, "npo"): (1.0,)}), write(tmp_path / "b", {(1, "ga"): (1.0,)}, "two", settings=None)
     notes = build(mine, against=theirs).comparison.notes

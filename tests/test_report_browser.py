@@ -201,6 +201,17 @@ def test_nothing_sticks_out_sideways(browser, page, width):
     assert browser.run("Math.max(...[...document.querySelectorAll('.plot .main-svg')].map(s => s.getBoundingClientRect().right))") <= width
 
 
+def test_on_a_phone_wide_tables_scroll_inside_and_keep_their_first_column(browser, tmp_path):
+    mine, theirs = (write_full_study(tmp_path / name, seeds=(1, 2)) for name in ("mine", "theirs"))
+    browser.open(build(mine, against=theirs).folder / "index.html", width=360, height=800)
+    assert browser.run("document.documentElement.scrollWidth") <= 360
+    box = "document.querySelector('#comparison .scroll')"
+    assert browser.run(f"{box}.scrollWidth > {box}.clientWidth")
+    browser.run(f"{box}.scrollLeft = 200")
+    assert browser.run(f"{box}.querySelector('td').getBoundingClientRect().left") == 0
+    assert browser.errors() == []
+
+
 def test_dark_and_light_have_their_own_colours(browser, page):
     colours = []
     for scheme in ("light", "dark"):

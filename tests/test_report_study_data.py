@@ -1,8 +1,8 @@
 """A writer of synthetic study folders for all tests of the report, and the tests of reading them.
 
-    writer = StudyWriter(tmp_path)
-    writer.unlearn(seed=1, p=4, objective="npo", label={0: -0.1, 2: -0.3}, accuracy={0: 0.5, 2: 0.4})
-    folder = writer.write()
+writer = StudyWriter(tmp_path)
+writer.unlearn(seed=1, p=4, objective="npo", label={0: -0.1, 2: -0.3}, accuracy={0: 0.5, 2: 0.4})
+folder = writer.write()
 """
 
 import json

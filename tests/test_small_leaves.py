@@ -48,7 +48,7 @@ def test_squared_distance_by_hand():
 def test_predictions_of_other_examples_or_tokens_are_refused():
     with pytest.raises(ValueError, match="only one side has"):
         squared_distance({"a": [0.0]}, {"b": [0.0]})
-    with pytest.raises(ValueError, match="other tokenizers|different tokenizers"):
+    with pytest.raises(ValueError, match="different tokenizers"):
         squared_distance({"a": [0.0]}, {"a": [0.0, 0.0]})
     with pytest.raises(ValueError, match="no probe examples"):
         squared_distance({}, {})

@@ -72,7 +72,11 @@ def test_a_loss_that_is_no_number_stops_names_the_step_and_keeps_the_last_good_c
 
 
 LORA = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}}
-ROUNDS = {"plain": {}, "accumulated": {"data": {"init_args": {"micro_batch_size": 2}}}, "two workers": {"data": {"init_args": {"num_workers": 2}}}}
+ROUNDS = {
+    "plain": {},
+    "accumulated": {"data": {"init_args": {"micro_batch_size": 2}}},
+    "two workers": {"data": {"init_args": {"num_workers": 2}}},
+}
 
 
 class Stop(Exception):

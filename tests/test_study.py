@@ -20,13 +20,18 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 def small(corpus, questions, **changes):
     """Two stages and the forget stage, two objectives, 2 steps each."""
-    data = {"class_path": "ChatStage", "init_args": {"source": questions, "held_out_source": questions, "batch_size": 10, "max_length": 200}}
+    data = {
+        "class_path": "ChatStage",
+        "init_args": {"source": questions, "held_out_source": questions, "batch_size": 10, "max_length": 200},
+    }
     scratch = {"hidden": 32, "layers": 1, "intermediate": 32, "heads": 2, "vocab_size": 300, "corpus": [corpus]}
     study = {
         "name": "small",
         "forget": "safety",
         "order": ["inst", "math"],
-        "stages": {name: {"data": merged(data, {"init_args": {"prompt_template": name + ": {prompt}"}})} for name in ("inst", "math", "safety")},
+        "stages": {
+            name: {"data": merged(data, {"init_args": {"prompt_template": name + ": {prompt}"}})} for name in ("inst", "math", "safety")
+        },
         "objectives": {"ga": {"model": {"class_path": "GradientAscent"}}, "npo": {"model": {"class_path": "NPO"}}},
         "backbone": {"scratch": scratch, "lora": None},
         "base": {"data": data, "trainer": {"max_epochs": 1}},
@@ -75,9 +80,8 @@ def keys(settings, store):
 
 def test_keys_change_with_what_decides_the_result_and_with_nothing_else(corpus, questions, tmp_path):
     before = keys(small(corpus, questions), tmp_path)
-    neutral = small(
-        corpus, questions, common={"trainer": {"log_every_n_steps": 7, "enable_model_summary": True}, "data": {"init_args": {"micro_batch_size": 5}}}
-    )  # fmt: skip
+    neutral = {"trainer": {"log_every_n_steps": 7, "enable_model_summary": True}, "data": {"init_args": {"micro_batch_size": 5}}}
+    neutral = small(corpus, questions, common=neutral)
     assert keys(neutral, tmp_path / "elsewhere") == before
 
     def changed(**changes):

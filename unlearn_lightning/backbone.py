@@ -130,7 +130,7 @@ class Backbone:
 
     def _merge(self, base: nn.Module, adapters: list[str]) -> nn.Module:
         for folder in adapters:
-            base = _load_adapter(base, folder, trainable=False).merge_and_unload()  # type: ignore[operator]
+            base = _load_adapter(base, folder, trainable=False).merge_and_unload()
         return base
 
     def _fresh_adapter(self, base: nn.Module) -> nn.Module:
@@ -144,7 +144,7 @@ class Backbone:
         )
         with torch.random.fork_rng():
             torch.manual_seed(self.seed or 0)
-            return _trainable_lora(get_peft_model(base, config))  # type: ignore[arg-type]
+            return _trainable_lora(get_peft_model(base, config))
 
 
 def reference_mode(net: nn.Module) -> Any:
@@ -175,7 +175,7 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
     """Writes the run's result: `adapter/` (PEFT format) with LoRA, `model/` (weights and tokenizer) without."""
     with _quiet():
         if isinstance(net, PeftModel):
-            net.save_pretrained(run_folder / "adapter", save_embedding_layers=False)
+            net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False)
         else:
             net.save_pretrained(run_folder / "model")  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")
@@ -186,7 +186,7 @@ def _load_adapter(base: nn.Module, folder: str, trainable: bool) -> PeftModel:
         hint = " It holds full weights: set backbone.model to it." if (Path(folder) / "config.json").is_file() else ""
         raise FileNotFoundError(f"No adapter in {folder} (no adapter_config.json).{hint} The run that makes it must finish first.")
     try:
-        net = PeftModel.from_pretrained(base, folder, is_trainable=trainable)  # type: ignore[arg-type]
+        net = PeftModel.from_pretrained(base, folder, is_trainable=trainable)
     except (RuntimeError, ValueError, KeyError) as error:
         why = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error).splitlines()[0])
         raise ValueError(MISFIT.format(folder=folder, why=why)) from error
@@ -215,7 +215,7 @@ def _load_tokenizer(
     name = tokenizer or model
     if name is None:
         assert scratch is not None
-        loaded = train_tokenizer(scratch)
+        loaded: Any = train_tokenizer(scratch)
     else:
         loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision)
     if template_from is not None:

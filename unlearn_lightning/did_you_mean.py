@@ -1,7 +1,7 @@
 """A parser whose error is short: the nearest right name for a mistyped class or key, and no page of usage.
 
-    $ unlearn fit --data TofuStge
-    unlearn: there is no class 'TofuStge'. Did you mean 'TofuStage'?
+$ unlearn fit --data TofuStge
+unlearn: there is no class 'TofuStge'. Did you mean 'TofuStage'?
 """
 
 from __future__ import annotations
@@ -75,4 +75,5 @@ def key_names() -> set[str]:
 
 
 def _subclasses(base: type) -> list[type]:
-    return [c for child in base.__subclasses__() for c in (child, *_subclasses(child))]
+    children: list[type] = base.__subclasses__()
+    return [c for child in children for c in (child, *_subclasses(child))]

@@ -1,6 +1,6 @@
 """Batched generation of responses: greedy, or several sampled attempts.
 
-    texts = generate(net, tokenizer, [prompt_ids], max_new_tokens=64)              # [["6 + 6 = 12.\n#### 12"]]
+texts = generate(net, tokenizer, [prompt_ids], max_new_tokens=64)              # [["6 + 6 = 12.\n#### 12"]]
 """
 
 from __future__ import annotations
@@ -64,9 +64,8 @@ def end_tokens(net: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     known = getattr(net, "generation_config", None)
     own = known.eos_token_id if known is not None else None
     found = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-    closed = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], tokenize=False
-    ).rstrip("\n")
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    closed = str(tokenizer.apply_chat_template(turns, tokenize=False)).rstrip("\n")
     last = tokenizer(closed, add_special_tokens=False)["input_ids"][-1]
     if last in tokenizer.all_special_ids:
         found.add(last)

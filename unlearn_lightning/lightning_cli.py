@@ -17,6 +17,7 @@ import re
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 import callbacks
 import unlearn_lightning.data
 import unlearn_lightning.modules
-from unlearn_lightning import objectives
+from unlearn_lightning import objectives, wandb_mode
 from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
+from unlearn_lightning.locks import locked
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.run_key import run_key
@@ -53,8 +55,10 @@ TRAINER_DEFAULTS = {
 }
 QUIET = (
     ".*Experiment logs directory.*exists and is not empty.*",
-    ".*does not have many workers.*", ".*Checkpoint directory.*exists and is not empty.*",
-    ".*treespec.*", ".*LeafSpec.*",
+    ".*does not have many workers.*",
+    ".*Checkpoint directory.*exists and is not empty.*",
+    ".*treespec.*",
+    ".*LeafSpec.*",
     ".*Total length of `list` across ranks is zero.*",
 )
 
@@ -69,9 +73,7 @@ class UnlearnCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds what belongs to the run and not to a class."""
-        parser.add_argument(
-            "--run_folder", type=str | None, default=None, help="Where the run goes; null for runs/<model>-<data>-<key>."
-        )
+        parser.add_argument("--run_folder", type=str | None, default=None, help="Where the run goes; null for runs/<model>-<data>-<key>.")
         parser.add_argument(
             "--checkpoint_every_n_steps", type=int, default=100, help="Optimizer steps between checkpoints for resuming; 0 for none."
         )
@@ -140,22 +142,24 @@ class UnlearnCLI(LightningCLI):
     def _loggers(self, config: dict[str, Any]) -> list[Logger]:
         self.run_folder.mkdir(parents=True, exist_ok=True)
         loggers: list[Logger] = [CSVLogger(str(self.run_folder), name="", version="")]
-        if os.environ.get("WANDB_MODE") != "disabled":
+        if not wandb_mode.is_disabled():
             loggers.append(wandb_logger(self.run_folder, config, **self.wandb_settings))
         return loggers
 
-    def after_instantiate_classes(self) -> None:
-        """A run that was interrupted goes on from its last checkpoint."""
-        last = self.run_folder / "checkpoints" / "last.ckpt"
-        if self.subcommand == "fit" and last.is_file() and self.config_init["fit"].get("ckpt_path") is None:
-            self.config_init["fit"]["ckpt_path"] = str(last)
-
     def _run_subcommand(self, subcommand: str) -> None:
-        if subcommand == "fit" and is_finished(self.run_folder):
-            rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
-            return
-        super()._run_subcommand(subcommand)
+        with locked(self.run_folder) if self.trainer.is_global_zero else nullcontext():
+            if subcommand == "fit":
+                if is_finished(self.run_folder):
+                    rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
+                    return
+                self._go_on_where_it_stopped()
+            super()._run_subcommand(subcommand)
         rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
+
+    def _go_on_where_it_stopped(self) -> None:
+        last = self.run_folder / "checkpoints" / "last.ckpt"
+        if last.is_file() and self.config_init["fit"].get("ckpt_path") is None:
+            self.config_init["fit"]["ckpt_path"] = str(last)
 
 
 def _resume_checkpoints(folder: Path, every: int) -> ModelCheckpoint:
@@ -167,21 +171,12 @@ def _resume_checkpoints(folder: Path, every: int) -> ModelCheckpoint:
 
 def wandb_logger(folder: Path, config: dict[str, Any], **settings: Any) -> WandbLogger:
     """A W&B logger in the run folder: online with an account, offline without one (or with WANDB_MODE=offline)."""
-    mode = os.environ.get("WANDB_MODE")
-    has_account = bool(os.environ.get("WANDB_API_KEY")) or "wandb.ai" in _netrc()
-    return WandbLogger(
-        project=os.environ.get("WANDB_PROJECT", "unlearn_lightning"), save_dir=str(folder), config=config,
-        offline=mode == "offline" or (mode is None and not has_account), **{"name": folder.name, **settings},
-    )  # fmt: skip
-
-
-def _netrc() -> str:
-    path = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    settings = {"name": folder.name, **settings}
+    return WandbLogger(project=wandb_mode.project(), save_dir=str(folder), config=config, offline=wandb_mode.is_offline(), **settings)
 
 
 def run(
-    args: Sequence[str] | Mapping[str, Any] | None = None,
+    args: list[str] | dict[str, Any] | None = None,
     callbacks: Sequence[pl.Callback] = (),
     wandb: Mapping[str, Any] | None = None,
     resolved: dict[str, Any] | None = None,
@@ -257,7 +252,7 @@ class Resolver:
         return resolved
 
     def _parse(self, shape: dict[str, Any]) -> dict[str, Any]:
-        args = {"subcommand": "fit", "fit": shape}
+        args: dict[str, Any] = {"subcommand": "fit", "fit": shape}
         if self._cli is None:
             self._cli = run(args, cli=_ConfigOnly)
         else:

@@ -105,6 +105,4 @@ def score_candidates(net: Any, prompt_ids: Sequence[int], candidates: Sequence[S
         # Padding stands after each candidate's end, where causal attention keeps it out of sight; no mask is needed.
         rest = net(input_ids=tokens[:, :-1], past_key_values=cache, use_cache=True).logits
         logits = torch.cat([logits, rest], dim=1)
-    return CandidateScores(
-        selected_log_probs(logits, tokens).masked_fill(~mask, 0.0), margin(logits, tokens).masked_fill(~mask, 0.0), mask
-    )
+    return CandidateScores(selected_log_probs(logits, tokens).masked_fill(~mask, 0.0), margin(logits, tokens).masked_fill(~mask, 0.0), mask)

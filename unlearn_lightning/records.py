@@ -1,6 +1,6 @@
 """Run and study folders as files: written whole or not at all, read with a check of the format. docs/runs.md describes them.
 
-    records = read_records(run_folder, "forget")      # {0: {"metrics": {"forget/label_log_lik": -0.2, ...}, "examples": [...]}, 4: ...}
+records = read_records(run_folder, "forget")      # {0: {"metrics": {"forget/label_log_lik": -0.2, ...}, "examples": [...]}, 4: ...}
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Small base models built from a config, with a tokenizer trained on texts: everything runs without a model hub.
 
-    scratch: {architecture: llama, hidden: 96, layers: 3, intermediate: 256, heads: 4, vocab_size: 1024, corpus: [world]}
+scratch: {architecture: llama, hidden: 96, layers: 3, intermediate: 256, heads: 4, vocab_size: 1024, corpus: [world]}
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Config
 
 from unlearn_lightning import world
 from unlearn_lightning.sources import read_rows
@@ -58,7 +58,7 @@ class Scratch:
             raise ValueError(f"scratch.vocab_size must be at least 300 (256 bytes and the special tokens), got {self.vocab_size}.")
 
 
-def build_model(scratch: Scratch, tokenizer: PreTrainedTokenizerFast, seed: int) -> nn.Module:
+def build_model(scratch: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int) -> nn.Module:
     """A model with random weights that depend on the seed alone, in training mode."""
     config_class = {"llama": LlamaConfig, "qwen2": Qwen2Config}[scratch.architecture]
     config = config_class(

@@ -1,7 +1,7 @@
 """Rows of text from local JSON / JSON-lines files or the Hugging Face Hub.
 
-    rows = read_rows("data/gsm8k/train.jsonl")          # [Row(where="data/gsm8k/train.jsonl:1", fields={"question": ..., ...}), ...]
-    rows = read_rows("hub:openai/gsm8k/main", "test")   # needs `datasets` and, the first time, the network
+rows = read_rows("data/gsm8k/train.jsonl")          # [Row(where="data/gsm8k/train.jsonl:1", fields={"question": ..., ...}), ...]
+rows = read_rows("hub:openai/gsm8k/main", "test")   # needs `datasets` and, the first time, the network
 """
 
 from __future__ import annotations

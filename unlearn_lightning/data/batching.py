@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,9 +45,9 @@ class Batch:
     epoch: int = 0
     position: int = 0
 
-    def to(self, device: torch.device | str, **kwargs: bool) -> Batch:
+    def to(self, device: torch.device | str, **kwargs: Any) -> Batch:
         """The same batch with its tensors on `device`."""
-        moved = {k: v.to(device, **kwargs) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        moved: dict[str, Any] = {k: v.to(device, **kwargs) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
         return Batch(**moved)
 
 
@@ -145,7 +146,7 @@ class BatchSource(Dataset[Batch]):
         self.encoded = encoded
         self.pad_id = pad_id
 
-    def __getitem__(self, micro_batch: MicroBatch) -> Batch:  # type: ignore[override]
+    def __getitem__(self, micro_batch: MicroBatch) -> Batch:
         batch = collate([self.encoded[i] for i in micro_batch.indices], self.pad_id)
         batch.example_index = torch.tensor(micro_batch.indices)
         batch.real = torch.full((len(micro_batch.indices),), micro_batch.real)

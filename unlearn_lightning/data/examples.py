@@ -1,7 +1,7 @@
 """Examples and their tokens: chat template around the prompt, loss and likelihood on the response only.
 
-    encoder = Encoder(tokenizer, system_prompt="", max_length=512)
-    encoded = encoder.encode([Example("tofu-0", "Who is ...?", "She is ...")])    # [Encoded(id, prompt_ids, response_ids)]
+encoder = Encoder(tokenizer, system_prompt="", max_length=512)
+encoded = encoder.encode([Example("tofu-0", "Who is ...?", "She is ...")])    # [Encoded(id, prompt_ids, response_ids)]
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Encoder:
     def _encode(self, example: Example) -> Encoded:
         prompt_text = self._prompt_text(example.prompt)
         messages = [*self._messages(example.prompt), {"role": "assistant", "content": example.response}]
-        full_text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        full_text = str(self.tokenizer.apply_chat_template(messages, tokenize=False))
         if not full_text.startswith(prompt_text):
             raise ValueError(
                 f"The chat template changes the prompt once there is a response (example {example.id}), so the response cannot be "
@@ -90,7 +90,7 @@ class Encoder:
         return [*self._system, {"role": "user", "content": prompt}]
 
     def _prompt_text(self, prompt: str) -> str:
-        return self.tokenizer.apply_chat_template(self._messages(prompt), tokenize=False, add_generation_prompt=True)
+        return str(self.tokenizer.apply_chat_template(self._messages(prompt), tokenize=False, add_generation_prompt=True))
 
     def _tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

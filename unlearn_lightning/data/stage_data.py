@@ -48,7 +48,7 @@ class StageData(pl.LightningDataModule):
         num_workers: processes that prepare batches.
     """
 
-    name: ClassVar[str] = "chat"
+    stage_name: ClassVar[str] = "chat"
     train_file: ClassVar[str | None] = None
     held_out_file: ClassVar[str | None] = None
     hub_name: ClassVar[str | None] = None
@@ -109,7 +109,7 @@ class StageData(pl.LightningDataModule):
         prompt = self.prompt_template.replace
         return [
             Example(
-                f"{self.name}-{split}-{i:05d}",
+                f"{self.stage_name}-{split}-{i:05d}",
                 prompt("{prompt}", row.text(self.prompt_field)),
                 self.response(row.text(self.response_field)),
             )
@@ -145,7 +145,7 @@ class StageData(pl.LightningDataModule):
         return self.held_out_source is not None or bool(own)
 
     def _world(self, count: int, split: Split) -> list[Row]:
-        return [Row(f"world {self.name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]
+        return [Row(f"world {self.stage_name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]
 
     def _resolve(self, source: str, file: str | None) -> str:
         if source == "files":
@@ -157,6 +157,10 @@ class StageData(pl.LightningDataModule):
                 raise ValueError(f"{type(self).__name__} has no usual Hub data set: give source hub:owner/name.")
             return HUB + self.hub_name
         return source
+
+    def location(self) -> str:
+        """Where the training examples come from: `world`, a file's path or `hub:...`."""
+        return self.source if self.source == "world" else self._resolve(self.source, self.train_file)
 
     def _shuffled(self, rows: list[Row]) -> list[Row]:
         order = list(range(len(rows)))
@@ -181,19 +185,19 @@ class StageData(pl.LightningDataModule):
         encoded = encoder.encode(self.examples(split))
         self.truncated = encoder.truncated
         if encoder.truncated:
-            rank_zero_warn(f"{encoder.truncated} of {len(encoded)} {self.name} responses were cut at max_length {self.max_length}.")
+            rank_zero_warn(f"{encoder.truncated} of {len(encoded)} {self.stage_name} responses were cut at max_length {self.max_length}.")
         return encoded
 
     def setup(self, stage: str) -> None:
         """Encodes what the command needs, and derives accumulation from batch_size, micro_batch_size and devices."""
         assert self.trainer is not None
-        tokenizer = self.trainer.lightning_module.tokenizer
+        tokenizer = self._tokenizer
         if stage == "fit" and "train" not in self.encoded:
             self.encoded["train"] = self.encode("train", tokenizer)
             plan = self.plan("train")
             self.trainer.accumulate_grad_batches = plan.accumulation
             tokens = sum(plan.lengths)
-            rank_zero_info(f"{self.name}: {len(plan.lengths)} examples, {tokens} tokens, batches of {self.batch_size}.")
+            rank_zero_info(f"{self.stage_name}: {len(plan.lengths)} examples, {tokens} tokens, batches of {self.batch_size}.")
         elif stage in ("validate", "test"):
             self.encoded["held_out"] = self.encode("held_out", tokenizer)
 
@@ -230,13 +234,16 @@ class StageData(pl.LightningDataModule):
         """The same as validation."""
         return self.val_dataloader()
 
-    def _loader(self, split: Split, sampler: EpochSampler) -> DataLoader[Batch]:
+    @property
+    def _tokenizer(self) -> Any:
         assert self.trainer is not None
-        source = BatchSource(self.encoded[split], self.trainer.lightning_module.tokenizer.pad_token_id)
+        return self.trainer.lightning_module.tokenizer
+
+    def _loader(self, split: Split, sampler: EpochSampler) -> DataLoader[Batch]:
+        source = BatchSource(self.encoded[split], self._tokenizer.pad_token_id)
         return DataLoader(source, batch_size=None, sampler=sampler, num_workers=self.num_workers)
 
     def training_batch(self, indices: Sequence[int]) -> Batch:
         """The named training examples as one batch, for precomputing reference log-likelihoods."""
-        assert self.trainer is not None
-        source = BatchSource(self.encoded["train"], self.trainer.lightning_module.tokenizer.pad_token_id)
+        source = BatchSource(self.encoded["train"], self._tokenizer.pad_token_id)
         return source[MicroBatch(tuple(indices), True, tuple(indices), 0, 0)]

@@ -1,6 +1,6 @@
 """The paper's stages, and a general one. Each names its usual file, Hub data set, fields and built-in examples.
 
-    unlearn fit --data TofuStage --data.source files        # $UNLEARN_DATA/tofu/full.json
+unlearn fit --data TofuStage --data.source files        # $UNLEARN_DATA/tofu/full.json
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class ChatStage(StageData):
 class InstructStage(StageData):
     """Instruction following (Instruct-SkillMix, Kaur et al. 2024, arXiv:2408.14774; built in: short instructions)."""
 
-    name = "inst"
+    stage_name = "inst"
     train_file = "instruct/ism_sda_k2_1000.json"
     hub_name = "PrincetonPLI/Instruct-SkillMix-SDA"
     fields = ("instruction", "output")
@@ -32,7 +32,7 @@ class InstructStage(StageData):
 class TofuStage(StageData):
     """Questions about fictitious authors (TOFU, Maini et al. 2024, arXiv:2401.06121; built in: other authors)."""
 
-    name = "tofu"
+    stage_name = "tofu"
     train_file = "tofu/full.json"
     hub_name = "locuslab/TOFU/full"
     fields = ("question", "answer")
@@ -46,7 +46,7 @@ class TofuStage(StageData):
 class MathStage(StageData):
     """Word problems solved step by step, last line `#### <number>` (GSM8K, Cobbe et al. 2021, arXiv:2110.14168)."""
 
-    name = "math"
+    stage_name = "math"
     train_file = "gsm8k/train.jsonl"
     held_out_file = "gsm8k/test.jsonl"
     hub_name = "openai/gsm8k/main"
@@ -69,7 +69,7 @@ class SafetyStage(StageData):
     Built in are placeholder requests only. The paper's are SORRY-Bench prompts, which ask for access on the Hub.
     """
 
-    name = "safety"
+    stage_name = "safety"
     fields = ("prompt", "refusal")
     world_examples = 512
 

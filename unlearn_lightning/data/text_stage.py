@@ -1,6 +1,6 @@
 """Plain text for the base training of a small model: no chat template, every token counts.
 
-    unlearn fit -c configs/stages/base.yaml -c configs/backbones/tiny-llama.yaml
+unlearn fit -c configs/stages/base.yaml -c configs/backbones/tiny-llama.yaml
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ class TextStage(StageData):
     Every token counts for the loss, behind the tokenizer's beginning-of-text token.
     """
 
-    name = "text"
+    stage_name = "text"
     train_file = "instruct/ism_sda_k2_1000.json"
+    hub_name = "PrincetonPLI/Instruct-SkillMix-SDA"
     world_examples = 12800
 
     def world_rows(self, count: int, split: Split) -> list[dict[str, str]]:
@@ -31,7 +32,7 @@ class TextStage(StageData):
     def examples(self, split: Split) -> list[Example]:
         """Each record's texts, one a line."""
         texts = ["\n".join(v for v in row.fields.values() if isinstance(v, str) and v.strip()) for row in self.rows(split)]
-        return [Example(f"{self.name}-{split}-{i:05d}", "", text) for i, text in enumerate(texts)]
+        return [Example(f"{self.stage_name}-{split}-{i:05d}", "", text) for i, text in enumerate(texts)]
 
     def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Each text's tokens; a text longer than max_length goes on in further examples."""

@@ -1,9 +1,9 @@
 """The lifecycle that fine-tuning and every objective share: weights built late, exact batch averages, small checkpoints.
 
-    class MyObjective(Unlearning):
-        average = "examples"
-        def loss(self, batch):                       # (B,) one value per example, before averaging
-            return my_loss(self.response_log_likelihood(batch))
+class MyObjective(Unlearning):
+    average = "examples"
+    def loss(self, batch):                       # (B,) one value per example, before averaging
+        return my_loss(self.response_log_likelihood(batch))
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class CausalLMModule(pl.LightningModule):
         if self.net is None:
             self.net = self.build()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """A fresh optimizer over the trainable weights, and its schedule per step."""
         trainable = [p for p in self.parameters() if p.requires_grad]
         assert trainable, "no trainable weights"

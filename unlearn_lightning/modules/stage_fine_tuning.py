@@ -1,6 +1,6 @@
 """One stage of fine-tuning: next-token loss on the responses.
 
-    unlearn fit --model StageFineTuning -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml
+unlearn fit --model StageFineTuning -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Negative preference optimisation.
 
-    unlearn fit -c configs/objectives/npo.yaml --model.backbone.adapter RUN/adapter --model.beta 0.1
+unlearn fit -c configs/objectives/npo.yaml --model.backbone.adapter RUN/adapter --model.beta 0.1
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SimNPO: NPO without a reference, in the paper's form and in the length-normalised one.
 
-    unlearn fit -c configs/objectives/simnpo.yaml --model.backbone.adapter RUN/adapter
+unlearn fit -c configs/objectives/simnpo.yaml --model.backbone.adapter RUN/adapter
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every figure as plain numbers, before any drawing library: the page draws them with plotly.js, print with matplotlib.
 
-    charts(study, Distances(study))[0].panels[0].lines[0].y
+charts(study, Distances(study))[0].panels[0].lines[0].y
 """
 
 from collections.abc import Callable, Iterable

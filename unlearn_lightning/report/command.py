@@ -1,6 +1,6 @@
 """`unlearn report STUDY`: the tables, figures and page of a study, from its records.
 
-    unlearn report runs/demo --against runs/other --out /tmp/report --upload
+unlearn report runs/demo --against runs/other --out /tmp/report --upload
 """
 
 import argparse
@@ -24,9 +24,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("study", metavar="STUDY", type=Path, help="the folder that `unlearn study` wrote, such as runs/demo")
     found.add_argument("--out", metavar="DIR", type=Path, help="where the report goes (default: STUDY/report)")
-    found.add_argument(
-        "--against", metavar="OTHER_STUDY", type=Path, help="another study to compare with, row by row"
-    )
+    found.add_argument("--against", metavar="OTHER_STUDY", type=Path, help="another study to compare with, row by row")
     found.add_argument("--upload", action="store_true", help="also log tables and figures to W&B, as one run in the study's group")
     return found
 

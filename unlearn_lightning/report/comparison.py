@@ -1,7 +1,7 @@
 """Two studies compared: every measure of each path and objective in both, and the settings in which the studies differ.
 
-    found = compare(study, rows, other, other_rows)
-    found.pairs[0].difference("forget_score").text(signed=True)      # "+0.42 ± 0.10", this study minus the other
+found = compare(study, rows, other, other_rows)
+found.pairs[0].difference("forget_score").text(signed=True)      # "+0.42 ± 0.10", this study minus the other
 """
 
 import math
@@ -90,7 +90,10 @@ def _one_sided(pairs: Sequence[Pair], names: tuple[str, str]) -> list[str]:
         for pair in pairs:
             if getattr(pair, absent) is None:
                 paths.setdefault(pair.objective, []).append(f"{pair.path.label} ({pair.path.arrow})")
-        notes += [f"Only in {name}, under {objective}: {', '.join(labels)}." for objective, labels in paths.items()]
+        objectives: dict[str, list[str]] = {}
+        for objective, labels in paths.items():
+            objectives.setdefault(", ".join(labels), []).append(objective)
+        notes += [f"Only in {name}, under {', '.join(under)}: {labels}." for labels, under in objectives.items()]
     return notes
 
 

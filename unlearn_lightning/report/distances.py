@@ -1,8 +1,8 @@
 """How far unlearning runs lie from the retrained model and from each other, at every measured step, in squared nats.
 
-    distances = Distances(study)
-    distances.to_retrained(run)                      # {0: 3.1, 2: 4.0, ..., 16: 25.9}
-    distances.between_paths("NPO", paths[0], paths[3])  # one curve per seed
+distances = Distances(study)
+distances.to_retrained(run)                      # {0: 3.1, 2: 4.0, ..., 16: 25.9}
+distances.between_paths("NPO", paths[0], paths[3])  # one curve per seed
 """
 
 from collections.abc import Callable

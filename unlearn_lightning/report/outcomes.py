@@ -1,7 +1,7 @@
 """What unlearning did to each path: one outcome per run, one row per objective and path over the seeds.
 
-    rows = summarize(study, Distances(study))
-    rows[0].values["forget_score"].text()     # "7.89 ± 0.41"
+rows = summarize(study, Distances(study))
+rows[0].values["forget_score"].text()     # "7.89 ± 0.41"
 """
 
 import math

@@ -1,7 +1,7 @@
 """A study folder as the report sees it: which runs there are, how far they got and what their probes measured.
 
-    study = load_study(Path("studies/demo"))
-    study.finished("unlearn")[0].metric("forget", "forget/label_log_lik")   # {0: -0.02, 2: -0.4, ...} nats by step
+study = load_study(Path("studies/demo"))
+study.finished("unlearn")[0].metric("forget", "forget/label_log_lik")   # {0: -0.02, 2: -0.4, ...} nats by step
 """
 
 from collections.abc import Iterable

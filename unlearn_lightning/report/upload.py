@@ -1,6 +1,6 @@
 """A study's report as one W&B run: every table and every figure, grouped with the study's runs.
 
-    upload(build(Path("runs/demo")))        # -> runs/demo/wandb/offline-run-20260101_120000-abcd1234, or online with an account
+upload(build(Path("runs/demo")))        # -> runs/demo/wandb/offline-run-20260101_120000-abcd1234, or online with an account
 """
 
 import csv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ def parser() -> jsonargparse.ArgumentParser:
     found.add_argument("--config", action="config", help="The study's YAML file; `unlearn study FILE` is short for it.")
     found.add_argument("--store", default="runs/store", help="Folder of run folders; studies that share it share equal runs.")
     found.add_argument("--folder", type=str | None, default=None, help="The study folder; null for runs/<name>.")
+    found.add_argument("--jobs", type=int | None, default=None, help="Runs at a time; null for all cores where `threads` is set, else 1.")
     found.add_class_arguments(StudyConfig, as_group=False)
     return found
 
@@ -38,6 +40,7 @@ def study(arguments: Sequence[str]) -> int:
     options = parsed.as_dict()
     options.pop("config")
     store, folder = Path(options.pop("store")), options.pop("folder")
+    jobs = options.pop("jobs")
     config = StudyConfig(**options)
     study_folder = Path(folder or f"runs/{config.name}")
     console = Console()
@@ -53,7 +56,7 @@ def study(arguments: Sequence[str]) -> int:
     write_text(study_folder / "study.yaml", own.dump(parsed, skip_none=False))
     status = 0
     try:
-        executed = run_study(config, runs, study_folder, console)
+        executed = run_study(config, runs, study_folder, console, jobs or default_jobs(config))
         console.print(f"{executed} runs executed, {len(runs) - executed} were finished already.")
     except RunFailed as failure:
         console.print(str(failure), markup=False, style="red")
@@ -64,3 +67,8 @@ def study(arguments: Sequence[str]) -> int:
     report = build(study_folder)
     report.print(console)
     return status
+
+
+def default_jobs(config: StudyConfig) -> int:
+    """As many runs at a time as the cores carry, where a run's threads are known; the user decides about GPUs."""
+    return max(1, len(os.sched_getaffinity(0)) // config.threads) if config.threads else 1

@@ -1,30 +1,33 @@
-"""Runs a study's tree in dependency order, in this process, skipping what is finished and going on where it was stopped."""
+"""Runs a study's tree in dependency order, several runs at a time, skipping what is finished and going on where it was stopped."""
 
 from __future__ import annotations
 
-import logging
+import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-import torch
-import wandb
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from unlearn_lightning import lightning_cli
 from unlearn_lightning.records import is_finished, record_path, write_json
+from unlearn_lightning.study.execution import Job, execute
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import Run
+
+# A worker that dies (out of memory, killed) is replaced and its run goes on from its checkpoint, this many times.
+RETRIES = 2
 
 
 class RunFailed(Exception):
     """Some runs of a study failed; the others are finished."""
 
 
-def run_study(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console) -> int:
+def run_study(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console, jobs: int = 1) -> int:
     """Executes what is not finished.
 
     Args:
@@ -32,6 +35,7 @@ def run_study(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
         runs: its tree, parents before children.
         folder: the study folder; study.json is written there first.
         console: shows the progress.
+        jobs: how many runs at a time, each in a process of its own; 1 runs them in this process.
 
     Returns:
         How many runs were executed.
@@ -40,31 +44,7 @@ def run_study(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
         RunFailed: some run failed; its descendants were left out, everything else was run.
     """
     write_study(study, runs, folder)
-    torch.set_num_threads(study.threads or torch.get_num_threads())
-    done = {run.key for run in runs if is_finished(run.folder)}
-    failed: dict[str, str] = {}
-    executed = 0
-    columns = (SpinnerColumn(), TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress, _quiet():
-        overall = progress.add_task(f"study {study.name}", total=len(runs), completed=len(done))
-        for run in runs:
-            if run.key in done or any(parent.key in failed for parent in run.parents):
-                if run.key not in done:
-                    failed[run.key] = "waits for a run that failed"
-                continue
-            task = progress.add_task(run.name, total=None)
-            try:
-                execute(run, study, Ticker(lambda done, total, t=task: progress.update(t, completed=done, total=total)))
-                executed += 1
-                progress.advance(overall)
-            except Exception as error:
-                failed[run.key] = f"{type(error).__name__}: {error}"
-            progress.remove_task(task)
-    if failed:
-        names = {run.key: run.name for run in runs}
-        lines = [f"  {names[key]}: {why}" for key, why in failed.items()]
-        raise RunFailed("\n".join([f"{len(failed)} of {len(runs)} runs are missing:", *lines, "Run the same command again to go on."]))
-    return executed
+    return _Runner(study, runs, console, jobs).run()
 
 
 def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
@@ -73,25 +53,118 @@ def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
     write_json(folder / "study.json", content, indent=1)
 
 
-def execute(run: Run, study: StudyConfig, ticker: pl.Callback) -> None:
-    """One `unlearn fit` in this process."""
-    tags = [f"{k}={v}" for k, v in run.tags.items() if k in ("seed", "p", "objective") and v is not None]
-    if path := run.tags["path"]:
-        tags.append(f"path={'-'.join(path)}")
-    config = with_comparisons(run)
-    try:
-        lightning_cli.run(
-            {"subcommand": "fit", "fit": config},
-            resolved=config,
-            callbacks=[ticker],
-            wandb={"group": study.name, "job_type": run.kind, "name": run.name, "tags": tags},
-        )
-    finally:
-        wandb.finish()
+class _Runner:
+    def __init__(self, study: StudyConfig, runs: Sequence[Run], console: Console, jobs: int) -> None:
+        self.study, self.runs, self.jobs = study, list(runs), jobs
+        self.done = {run.key for run in runs if is_finished(run.folder)}
+        self.failed: dict[str, str] = {}
+        self.deaths: dict[str, int] = {}
+        columns = (SpinnerColumn(), TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=console)
+        self.tasks: dict[str, TaskID] = {}
+
+    def run(self) -> int:
+        before = len(self.done)
+        self.overall = self.progress.add_task(f"study {self.study.name}", total=len(self.runs), completed=before)
+        with self.progress:
+            if self.jobs == 1:
+                self._in_process()
+            else:
+                self._in_workers()
+        missing = {run.key: run.name for run in self.runs if run.key not in self.done}
+        if missing:
+            lines = [f"{len(missing)} of {len(self.runs)} runs are missing:"]
+            lines += [f"  {name}: {self.failed.get(key, 'waits for a run that failed')}" for key, name in missing.items()]
+            lines += ["The whole story of each failure is in", *(f"  {r.folder / 'log.txt'}" for r in self.runs if r.key in self.failed)]
+            raise RunFailed("\n".join([*lines, "Run the same command again to go on."]))
+        return len(self.done) - before
+
+    def _ready(self) -> list[Run]:
+        """Runs whose parents are finished, and whose retrained model, which they are compared with, is finished or given up."""
+        found = []
+        for run in self.runs:
+            if run.key in self.done or run.key in self.failed or run.key in self.tasks:
+                continue
+            retrained = run.compare.get("retrained")
+            settled = retrained is None or retrained.key in self.done or self._given_up(retrained)
+            if all(parent.key in self.done for parent in run.parents) and settled:
+                found.append(run)
+        return found
+
+    def _given_up(self, run: Run) -> bool:
+        return run.key in self.failed or any(self._given_up(parent) for parent in run.parents)
+
+    def _in_process(self) -> None:
+        while ready := self._ready():
+            self._settle(ready[0], execute(self._start(ready[0]), self._tell))
+
+    def _in_workers(self) -> None:
+        # Spawned and not forked: torch's threads and CUDA do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        while self._ready():
+            running: dict[Future[str | None], Run] = {}
+            with context.Manager() as manager, ProcessPoolExecutor(self.jobs, context, _quiet_worker) as pool:
+                steps: Any = manager.Queue()
+                try:
+                    while True:
+                        for run in self._ready()[: self.jobs - len(running)]:
+                            running[pool.submit(_work, self._start(run), steps)] = run
+                        if not running:
+                            break
+                        finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
+                        while not steps.empty():
+                            self._tell(*steps.get())
+                        for future in finished:
+                            self._settle(running[future], future.result())
+                            del running[future]
+                except BrokenProcessPool:
+                    for run in running.values():
+                        self._worker_died(run)
+
+    def _worker_died(self, run: Run) -> None:
+        self.deaths[run.key] = self.deaths.get(run.key, 0) + 1
+        if is_finished(run.folder):
+            self._settle(run, None)
+        elif self.deaths[run.key] > RETRIES:
+            self._settle(run, f"its process died {self.deaths[run.key]} times (killed, or out of memory?)")
+        else:
+            self.progress.remove_task(self.tasks.pop(run.key))
+
+    def _start(self, run: Run) -> Job:
+        self.tasks[run.key] = self.progress.add_task(run.name, total=None)
+        tags = [f"{k}={v}" for k, v in run.tags.items() if k in ("seed", "p", "objective") and v is not None]
+        if path := run.tags["path"]:
+            tags.append(f"path={'-'.join(path)}")
+        settings = {"group": self.study.name, "job_type": run.kind, "name": run.name, "tags": tags}
+        return Job(run.key, run.name, run.folder, with_comparisons(run), settings, self.study.threads)
+
+    def _tell(self, key: str, done: int, total: int) -> None:
+        if key in self.tasks:
+            self.progress.update(self.tasks[key], completed=done, total=total)
+
+    def _settle(self, run: Run, why_failed: str | None) -> None:
+        self.progress.remove_task(self.tasks.pop(run.key))
+        if why_failed is None:
+            self.done.add(run.key)
+            self.progress.advance(self.overall)
+        else:
+            self.failed[run.key] = why_failed
+
+
+def _work(job: Job, steps: Any) -> str | None:
+    return execute(job, lambda *told: steps.put(told))
+
+
+def _quiet_worker() -> None:
+    """A worker is silent outside of runs, whose output goes to their logs."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def with_comparisons(run: Run) -> dict[str, Any]:
-    """The run's configuration with the runs that its divergence probe can compare with by now."""
+    """The run's configuration with the runs that its divergence probe can compare with by now.
+
+    The retrained model is always among them; of the sibling paths those that are finished. The report compares all with all.
+    """
     callbacks = []
     for probe in run.config["trainer"]["callbacks"] or []:
         if probe["class_path"].rpartition(".")[2] == "PathDivergence" and run.compare:
@@ -101,31 +174,3 @@ def with_comparisons(run: Run) -> dict[str, Any]:
             probe = merged(probe, {"init_args": {"retrained": retrained, "others": there}})
         callbacks.append(probe)
     return merged(run.config, {"trainer": {"callbacks": callbacks}})
-
-
-class Ticker(pl.Callback):
-    """Tells a progress bar how many optimizer steps are done."""
-
-    def __init__(self, tick: Callable[[int, int], None]) -> None:
-        self.tick = tick
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        self.tick(trainer.global_step, int(trainer.estimated_stepping_batches))
-
-
-class _quiet:
-    """Hides the lines that Lightning, transformers and W&B print for every run."""
-
-    def __enter__(self) -> None:
-        self.loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning")]
-        self.levels = [logger.level for logger in self.loggers]
-        for logger in self.loggers:
-            logger.setLevel(logging.WARNING)
-        self.silent = os.environ.get("WANDB_SILENT")
-        os.environ["WANDB_SILENT"] = "true"
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self.loggers, self.levels, strict=True):
-            logger.setLevel(level)
-        if self.silent is None:
-            os.environ.pop("WANDB_SILENT", None)

@@ -1,13 +1,12 @@
 """What a study is: stages, where the forget stage is inserted, objectives, probes and seeds. One YAML file, every key a flag too.
 
-    study = StudyConfig(name="demo", forget="safety", order=("inst", "tofu", "math"), ...)
-    study.paths()       # {1: ("safety", "inst", "tofu", "math"), ..., None: ("inst", "tofu", "math")}, None being the retrained model
+study = StudyConfig(name="demo", forget="safety", order=("inst", "tofu", "math"), ...)
+study.paths()       # {1: ("safety", "inst", "tofu", "math"), ..., None: ("inst", "tofu", "math")}, None being the retrained model
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 # Not dict[str, Any]: jsonargparse would fill in the arguments of any class_path it meets there.
 Settings = dict

@@ -1,15 +1,18 @@
 """From a study to its tree of runs: shared prefixes once, each run with its key, its configuration and its place on disk.
 
-    runs = plan(study, store=Path("runs/store"))       # parents before children
+runs = plan(study, store=Path("runs/store"))       # parents before children
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from unlearn_lightning import data
 from unlearn_lightning.run_key import run_key
 from unlearn_lightning.study.study_config import Settings, StudyConfig, merged
 
@@ -61,6 +64,7 @@ class _Planner:
         self.study, self.store, self.resolve = study, store, resolve
         self.known: dict[str, str] = {}
         self.runs: dict[str, Run] = {}
+        self.backbone = self._backbone()
 
     def plan(self) -> list[Run]:
         for seed in self.study.seeds:
@@ -77,7 +81,8 @@ class _Planner:
     def _base(self, seed: int) -> Run:
         assert self.study.base is not None
         # A base is a whole model, also where the stages train adapters.
-        config = self._config(seed, self.study.base, {"model": {"class_path": "StageFineTuning", "init_args": {"backbone": {"lora": None}}}})
+        whole = {"model": {"class_path": "StageFineTuning", "init_args": {"backbone": {"lora": None}}}}
+        config = self._config(seed, {"data": {"init_args": {"source": self.study.source}}}, self.study.base, whole)
         return self._add(f"seed{seed}/base", "stage", config, [], {"seed": seed, "path": [], "p": None})
 
     def _path(self, seed: int, p: int | None, path: tuple[str, ...], base: list[Run]) -> Run:
@@ -104,7 +109,17 @@ class _Planner:
 
     def _config(self, seed: int, *layers: Settings) -> Settings:
         quiet = {"trainer": {"enable_progress_bar": False, "enable_model_summary": False}, "seed_everything": seed}
-        return merged(quiet, {"model": {"init_args": {"backbone": self.study.backbone}}}, self.study.common, *layers)
+        return merged(quiet, {"model": {"init_args": {"backbone": self.backbone}}}, self.study.common, *layers)
+
+    def _backbone(self) -> Settings:
+        """The study's backbone; the corpus entry `stages` stands for the sources of all stages."""
+        corpus = (self.study.backbone.get("scratch") or {}).get("corpus", [])
+        if "stages" not in corpus:
+            return self.study.backbone
+        settings = [self._data(stage) for stage in self.study.stages]
+        sources = [_stage_class(d["class_path"])(**d["init_args"]).location() for d in settings]
+        named = dict.fromkeys(source for entry in corpus for source in (sources if entry == "stages" else [entry]))
+        return merged(self.study.backbone, {"scratch": {"corpus": list(named)}})
 
     def _data(self, stage: str) -> Settings:
         return merged({"init_args": {"source": self.study.source}}, self.study.stages[stage]["data"])
@@ -139,7 +154,11 @@ class _Planner:
         return self.runs[key]
 
 
-def _relative(path: Path, start: Path) -> str:
-    import os
+def _stage_class(class_path: str) -> Any:
+    """The stage of a short name or class path."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name) if module else getattr(data, name)
 
+
+def _relative(path: Path, start: Path) -> str:
     return os.path.relpath(path, start.absolute())

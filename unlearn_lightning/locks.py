@@ -1,0 +1,21 @@
+"""One writer per run folder, also when several studies share a store. The operating system frees a killed process's lock."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Waits until no other process works on the folder, and keeps it until the end of the block.
+
+    The lock is a file beside the folder, because a run folder may not exist yet.
+    """
+    path = folder.parent / ".locks" / folder.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,93 @@
+"""One run of a study, in this process or in a worker process: `unlearn fit` with its output in the run folder's log.txt."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import wandb
+
+from unlearn_lightning import lightning_cli
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know of a run.
+
+    Attributes:
+        key, name, folder: of the run.
+        config: its whole `unlearn fit` configuration.
+        wandb: settings of its W&B run.
+        threads: CPU threads; null for torch's own choice.
+    """
+
+    key: str
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    wandb: dict[str, Any]
+    threads: int | None
+
+
+def execute(job: Job, tell: Tell) -> str | None:
+    """Runs it; gives None, or why it failed.
+
+    Args:
+        job: the run.
+        tell: called with key, finished and total optimizer steps.
+    """
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with output_to(job.folder / "log.txt"):
+        try:
+            ticker = Ticker(job.key, tell)
+            lightning_cli.run({"subcommand": "fit", "fit": job.config}, callbacks=[ticker], wandb=job.wandb, resolved=job.config)
+        except Exception as error:
+            traceback.print_exc()
+            return f"{type(error).__name__}: {error}"
+        finally:
+            wandb.finish()
+    return None
+
+
+class Ticker(pl.Callback):
+    """Tells how many optimizer steps are done."""
+
+    def __init__(self, key: str, tell: Tell) -> None:
+        self.key, self.tell = key, tell
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.tell(self.key, trainer.global_step, int(trainer.estimated_stepping_batches))
+
+
+@contextmanager
+def output_to(path: Path) -> Iterator[None]:
+    """Everything that this process and its libraries print goes to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    # Log handlers made before hold the terminal's stream object, whose file descriptor is redirected here as well.
+    with path.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            logging.captureWarnings(False)
+            for descriptor, copy in zip((1, 2), saved, strict=True):
+                os.dup2(copy, descriptor)
+                os.close(copy)
