@@ -41,6 +41,17 @@ def run_key(config: Mapping[str, Any], known: Mapping[str, str] | None = None) -
         config: the whole resolved config of `unlearn fit`.
         known: run folder -> key, for runs that are planned but not there yet.
     """
+    inputs, parents = run_inputs(config, known)
+    return digest(inputs), parents
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def run_inputs(config: Mapping[str, Any], known: Mapping[str, str] | None = None) -> tuple[dict[str, Any], list[str]]:
+    """Everything that decides a run's result, by part, and the keys of the runs it starts from."""
     parents: list[str] = []
 
     def origin(place: str | None) -> Any:
@@ -55,7 +66,7 @@ def run_key(config: Mapping[str, Any], known: Mapping[str, str] | None = None) -
     backbone = dict(model["backbone"])
     adapters = [backbone["adapter"]] if isinstance(backbone["adapter"], str) else backbone["adapter"] or []
     scratch = backbone["scratch"] if backbone["model"] is None else None
-    decisive = {
+    inputs = {
         "version": RESULTS_VERSION,
         "trainer": {k: config["trainer"][k] for k in TRAINER_KEYS},
         "model": [config["model"]["class_path"], _without(model, MODEL_NEUTRAL | {"backbone"})],
@@ -66,7 +77,7 @@ def run_key(config: Mapping[str, Any], known: Mapping[str, str] | None = None) -
         "data": _data(config["data"], "train"),
         "probes": [_probe(c) for c in _as_list(config["trainer"]["callbacks"]) if _is_probe(c["class_path"])],
     }
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest(), parents
+    return inputs, parents
 
 
 def _without(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
@@ -118,12 +129,12 @@ def _planned_or_recorded_key(folder: Path, known: Mapping[str, str]) -> str | No
 
 def _content(place: Path) -> str:
     """Hash of a local folder's weights and configs; of the name for a Hub id."""
-    digest = hashlib.sha256()
+    content = hashlib.sha256()
     if not place.is_dir():
         return str(place)
     for path in sorted([*place.glob("*.safetensors"), *place.glob("*.json"), *place.glob("*.jinja")]):
-        digest.update(path.name.encode())
+        content.update(path.name.encode())
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
+                content.update(chunk)
+    return content.hexdigest()

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 from rich.console import Console
 
-from unlearn_lightning.records import write_text
+from unlearn_lightning.records import read_study, write_text
 from unlearn_lightning.study.study_config import StudyConfig
+
+if TYPE_CHECKING:
+    from unlearn_lightning.study.tree import Run
 
 
 def parser() -> jsonargparse.ArgumentParser:
@@ -23,6 +28,9 @@ def parser() -> jsonargparse.ArgumentParser:
     found.add_argument("--store", default="runs/store", help="Folder of run folders; studies that share it share equal runs.")
     found.add_argument("--folder", type=str | None, default=None, help="The study folder; null for runs/<name>.")
     found.add_argument("--jobs", type=int | None, default=None, help="Runs at a time; null for all cores where `threads` is set, else 1.")
+    found.add_argument("--until", type=str | None, default=None, help="Train the paths up to this stage only, and unlearn nothing.")
+    found.add_argument("--only", type=str | None, default=None, help="Only runs whose name fits, such as 'seed1/p4/*', and what they need.")
+    found.add_argument("--retry-failed", action="store_true", help="Also try again what failed before.")
     found.add_class_arguments(StudyConfig, as_group=False)
     return found
 
@@ -38,35 +46,68 @@ def study(arguments: Sequence[str]) -> int:
     own = parser()
     parsed = own.parse_args(rest if rest else [first])
     options = parsed.as_dict()
+    settings = {name: options.pop(name) for name in ("store", "folder", "jobs", "until", "only", "retry_failed")}
     options.pop("config")
-    store, folder = Path(options.pop("store")), options.pop("folder")
-    jobs = options.pop("jobs")
-    config = StudyConfig(**options)
-    study_folder = Path(folder or f"runs/{config.name}")
-    console = Console()
+    try:
+        return _study(StudyConfig(**options), settings, own.dump(parsed, skip_unset=False))
+    except (ValueError, OSError) as error:
+        print(f"unlearn study: {error}", file=sys.stderr)
+        return 2
 
+
+def _study(config: StudyConfig, settings: dict[str, Any], written_out: str) -> int:
+    folder = Path(settings["folder"] or f"runs/{config.name}")
+    console = Console()
     with console.status("planning"):
         from unlearn_lightning.lightning_cli import Resolver
+        from unlearn_lightning.study.changes import explain_changes
         from unlearn_lightning.study.runner import RunFailed, run_study
         from unlearn_lightning.study.tree import plan
 
-        runs = plan(config, store, Resolver().resolve)
+        runs = plan(config, Path(settings["store"]), Resolver().resolve)
+    wanted = chosen(runs, settings["until"], settings["only"])
     stages = sum(run.kind == "stage" for run in runs)
     console.print(f"Study [b]{config.name}[/]: {stages} training runs, {len(runs) - stages} unlearning runs.")
-    write_text(study_folder / "study.yaml", own.dump(parsed, skip_none=False))
-    status = 0
+    if (folder / "study.json").is_file():
+        for line in explain_changes(read_study(folder), runs):
+            console.print(line, markup=False, style="yellow")
+    write_text(folder / "study.yaml", written_out)
+    status = executed = 0
     try:
-        executed = run_study(config, runs, study_folder, console, jobs or default_jobs(config))
-        console.print(f"{executed} runs executed, {len(runs) - executed} were finished already.")
+        executed = run_study(config, runs, folder, console, settings["jobs"] or default_jobs(config), wanted, settings["retry_failed"])
+        console.print(f"{executed} runs executed, {len(wanted) - executed} were finished already.")
     except RunFailed as failure:
         console.print(str(failure), markup=False, style="red")
         status = 1
-
-    from unlearn_lightning.report import build
-
-    report = build(study_folder)
-    report.print(console)
+    _report(folder, console, upload_it=executed > 0)
     return status
+
+
+def _report(folder: Path, console: Console, upload_it: bool) -> None:
+    from unlearn_lightning.report import build
+    from unlearn_lightning.report.upload import UploadError, upload
+
+    report = build(folder)
+    report.print(console)
+    if upload_it:
+        try:
+            upload(report)
+        except UploadError as error:
+            console.print(f"The report was not uploaded: {error}", markup=False, style="yellow")
+
+
+def chosen(runs: Sequence[Run], until: str | None, only: str | None) -> list[Run]:
+    """The runs that --until and --only leave.
+
+    Raises:
+        ValueError: they leave none; the message lists what there is.
+    """
+    found = [run for run in runs if until is None or (run.kind == "stage" and until in run.tags["path"][-1:])]
+    found = [run for run in found if only is None or fnmatch(run.name, only)]
+    if not found:
+        asked = f"--until {until}" if until is not None else f"--only {only!r}"
+        raise ValueError(f"{asked} fits no run. The runs are: {', '.join(run.name for run in runs)}.")
+    return found
 
 
 def default_jobs(config: StudyConfig) -> int:

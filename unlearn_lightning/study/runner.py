@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from unlearn_lightning.records import is_finished, record_path, write_json
+from unlearn_lightning.records import is_finished, read_run, record_path, write_json
 from unlearn_lightning.study.execution import Job, execute
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import Run
@@ -27,7 +27,10 @@ class RunFailed(Exception):
     """Some runs of a study failed; the others are finished."""
 
 
-def run_study(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console, jobs: int = 1) -> int:
+def run_study(
+    study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console, jobs: int = 1, wanted: Sequence[Run] | None = None,
+    retry_failed: bool = False,
+) -> int:  # fmt: skip
     """Executes what is not finished.
 
     Args:
@@ -36,6 +39,8 @@ def run_study(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
         folder: the study folder; study.json is written there first.
         console: shows the progress.
         jobs: how many runs at a time, each in a process of its own; 1 runs them in this process.
+        wanted: execute only these (with what they start from); null for all.
+        retry_failed: also try again what failed before.
 
     Returns:
         How many runs were executed.
@@ -44,7 +49,8 @@ def run_study(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
         RunFailed: some run failed; its descendants were left out, everything else was run.
     """
     write_study(study, runs, folder)
-    return _Runner(study, runs, console, jobs).run()
+    chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *run.ancestors())])
+    return _Runner(study, [run for run in runs if run in chosen], console, jobs, retry_failed).run()
 
 
 def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
@@ -54,10 +60,10 @@ def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
 
 
 class _Runner:
-    def __init__(self, study: StudyConfig, runs: Sequence[Run], console: Console, jobs: int) -> None:
+    def __init__(self, study: StudyConfig, runs: Sequence[Run], console: Console, jobs: int, retry_failed: bool) -> None:
         self.study, self.runs, self.jobs = study, list(runs), jobs
         self.done = {run.key for run in runs if is_finished(run.folder)}
-        self.failed: dict[str, str] = {}
+        self.failed: dict[str, str] = {} if retry_failed else {run.key: why for run in runs if (why := failure(run.folder))}
         self.deaths: dict[str, int] = {}
         columns = (SpinnerColumn(), TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(*columns, console=console)
@@ -75,8 +81,10 @@ class _Runner:
         if missing:
             lines = [f"{len(missing)} of {len(self.runs)} runs are missing:"]
             lines += [f"  {name}: {self.failed.get(key, 'waits for a run that failed')}" for key, name in missing.items()]
-            lines += ["The whole story of each failure is in", *(f"  {r.folder / 'log.txt'}" for r in self.runs if r.key in self.failed)]
-            raise RunFailed("\n".join([*lines, "Run the same command again to go on."]))
+            for run in self.runs:
+                if run.key in self.failed:
+                    lines += [f"The end of {run.folder / 'log.txt'}:", *last_lines(run.folder / "log.txt")]
+            raise RunFailed("\n".join([*lines, "To go on, mend the cause and add --retry-failed."]))
         return len(self.done) - before
 
     def _ready(self) -> list[Run]:
@@ -86,7 +94,7 @@ class _Runner:
             if run.key in self.done or run.key in self.failed or run.key in self.tasks:
                 continue
             retrained = run.compare.get("retrained")
-            settled = retrained is None or retrained.key in self.done or self._given_up(retrained)
+            settled = retrained is None or retrained not in self.runs or retrained.key in self.done or self._given_up(retrained)
             if all(parent.key in self.done for parent in run.parents) and settled:
                 found.append(run)
         return found
@@ -149,6 +157,20 @@ class _Runner:
             self.progress.advance(self.overall)
         else:
             self.failed[run.key] = why_failed
+            if failure(run.folder) is None:
+                write_json(run.folder / "run.json", {"status": "failed", "kind": run.kind, "key": run.key, "error": why_failed}, indent=1)
+
+
+def failure(folder: Path) -> str | None:
+    """Why the run in this folder failed; None when it did not."""
+    content = read_run(folder) if (folder / "run.json").is_file() else {}
+    return str(content["error"]) if content.get("status") == "failed" else None
+
+
+def last_lines(path: Path, count: int = 4) -> list[str]:
+    """The end of a log, indented."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ["(there is none)"]
+    return [f"    {line}" for line in lines if line.strip()][-count:]
 
 
 def _work(job: Job, steps: Any) -> str | None:

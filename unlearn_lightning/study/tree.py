@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning import data
-from unlearn_lightning.run_key import run_key
+from unlearn_lightning.run_key import digest, run_inputs
 from unlearn_lightning.study.study_config import Settings, StudyConfig, merged
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One node of the tree.
 
@@ -29,6 +29,7 @@ class Run:
         parents: the runs it starts from.
         tags: seed, path, p, objective, retrained; docs/runs.md lists them.
         compare: the runs its divergence probe compares with, by name.
+        inputs: a hash of each part that decides its result, so that a changed key can be explained.
     """
 
     name: str
@@ -39,12 +40,17 @@ class Run:
     parents: list[Run] = field(default_factory=list)
     tags: dict[str, Any] = field(default_factory=dict)
     compare: dict[str, Run] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def ancestors(self) -> list[Run]:
+        """Every run that this one starts from, directly or not."""
+        return [found for parent in self.parents for found in (parent, *parent.ancestors())]
 
     def entry(self, study_folder: Path) -> dict[str, Any]:
         """The run's line in study.json."""
         return {
             "key": self.key, "folder": _relative(self.folder, study_folder), "kind": self.kind, "name": self.name,
-            "parents": [p.key for p in self.parents], "tags": self.tags,
+            "parents": [p.key for p in self.parents], "tags": self.tags, "inputs": self.inputs,
         }  # fmt: skip
 
 
@@ -146,11 +152,13 @@ class _Planner:
 
     def _add(self, name: str, kind: str, config: Settings, parents: list[Run], tags: dict[str, Any]) -> Run:
         resolved = self.resolve(config)
-        key, _ = run_key(resolved, self.known)
+        inputs, _ = run_inputs(resolved, self.known)
+        key = digest(inputs)
         folder = self.store / f"{resolved['model']['class_path'].rpartition('.')[2]}-{key[:16]}"
         self.known[str(folder)] = key
         if key not in self.runs:
-            self.runs[key] = Run(name, kind, key, folder, {**resolved, "run_folder": str(folder)}, parents, tags)
+            hashes = {part: digest(value)[:16] for part, value in inputs.items()}
+            self.runs[key] = Run(name, kind, key, folder, {**resolved, "run_folder": str(folder)}, parents, tags, inputs=hashes)
         return self.runs[key]
 
 

@@ -1,0 +1,41 @@
+"""What W&B gets: a real offline run, read back with W&B's own tool."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+from runs import fit, settings
+
+WANDB = Path(sys.executable).with_name("wandb")
+
+
+@pytest.mark.skipif(not WANDB.exists() and not shutil.which("wandb"), reason="the wandb command is not installed beside this Python")
+def test_metrics_and_the_whole_configuration_are_in_the_offline_run(corpus, questions, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    data = {"class_path": "ChatStage", "init_args": {"source": questions, "held_out_source": questions}}
+    probe = {"class_path": "RetainLikelihood", "init_args": {"data": data, "limit": 3, "every_n_steps": 2}}
+    fit(settings(corpus, questions, tmp_path / "run", "NPO", trainer={"callbacks": [probe]}))
+    wandb.finish()
+
+    (file,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
+    read = subprocess.run([str(WANDB), "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True).stdout
+    records = [json.loads(line) for line in read.splitlines() if line.strip().startswith("{")] or json.loads(read)
+    text = json.dumps(records)
+    csv = (tmp_path / "run" / "metrics.csv").read_text()
+    assert "retain/chat_log_lik" in text
+    assert "train/loss" in text
+    header, *lines = csv.splitlines()
+    column = header.split(",").index("retain/chat_log_lik")
+    values = [line.split(",")[column] for line in lines if line.split(",")[column]]
+    assert len(values) == 4
+    assert all(value in text for value in values), "W&B and CSV hold the same numbers"
+    # The whole resolved configuration, not only the module's arguments.
+    for part in ("micro_batch_size", "max_steps", "RetainLikelihood", "weight_decay"):
+        assert part in text

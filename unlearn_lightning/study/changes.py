@@ -1,0 +1,43 @@
+"""Why a study trains again what it had trained before: which inputs of which run changed since study.json was written.
+
+explain_changes(read_study(folder), runs)
+# ["seed1/inst: data changed; it and 12 runs that start from it are trained again"]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unlearn_lightning.study.tree import Run
+
+MEANING = {
+    "data": "data (the texts, batch size, length or order)",
+    "trainer": "trainer settings (epochs, steps, precision, clipping)",
+    "model": "objective, optimizer or schedule",
+    "backbone": "backbone settings or seed",
+    "scratch": "model sizes",
+    "corpus": "the tokenizer's texts",
+    "probes": "probes (what is measured, and on which texts)",
+    "version": "this package's results version",
+}
+
+
+def explain_changes(before: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
+    """One line for each run whose own inputs changed; runs that only start from such a run are counted with it.
+
+    Args:
+        before: the content of the study.json that is about to be replaced.
+        runs: the study's tree now, parents before children.
+    """
+    old = {run["name"]: run for run in before["runs"]}
+    lines = []
+    for run in runs:
+        was = old.get(run.name)
+        if was is None or was["key"] == run.key or "inputs" not in was:
+            continue
+        changed = [MEANING[part] for part in MEANING if was["inputs"].get(part) != run.inputs.get(part)]
+        if changed:
+            heirs = sum(run in other.ancestors() for other in runs)
+            lines.append(f"{run.name}: changed {' and '.join(changed)}; it and the {heirs} runs that start from it are trained again.")
+    return lines
