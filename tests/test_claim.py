@@ -1,6 +1,6 @@
 """The demo study's scientific claim, one seed: the paths part, and what was learned last is forgotten slowest.
 
-`scripts/claim` is the same over five seeds with all paths and objectives.
+`scripts/claim` is the same over three seeds with all paths and objectives.
 """
 
 from pathlib import Path

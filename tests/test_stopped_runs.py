@@ -84,33 +84,48 @@ class Stop(Exception):
 
 
 class StopAt(lightning_cli.pl.Callback):
-    def __init__(self, step):
-        self.step = step
+    """Stops before a step's batch, at an epoch's end, or when all steps are done."""
+
+    def __init__(self, step, hook="batch"):
+        self.step, self.hook = step, hook
+
+    def _stop(self, trainer, hook):
+        if hook == self.hook and trainer.global_step == self.step:
+            raise Stop
 
     def on_train_batch_start(self, trainer, *_):
-        if trainer.global_step == self.step:
-            raise Stop
+        self._stop(trainer, "batch")
+
+    def on_train_epoch_end(self, trainer, *_):
+        self._stop(trainer, "epoch")
+
+    def on_train_end(self, trainer, *_):
+        self._stop(trainer, "end")
+
+
+STOPS = [(1, "batch"), (3, "batch"), (4, "batch"), (7, "batch"), (3, "epoch"), (9, "epoch"), (9, "end")]
 
 
 @pytest.mark.parametrize("kind", ROUNDS)
-@pytest.mark.parametrize("step", [1, 3, 4, 6, 7])
-def test_a_stopped_run_goes_on_to_the_same_weights(kind, step, corpus, questions, tmp_path):
-    """3 steps an epoch, 8 steps in all: stopped inside epochs and on their last batch; with dropout and a cached reference."""
-    if kind == "two workers" and step not in (3, 4):
-        pytest.skip("worker processes are slow to start: two stops are enough")
-    more = {**ROUNDS[kind], "model": {"init_args": {"backbone": LORA}}, "trainer": {"max_steps": 8}, "checkpoint_every_n_steps": 1}
+@pytest.mark.parametrize("limit", [{"max_steps": 9, "max_epochs": -1}, {"max_steps": -1, "max_epochs": 3}], ids=["steps", "epochs"])
+def test_a_stopped_run_goes_on_to_the_same_weights(kind, limit, corpus, questions, tmp_path):
+    """3 steps an epoch, 9 in all: stopped inside epochs, on their last batch and behind the last; with dropout and a cached reference."""
+    more = {**ROUNDS[kind], "model": {"init_args": {"backbone": LORA}}, "trainer": limit, "checkpoint_every_n_steps": 1}
     if kind == "plain":
         more["model"]["init_args"]["cache_reference"] = True
     cls = "NPO" if kind == "plain" else "StageFineTuning"
-    stopped = settings(corpus, questions, tmp_path / "stopped", cls, **more)
-    with pytest.raises(Stop):
-        lightning_cli.run({"subcommand": "fit", "fit": stopped}, callbacks=[StopAt(step)])
-    fit(stopped)
     fit(settings(corpus, questions, tmp_path / "straight", cls, **more))
-    for key, value in weights(tmp_path / "straight").items():
-        assert torch.equal(weights(tmp_path / "stopped")[key], value), key
-    assert run_json(tmp_path / "stopped")["tokens"] == run_json(tmp_path / "straight")["tokens"]
-    assert not (tmp_path / "stopped" / "checkpoints").exists()
+    for step, hook in STOPS[1:3] if kind == "two workers" else STOPS:
+        name = f"{hook}{step}"
+        stopped = settings(corpus, questions, tmp_path / name, cls, **more)
+        with pytest.raises(Stop):
+            lightning_cli.run({"subcommand": "fit", "fit": stopped}, callbacks=[StopAt(step, hook)])
+        fit(stopped)
+        for key, value in weights(tmp_path / "straight").items():
+            assert torch.equal(weights(tmp_path / name)[key], value), (name, key)
+        same = [{k: run_json(tmp_path / n)[k] for k in ("tokens", "steps", "examples")} for n in (name, "straight")]
+        assert same[0] == same[1], name
+        assert not (tmp_path / name / "checkpoints").exists()
 
 
 def test_kill_9_in_the_middle(corpus, questions, tmp_path):

@@ -1,16 +1,23 @@
 """Studies: the tree, its keys, running, skipping, failing; with LoRA and with full fine-tuning."""
 
 import json
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from rich.console import Console
-from runs import ADAMW
+from runs import ADAMW, UNLEARN
 
 from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_records, read_run, read_study
+from unlearn_lightning.study.changes import explain_changes
+from unlearn_lightning.study.command import chosen
 from unlearn_lightning.study.runner import RunFailed, run_study
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import plan
@@ -105,7 +112,7 @@ def test_keys_change_with_what_decides_the_result_and_with_nothing_else(corpus, 
 def test_a_study_runs_once_and_then_only_what_is_missing(lora, corpus, questions, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(yaml.safe_dump(small(corpus, questions, backbone={"lora": lora})))
-    assert main(["study", "small.yaml"]) == 0
+    assert main(["study", "small.yaml", "--jobs", "1"]) == 0
     first = capsys.readouterr().out
     runs = read_study(Path("runs/small"))["runs"]
     assert len(runs) == 1 + 8 + 6
@@ -171,3 +178,102 @@ def test_study_json_is_relative(corpus, questions, tmp_path):
     runs = tree(small(corpus, questions), tmp_path / "runs/store")
     assert runs[0].entry(tmp_path / "runs/small")["folder"] == f"../store/{runs[0].folder.name}"
     json.dumps([run.entry(tmp_path) for run in runs])
+
+
+def test_until_and_only(corpus, questions, tmp_path):
+    runs = tree(small(corpus, questions), tmp_path)
+    assert {run.name for run in chosen(runs, "inst", None)} == {"seed0/inst", "seed0/safety-inst"}
+    assert {run.name for run in chosen(runs, None, "seed0/p3/*")} == {"seed0/p3/ga", "seed0/p3/npo"}
+    with pytest.raises(ValueError, match=r"--until nothing fits no run. The runs are: seed0/base"):
+        chosen(runs, "nothing", None)
+
+
+def test_a_changed_key_is_explained(corpus, questions, tmp_path):
+    before = {"runs": [run.entry(tmp_path) for run in tree(small(corpus, questions), tmp_path / "store")]}
+    assert explain_changes(before, tree(small(corpus, questions), tmp_path / "store")) == []
+    slower = small(corpus, questions, stages={"inst": {"model": {"init_args": {"optimizer": {**ADAMW, "init_args": {"lr": 1e-9}}}}}})
+    lines = explain_changes(before, tree(slower, tmp_path / "store"))
+    # inst is trained on three paths: alone (with math, safety, and both behind it), and after safety.
+    assert [line.split(":")[0] for line in lines] == ["seed0/inst", "seed0/safety-inst"]
+    assert "changed objective, optimizer or schedule; it and the 8 runs that start from it are trained again" in lines[0]
+
+
+def adapters(store):
+    return {f.parent.parent.name: f.read_bytes() for f in store.glob("*/adapter/adapter_model.safetensors")}
+
+
+def test_killed_anywhere_the_same_command_ends_with_the_same_adapters(corpus, questions, tmp_path):
+    """A whole study is killed again and again, its workers with it; what it ends with is bit-equal to an uninterrupted one."""
+    settings = small(
+        corpus, questions, backbone={"lora": {"rank": 2, "alpha": 4, "dropout": 0.1}}, retrained=False, positions=[1, 3],
+        common={"checkpoint_every_n_steps": 1}, fine_tuning={"trainer": {"max_epochs": 6}},
+    )  # fmt: skip
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(settings))
+
+    def start(place, *arguments):
+        folder = tmp_path / place
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen(
+            [*UNLEARN, "study", str(file), *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )  # fmt: skip
+
+    assert start("straight", "--jobs", "1").wait(timeout=200) == 0
+    kills = 0
+    for _ in range(20):
+        process = start("killed", "--jobs", "2")
+        seen = len(files(tmp_path / "killed"))
+        while process.poll() is None and len(files(tmp_path / "killed")) < seen + 12:
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert process.returncode == 0
+    assert kills >= 2
+    expected, found = adapters(tmp_path / "straight/runs/store"), adapters(tmp_path / "killed/runs/store")
+    assert len(expected) == 6 + 4
+    assert found == expected
+    for record in (tmp_path / "straight/runs/store").glob("*/records/*/*.json"):
+        other = tmp_path / "killed" / record.relative_to(tmp_path / "straight")
+        mine, theirs = (json.loads(p.read_text())["examples"] for p in (record, other))
+        assert mine == theirs, record
+
+
+def files(folder):
+    return [path for pattern in ("*/records/*/*.json", "*/run.json", "*/adapter/*") for path in folder.glob("runs/store/" + pattern)]
+
+
+def test_two_processes_on_one_study_share_the_work(corpus, questions, tmp_path):
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(small(corpus, questions, retrained=False, positions=[1, 3])))
+    both = [
+        subprocess.Popen([*UNLEARN, "study", str(file), "--jobs", "1"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=250)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    folder = tmp_path / "runs/small"
+    for run in read_study(folder)["runs"]:
+        log = (folder / run["folder"] / "log.txt").read_text()
+        assert log.count("stopped: `max_") == 1, f"{run['name']} was trained twice"
+
+
+def test_a_worker_that_dies_is_replaced(corpus, questions, tmp_path):
+    """Killed by the system (out of memory, say) and not by an error: its run goes on from its checkpoint in a new worker."""
+    file = tmp_path / "small.yaml"
+    settings = small(corpus, questions, retrained=False, positions=[3], common={"checkpoint_every_n_steps": 1})
+    file.write_text(yaml.safe_dump({**settings, "base": {**settings["base"], "trainer": {"max_epochs": 60}}}))
+    process = subprocess.Popen([*UNLEARN, "study", str(file), "--jobs", "2"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/store/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    workers = psutil.Process(process.pid).children(recursive=True)
+    victims = [w for w in workers if w.num_threads() > 1 and "spawn_main" in " ".join(w.cmdline()) and w.memory_info().rss > 3e8]
+    assert victims
+    for victim in victims:
+        victim.kill()
+    assert process.wait(timeout=250) == 0
+    base = next(run for run in read_study(tmp_path / "runs/small")["runs"] if run["name"] == "seed0/base")
+    log = (tmp_path / "runs/small" / base["folder"] / "log.txt").read_text()
+    assert "Restor" in log, "the new worker began again instead of going on"

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -38,7 +37,7 @@ from unlearn_lightning.locks import locked
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.run_key import run_key
-from unlearn_lightning.run_recorder import RunRecorder
+from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder
 
 for _package in (objectives, callbacks, unlearn_lightning.data, unlearn_lightning.modules):
     for _module in pkgutil.iter_modules(_package.__path__):
@@ -133,7 +132,7 @@ class UnlearnCLI(LightningCLI):
             own.append(RunRecorder(self.run_folder, config, identity))
         every = config["checkpoint_every_n_steps"]
         if self.subcommand == "fit" and every and config["trainer"]["enable_checkpointing"] is not False:
-            own.append(_resume_checkpoints(self.run_folder, every))
+            own.append(ResumeCheckpoint(self.run_folder, every))
         elif self.subcommand == "fit":
             kwargs["enable_checkpointing"] = False
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
@@ -162,17 +161,13 @@ class UnlearnCLI(LightningCLI):
             self.config_init["fit"]["ckpt_path"] = str(last)
 
 
-def _resume_checkpoints(folder: Path, every: int) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=folder / "checkpoints", filename="last", every_n_train_steps=every, save_top_k=1, save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )  # fmt: skip
-
-
 def wandb_logger(folder: Path, config: dict[str, Any], **settings: Any) -> WandbLogger:
     """A W&B logger in the run folder: online with an account, offline without one (or with WANDB_MODE=offline)."""
     settings = {"name": folder.name, **settings}
-    return WandbLogger(project=wandb_mode.project(), save_dir=str(folder), config=config, offline=wandb_mode.is_offline(), **settings)
+    offline = wandb_mode.is_offline()
+    if offline:
+        settings["mode"] = "offline"
+    return WandbLogger(project=wandb_mode.project(), save_dir=str(folder), config=config, offline=offline, **settings)
 
 
 def run(

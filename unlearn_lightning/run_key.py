@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ DATA_NEUTRAL = {
 MODEL_NEUTRAL = {"cache_reference"}
 BACKBONE_NEUTRAL = {"attention", "model", "scratch", "adapter", "tokenizer", "chat_template_from"}
 PROBE_NEUTRAL = {"retrained", "others", "chunk_size"}
+# How a key begins that covers data which could not be read, or a run with such a key. It gives a plan its shape and is never executed.
+UNREAD = "unread-"
+# Gives read(*args), or for a plan a name where that fails.
+Reader = Callable[..., str]
 
 
 def run_key(config: Mapping[str, Any], known: Mapping[str, str] | None = None) -> tuple[str, list[str]]:
@@ -46,11 +50,19 @@ def run_key(config: Mapping[str, Any], known: Mapping[str, str] | None = None) -
 
 
 def digest(content: Any) -> str:
-    """SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+    """SHA-256 of a JSON value, marked where it holds something unread."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return (UNREAD if f'"{UNREAD}' in text else "") + hashlib.sha256(text.encode()).hexdigest()
 
 
-def run_inputs(config: Mapping[str, Any], known: Mapping[str, str] | None = None) -> tuple[dict[str, Any], list[str]]:
+def read_content(read: Reader, *args: Any) -> str:
+    """The content itself."""
+    return read(*args)
+
+
+def run_inputs(
+    config: Mapping[str, Any], known: Mapping[str, str] | None = None, content: Reader = read_content
+) -> tuple[dict[str, Any], list[str]]:
     """Everything that decides a run's result, by part, and the keys of the runs it starts from."""
     parents: list[str] = []
 
@@ -73,9 +85,9 @@ def run_inputs(config: Mapping[str, Any], known: Mapping[str, str] | None = None
         "backbone": _without(backbone, BACKBONE_NEUTRAL),
         "origins": [origin(p) for p in (backbone["model"], backbone["tokenizer"], backbone["chat_template_from"], *adapters)],
         "scratch": scratch and _without(scratch, {"corpus"}),
-        "corpus": _corpus(tuple(scratch["corpus"])) if scratch else None,
-        "data": _data(config["data"], "train"),
-        "probes": [_probe(c) for c in _as_list(config["trainer"]["callbacks"]) if _is_probe(c["class_path"])],
+        "corpus": content(_corpus, tuple(scratch["corpus"])) if scratch else None,
+        "data": _data(config["data"], "train", content),
+        "probes": [_probe(c, content) for c in _as_list(config["trainer"]["callbacks"]) if _is_probe(c["class_path"])],
     }
     return inputs, parents
 
@@ -98,18 +110,18 @@ def _is_probe(class_path: str) -> bool:
     return hasattr(_class(class_path), "probe_name")
 
 
-def _probe(config: Mapping[str, Any]) -> list[Any]:
+def _probe(config: Mapping[str, Any], content: Reader) -> list[Any]:
     settings = dict(config["init_args"])
     return [
         config["class_path"],
         _without(settings, PROBE_NEUTRAL | {"data"}),
-        _data(settings["data"], settings["split"]) if "data" in settings else None,
+        _data(settings["data"], settings["split"], content) if "data" in settings else None,
     ]
 
 
-def _data(config: Mapping[str, Any], split: str) -> list[Any]:
+def _data(config: Mapping[str, Any], split: str, content: Reader) -> list[Any]:
     kept = _without(config["init_args"], DATA_NEUTRAL | ({"batch_size", "bucket_batches", "seed"} if split == "held_out" else set()))
-    return [config["class_path"], kept, _data_content(json.dumps(dict(config), sort_keys=True, default=str), split)]
+    return [config["class_path"], kept, content(_data_content, json.dumps(dict(config), sort_keys=True, default=str), split)]
 
 
 @functools.lru_cache(maxsize=256)

@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from unlearn_lightning import __version__
@@ -101,6 +102,32 @@ class RunRecorder(pl.Callback):
         versions |= {name: version(name) for name in LIBRARIES}
         content = {"status": status, **self.identity, "error": None, **facts, "versions": versions}
         write_json(self.folder / "run.json", content, indent=1)
+
+
+class ResumeCheckpoint(ModelCheckpoint):
+    """`checkpoints/last.ckpt`, every n optimizer steps but the last one.
+
+    A run that resumes with no step left would skip `on_train_end`, where the last measurements are made.
+
+    Args:
+        folder: the run folder.
+        every_n_steps: optimizer steps between checkpoints.
+    """
+
+    def __init__(self, folder: Path, every_n_steps: int) -> None:
+        super().__init__(
+            dirpath=folder / "checkpoints", filename="last", every_n_train_steps=every_n_steps, save_top_k=1,
+            save_on_train_epoch_end=False, enable_version_counter=False,
+        )  # fmt: skip
+        self._total_steps = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._total_steps = trainer.datamodule.total_steps()  # type: ignore[attr-defined]
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step < self._total_steps:
+            super().on_train_batch_end(trainer, *args, **kwargs)
 
 
 def peak_memory_bytes() -> int:

@@ -13,7 +13,8 @@ def is_offline() -> bool:
     """Whether runs stay on this disk: with WANDB_MODE=offline, and without an account (no WANDB_API_KEY, no netrc entry)."""
     mode = os.environ.get("WANDB_MODE")
     has_account = bool(os.environ.get("WANDB_API_KEY")) or "wandb.ai" in _netrc()
-    return mode == "offline" or (mode is None and not has_account)
+    # "dryrun" is the old name, which Lightning sets in this process once a logger is offline.
+    return mode in ("offline", "dryrun") or (mode is None and not has_account)
 
 
 def project() -> str:

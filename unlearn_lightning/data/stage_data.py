@@ -9,6 +9,7 @@ A stage says where its examples come from (class attributes and `world_rows`); e
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
@@ -210,6 +211,21 @@ class StageData(pl.LightningDataModule):
         micro = self.micro_batch_size or self.batch_size // devices
         lengths = tuple(len(e) for e in self.encoded[split])
         return EpochPlan(lengths, self.batch_size, micro, devices, self.bucket_batches)
+
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run.
+
+        Unlike `trainer.estimated_stepping_batches` this makes no DataLoader, which would start from the beginning in a resumed run:
+        optimizers are configured before Lightning restores its progress.
+        """
+        assert self.trainer is not None
+        plan, limit = self.plan("train"), self.trainer.limit_train_batches
+        micro_batches = len(EpochSampler(plan, 0, 0))
+        micro_batches = min(micro_batches, limit) if isinstance(limit, int) else int(micro_batches * limit)
+        per_epoch = math.ceil(micro_batches / plan.accumulation)
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        bounds = [per_epoch * epochs] if epochs is not None and epochs >= 0 else []
+        return min([*bounds, *([steps] if steps >= 0 else [])])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Micro-batches of the current epoch, from where an interrupted run stopped."""

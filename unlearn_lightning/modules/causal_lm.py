@@ -95,13 +95,21 @@ class CausalLMModule(pl.LightningModule):
         trainable = [p for p in self.parameters() if p.requires_grad]
         assert trainable, "no trainable weights"
         optimizer = self.make_optimizer(trainable)
-        scheduler = self.make_scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        scheduler = self.make_scheduler(optimizer, self.trainer.datamodule.total_steps())  # type: ignore[attr-defined]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout is a function of seed, epoch, micro-batch and device, so a resumed run draws what it would have drawn."""
-        if batch.position == 0 and not hasattr(self.trainer.train_dataloader.sampler, "plan"):  # type: ignore[union-attr]
-            raise ValueError("Lightning replaced the stage's sampler; set trainer.use_distributed_sampler to false.")
+        """Dropout is a function of seed, epoch, micro-batch and device, so a resumed run draws what it would have drawn.
+
+        Raises:
+            RuntimeError: the data is not where the run's progress says it should be.
+        """
+        if (batch.epoch, batch.position) != (self.trainer.current_epoch, batch_idx):
+            raise RuntimeError(
+                f"Got micro-batch {batch.position} of epoch {batch.epoch} where {batch_idx} of epoch {self.trainer.current_epoch} was due. "
+                "Lightning replaced the stage's sampler (set trainer.use_distributed_sampler to false), or something asked for "
+                "trainer.estimated_stepping_batches before a resumed run's progress was restored."
+            )
         seed = hash((self.backbone.seed or 0, batch.epoch, batch.position, self.global_rank))
         torch.manual_seed(seed % 2**63)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning import data
-from unlearn_lightning.run_key import digest, run_inputs
+from unlearn_lightning.run_key import Reader, digest, read_content, run_inputs
 from unlearn_lightning.study.study_config import Settings, StudyConfig, merged
 
 
@@ -54,20 +54,21 @@ class Run:
         }  # fmt: skip
 
 
-def plan(study: StudyConfig, store: Path, resolve: Callable[[Settings], Settings]) -> list[Run]:
+def plan(study: StudyConfig, store: Path, resolve: Callable[[Settings], Settings], content: Reader = read_content) -> list[Run]:
     """All runs of a study, parents before children, each distinct run once.
 
     Args:
         study: what to run.
         store: folder of run folders; studies that share it share equal runs.
         resolve: fills in an `unlearn fit` configuration's defaults (`lightning_cli.Resolver`).
+        content: reads what keys cover; `estimate.Unread` for a plan that is only shown.
     """
-    return _Planner(study, store.absolute(), resolve).plan()
+    return _Planner(study, store.absolute(), resolve, content).plan()
 
 
 class _Planner:
-    def __init__(self, study: StudyConfig, store: Path, resolve: Callable[[Settings], Settings]) -> None:
-        self.study, self.store, self.resolve = study, store, resolve
+    def __init__(self, study: StudyConfig, store: Path, resolve: Callable[[Settings], Settings], content: Reader) -> None:
+        self.study, self.store, self.resolve, self.content = study, store, resolve, content
         self.known: dict[str, str] = {}
         self.runs: dict[str, Run] = {}
         self.backbone = self._backbone()
@@ -152,7 +153,7 @@ class _Planner:
 
     def _add(self, name: str, kind: str, config: Settings, parents: list[Run], tags: dict[str, Any]) -> Run:
         resolved = self.resolve(config)
-        inputs, _ = run_inputs(resolved, self.known)
+        inputs, _ = run_inputs(resolved, self.known, self.content)
         key = digest(inputs)
         folder = self.store / f"{resolved['model']['class_path'].rpartition('.')[2]}-{key[:16]}"
         self.known[str(folder)] = key

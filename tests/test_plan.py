@@ -1,0 +1,237 @@
+"""`unlearn study --plan`: what is estimated, against real models, adapters and runs; and the paper's studies, without a network."""
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from safetensors import safe_open
+from test_study import config_of, small, tree
+
+from unlearn_lightning import lightning_cli, run_key
+from unlearn_lightning.backbone import Backbone, Lora, save_result
+from unlearn_lightning.lightning_cli import Resolver
+from unlearn_lightning.records import is_finished, read_run
+from unlearn_lightning.study import estimate as estimating
+from unlearn_lightning.study.estimate import ARCHITECTURES, Estimator, Shape, Unread, optimizer_steps, quick_hub, unread_name
+from unlearn_lightning.study.plan_view import Speed, print_plan, stage_runs
+from unlearn_lightning.study.tree import plan
+
+STUDIES = Path(__file__).parents[1] / "configs" / "studies"
+PAPER = sorted(STUDIES.glob("paper_*.yaml"))
+# As published on the models' pages.
+PARAMETERS = {
+    "meta-llama/Llama-3.2-1B": 1_235_814_400,
+    "meta-llama/Llama-3.2-3B": 3_212_749_824,
+    "meta-llama/Llama-3.1-8B": 8_030_261_248,
+    "meta-llama/Llama-2-13b-hf": 13_015_864_320,
+    "Qwen/Qwen2.5-1.5B": 1_543_714_304,
+    "Qwen/Qwen2.5-14B": 14_770_033_664,
+}
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every look-up of a host fails, as on a machine without a network."""
+
+    def fail(*args, **kwargs):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(estimating, "_hub_answers", lambda: False)
+
+
+def settings(backbone):
+    """The backbone as a resolved configuration has it."""
+    scratch = backbone.scratch and {**vars(backbone.scratch), "corpus": list(backbone.scratch.corpus)}
+    names = ("model", "tokenizer", "chat_template_from", "revision", "dtype")
+    return {**{name: getattr(backbone, name) for name in names}, "scratch": scratch}
+
+
+def shown(study, runs, folder, **options):
+    console = Console(record=True, width=200, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    found = print_plan(study, runs, folder, console, **options)
+    return found, console.export_text()
+
+
+# --- numbers by hand ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch", "epochs", "steps", "expected"),
+    [
+        (4500, 128, 2, -1, 72),  # 35 full batches and one of 20 examples, twice
+        (4000, 256, 10, -1, 160),
+        (19, 8, None, 5, 5),
+        (19, 8, -1, 400, 400),
+        (19, 8, 1, 400, 3),
+    ],
+)
+def test_steps(examples, batch, epochs, steps, expected):
+    assert optimizer_steps(examples, batch, epochs, steps) == expected
+
+
+def test_endless_training_is_refused():
+    with pytest.raises(ValueError, match="for ever"):
+        optimizer_steps(10, 2, -1, -1)
+
+
+def test_flops_by_hand():
+    assert Shape(100, 90, 0).flops(10) == 6 * 90 * 10
+    assert Shape(100, 90, 5).flops(10) == (4 * 90 + 6 * 5) * 10
+    # NPO reads every token once more with the adapter off.
+    assert Shape(100, 90, 5).flops(10, 10) == (6 * 90 + 6 * 5) * 10
+
+
+def test_hours_by_hand():
+    estimate = estimating.Estimate(1, 7200, 7200, 1, 36_000, 1, 1, False)
+    assert Speed("", tokens_per_second=2).hours(estimate) == 1
+    assert Speed("", flops_per_second=5).hours(estimate) == 2
+
+
+# --- against the real thing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "v_proj", "down_proj"]])
+def test_parameters_and_adapter_bytes_are_those_of_the_real_model(architecture, targets, make_backbone, tmp_path):
+    lora = Lora(rank=4, alpha=8, target_modules=targets)
+    backbone = make_backbone(architecture, lora=lora)
+    net = backbone.load_for_fine_tuning()
+    shape = Estimator().shape(settings(backbone), vars(lora))
+    assert shape.parameters == sum(p.numel() for p in backbone.load_base().parameters())
+    assert shape.multiplied == shape.parameters, "tied embeddings are the output layer as well"
+    save_result(net, backbone.load_tokenizer(), tmp_path)
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+    assert 4 * shape.adapter == file.stat().st_size - header
+    with safe_open(file, "pt") as saved:
+        assert shape.adapter == sum(saved.get_tensor(name).numel() for name in saved.keys())  # noqa: SIM118
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_table_gives_the_published_numbers(name, no_network):
+    estimator = Estimator()
+    with quick_hub() as reached:
+        shape = estimator.shape(settings(Backbone(model=name)), None)
+    assert not reached
+    assert shape.parameters == PARAMETERS[name]
+    _, hidden, *_, vocabulary, tied = ARCHITECTURES[name]
+    assert shape.parameters - shape.multiplied == (0 if tied else hidden * vocabulary)
+    assert any("built-in table" in note for note in estimator.notes)
+
+
+def test_an_unknown_model_gives_no_numbers_and_says_so(no_network):
+    estimator = Estimator()
+    with quick_hub():
+        assert estimator.shape(settings(Backbone(model="nobody/nothing")), None) is None
+    assert "unknown" in estimator.notes[0]
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2, "alpha": 4}], ids=["all weights", "lora"])
+def test_a_printed_command_does_the_run_that_the_study_then_counts_as_finished(lora, corpus, questions, tmp_path):
+    written = small(corpus, questions, backbone={"lora": lora})
+    study, store = config_of(written), tmp_path / "store"
+    runs = {run.name: run for run in tree(written, store)}
+    estimates, text = shown(study, list(runs.values()), tmp_path / "study")
+    for name in (f"seed0/{n}" for n in ("base", "inst", "inst-math", "safety", "safety-inst", "safety-inst-math", "p1/npo")):
+        file = tmp_path / "study" / "plan" / f"{name.replace('/', '-')}.yaml"
+        assert f"OMP_NUM_THREADS=1 unlearn fit -c {file}" in text
+        lightning_cli.run({"subcommand": "fit", "fit": yaml.safe_load(file.read_text())})
+        run = runs[name]
+        assert is_finished(run.folder)
+        done = read_run(run.folder)
+        assert done["key"] == run.key
+        # What was planned is what happened.
+        found = estimates[name]
+        assert (found.steps, found.tokens, found.examples, found.estimated) == (done["steps"], done["tokens"], done["examples"], False)
+        weights = next(run.folder.glob("*/*.safetensors"))
+        header = 8 + int.from_bytes(weights.read_bytes()[:8], "little")
+        assert found.result_bytes == weights.stat().st_size - header
+    again, text = shown(study, list(runs.values()), tmp_path / "study")
+    assert again == estimates
+    assert "7 are finished" in text
+    assert "measured in 7 finished runs" in text
+
+
+# --- the paper's studies -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", PAPER, ids=lambda f: f.stem)
+def test_the_papers_studies_are_planned_without_a_network(file, tmp_path, no_network):
+    text = file.read_text()
+    assert f"#   unlearn study configs/studies/{file.name} --plan" in text
+    study, unread = config_of(yaml.safe_load(text)), Unread()
+    started = time.monotonic()
+    with quick_hub():
+        runs = plan(study, tmp_path / "store", Resolver().resolve, unread)
+    estimates, text = shown(study, runs, tmp_path / "study", peak_flops=1e15)
+    assert time.monotonic() - started < 60
+    assert stage_runs(study, runs) == (13, 19)
+    assert "13 stage runs instead of 19 (6 shared), 12 unlearning runs; 0 are finished." in text
+    assert "for adapters, instead of" in text
+    assert "at 40% of the given 1e+15 FLOP/s" in text
+    batch = 256 if study.name.endswith(("13b", "14b")) else 128
+    assert estimates["seed0/inst"].steps == -(-4000 // batch) * 10
+    assert estimates["seed0/safety"].steps == -(-4500 // batch) * 2
+    assert estimates["seed0/p4/npo"].steps == 36
+    ga, npo, simnpo = (estimates[f"seed0/p4/{name}"] for name in ("ga", "npo", "simnpo"))
+    assert ga.flops == simnpo.flops < npo.flops < 1.51 * ga.flops
+    assert all(e.estimated for e in estimates.values())
+    assert "openai/gsm8k/main cannot be read" in text
+    assert "UTF-8 bytes / 4" in text
+    assert "built-in table" in text
+    assert set(unread.why) == {"openai/gsm8k/main", "locuslab/TOFU/full", "PrincetonPLI/Instruct-SkillMix-SDA"}
+
+    # A key that covers unread data is marked, and so are its descendants'; nothing is written that could be executed.
+    marked = {run.name for run in runs if run.key.startswith(run_key.UNREAD)}
+    assert marked == {run.name for run in runs}
+    assert not list((tmp_path / "study").glob("plan/*"))
+    assert "unlearn fit -c" in text
+    assert "25 of these configurations are not written" in text
+
+
+def test_the_papers_study_on_data_that_can_be_read(tmp_path, no_network):
+    file = tmp_path / "rows.jsonl"
+    row = {"instruction": "Do it.", "output": "Done.", "question": "How many?", "answer": "#### 2"}
+    file.write_text(f"{json.dumps(row)}\n" * 8000)
+    read = {**yaml.safe_load((STUDIES / "paper_llama3.2-1b.yaml").read_text()), "source": str(file)}
+    read["stages"]["math"]["data"]["init_args"] |= {"train_examples": 8000, "held_out_source": str(file)}
+    study = config_of(read)
+    with quick_hub():
+        runs = plan(study, tmp_path / "store", Resolver().resolve, Unread())
+    estimates, text = shown(study, runs, tmp_path / "study", throughput=1000.0)
+    assert not any(run.key.startswith(run_key.UNREAD) for run in runs)
+    assert len(list((tmp_path / "study").glob("plan/*.yaml"))) == 25
+    assert [estimates[f"seed0/{name}"].steps for name in ("inst", "inst-tofu", "inst-tofu-math", "safety")] == [320, 128, 126, 72]
+    # Rank 64 on q and o (2048 x 2048), v (2048 x 512) and the MLP (3 of 2048 x 8192), 16 layers, 4 bytes.
+    adapter = 4 * 16 * 64 * (2 * 4096 + 2560 + 3 * 10240)
+    assert estimates["seed0/inst"].result_bytes == adapter
+    assert estimates["seed0/inst"].model_bytes == 4 * PARAMETERS["meta-llama/Llama-3.2-1B"]
+    assert f"{25 * adapter / 1e9:.4g} GB for adapters, instead of 123.6 GB for whole models" in text
+    unlearning = runs[-1].config
+    assert unlearning["data"]["init_args"]["batch_size"] == 128
+    assert unlearning["model"]["init_args"]["optimizer"]["init_args"]["betas"] in ([0.9, 0.999], (0.9, 0.999))
+
+
+def test_only_the_hub_is_excused(tmp_path, corpus, questions):
+    Path(questions).unlink()
+    broken = config_of(small(corpus, questions))
+    with pytest.raises(FileNotFoundError, match="no data file") as failure:
+        plan(broken, tmp_path, Resolver().resolve, Unread())
+    assert unread_name(failure.value) is None
+
+
+def test_executing_never_falls_back(tmp_path, no_network):
+    study = config_of(yaml.safe_load(PAPER[0].read_text()))
+    with quick_hub(), pytest.raises(Exception, match="Couldn't"):
+        plan(study, tmp_path, Resolver().resolve)
+
+
+def test_a_speed_of_nothing_is_refused(corpus, questions, tmp_path):
+    written = small(corpus, questions, positions=[1], retrained=False)
+    with pytest.raises(ValueError, match="--throughput must be above 0"):
+        print_plan(config_of(written), tree(written, tmp_path), tmp_path, Console(quiet=True), throughput=0)

@@ -1,0 +1,211 @@
+"""`unlearn study CONFIG --plan`: what a study would do and take, without training.
+
+    print_plan(study, runs, Path("runs/demo"), console, throughput=12000)
+
+Prints the tree (shared prefixes once), each run's examples, tokens, steps, FLOPs, bytes and hours, the totals, and each run's
+`unlearn fit` command; the configurations of these commands are written to the study folder's `plan/`.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from unlearn_lightning.records import is_finished, read_run, write_text
+from unlearn_lightning.run_key import UNREAD
+from unlearn_lightning.study.estimate import Estimate, Estimator, quick_hub
+from unlearn_lightning.study.runner import with_comparisons
+from unlearn_lightning.study.study_config import Settings, StudyConfig
+from unlearn_lightning.study.tree import Run
+
+# Share of a device's peak that training reaches, and the peak that is assumed when nothing is given: an NVIDIA H100 SXM, dense.
+SHARE_OF_PEAK = 0.4
+H100_FLOPS = {"float32": 67e12, "bfloat16": 989e12, "float16": 989e12}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a device trains: by tokens or by FLOPs per second; `basis` says where the number comes from."""
+
+    basis: str
+    tokens_per_second: float = math.inf
+    flops_per_second: float = math.inf
+
+    def hours(self, estimate: Estimate) -> float | None:
+        """Hours of one device; null where the FLOPs are needed and not known."""
+        if estimate.flops is None and self.tokens_per_second == math.inf:
+            return None
+        return (estimate.tokens / self.tokens_per_second + (estimate.flops or 0) / self.flops_per_second) / 3600
+
+
+def print_plan(
+    study: StudyConfig,
+    runs: Sequence[Run],
+    folder: Path,
+    console: Console,
+    throughput: float | None = None,
+    peak_flops: float | None = None,
+) -> dict[str, Estimate]:
+    """Prints the plan and writes the runs' configurations to `folder`/plan.
+
+    Args:
+        study: the study.
+        runs: its tree, parents before children.
+        folder: the study folder.
+        console: where to print.
+        throughput: tokens per second of one device; null for what this study's finished runs reached.
+        peak_flops: FLOPs per second of one device, of which 40% is counted on; null for an H100's where nothing was measured.
+
+    Returns:
+        Run name -> what it takes.
+    """
+    estimator = Estimator()
+    with console.status("estimating"), quick_hub():
+        estimates = {run.name: estimator.estimate(run) for run in runs}
+    speed = _speed(runs, throughput, peak_flops)
+    console.print(_tree(study, runs, estimates))
+    console.print(_table(runs, estimates, speed))
+    for line in [*_summary(study, runs, estimates, speed), *(f"  {note}" for note in estimator.notes)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    _commands(study, runs, folder, console)
+    return estimates
+
+
+def stage_runs(study: StudyConfig, runs: Sequence[Run]) -> tuple[int, int]:
+    """How many stage runs the tree has, and how many it would have were nothing shared; without base trainings."""
+    alone = len(study.seeds) * sum(len(path) for path in study.paths().values())
+    return sum(run.kind == "stage" and bool(run.tags["path"]) for run in runs), alone
+
+
+def _state(run: Run) -> str:
+    return "unread" if run.key.startswith(UNREAD) else "finished" if is_finished(run.folder) else "new"
+
+
+def _tree(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, Estimate]) -> Tree:
+    root = Tree(f"[b]{study.name}[/]")
+    branches: dict[str, Tree] = {}
+    for run in runs:
+        estimate, style = estimates[run.name], "green" if _state(run) == "finished" else ""
+        mark = " (retrained model)" if run.tags.get("retrained") else ""
+        text = f"{run.name}{mark}: {run.kind}, {estimate.steps} steps, {_tokens(estimate)} tokens, {_state(run)}"
+        above = branches[run.parents[0].key] if run.parents else root
+        branches[run.key] = above.add(text, style=style)
+    return root
+
+
+def _table(runs: Sequence[Run], estimates: dict[str, Estimate], speed: Speed) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("run", "examples", "tokens/epoch", "tokens", "steps", "FLOPs", "disk", "GPU-hours"):
+        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
+    for run in runs:
+        e = estimates[run.name]
+        epoch = _quantity(e.epoch_tokens, approximate=e.estimated)
+        disk = _quantity(e.result_bytes, "B")
+        flops = "?" if e.flops is None else f"{e.flops:.2e}"
+        table.add_row(run.name, str(e.examples), epoch, _tokens(e), str(e.steps), flops, disk, _hours(speed, e))
+    return table
+
+
+def _summary(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, Estimate], speed: Speed) -> list[str]:
+    stages, alone = stage_runs(study, runs)
+    bases, unlearning = sum(not run.tags["path"] for run in runs), sum(run.kind == "unlearn" for run in runs)
+    todo = [estimates[run.name] for run in runs if _state(run) != "finished"]
+    base = f", {bases} base training{'s' if bases > 1 else ''}" if bases else ""
+    lines = [
+        "",
+        f"{stages} stage runs instead of {alone} ({alone - stages} shared), {unlearning} unlearning runs{base}; "
+        f"{len(runs) - len(todo)} are finished.",
+    ]
+    for name, part in {"All": list(estimates.values()), "Still to do": todo}.items():
+        if name == "All" or 0 < len(todo) < len(runs):
+            flops, hours = _sum(e.flops for e in part), _sum(speed.hours(e) for e in part)
+            tokens = _quantity(sum(e.tokens for e in part), approximate=any(e.estimated for e in part))
+            said, spent = ("?" if value is None else form.format(value) for value, form in ((flops, "{:.2e}"), (hours, "{:.3g}")))
+            lines.append(f"{name}: {tokens} tokens, {said} FLOPs, {spent} GPU-hours.")
+    result, whole = _sum(e.result_bytes for e in estimates.values()), _sum(e.model_bytes for e in estimates.values())
+    if result == whole:
+        lines.append(f"Disk: {_quantity(result, 'B')} for the whole models, as all weights are trained.")
+    else:
+        lines.append(f"Disk: {_quantity(result, 'B')} for adapters, instead of {_quantity(whole, 'B')} for whole models.")
+    lines.append(f"GPU-hours: {speed.basis}. Probes, which measure and generate, are left out of FLOPs and hours. ~ marks estimates.")
+    return lines
+
+
+def _speed(runs: Sequence[Run], throughput: float | None, peak_flops: float | None) -> Speed:
+    for name, value in {"throughput": throughput, "peak_flops": peak_flops}.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"--{name} must be above 0, got {value}.")
+    if throughput is not None:
+        return Speed(f"at the given {throughput:g} tokens/s", tokens_per_second=throughput)
+    share = f"{SHARE_OF_PEAK:.0%} of"
+    if peak_flops is not None:
+        return Speed(f"at {share} the given {peak_flops:.3g} FLOP/s", flops_per_second=SHARE_OF_PEAK * peak_flops)
+    facts = [read_run(run.folder) for run in runs if is_finished(run.folder)]
+    if tokens := sum(fact["tokens"] for fact in facts):
+        measured = tokens / sum(fact["seconds"] for fact in facts)
+        return Speed(f"at {measured:.4g} tokens/s, measured in {len(facts)} finished runs with their probes", tokens_per_second=measured)
+    dtype = runs[0].config["model"]["init_args"]["backbone"]["dtype"]
+    peak = H100_FLOPS[dtype if str(runs[0].config["trainer"]["precision"]) in ("None", "32", "32-true") else "bfloat16"]
+    basis = f"assumed, at {share} an H100's {peak:.3g} FLOP/s; give --throughput (tokens/s) or --peak_flops"
+    return Speed(basis, flops_per_second=SHARE_OF_PEAK * peak)
+
+
+def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console) -> None:
+    unread = [run for run in runs if _state(run) == "unread"]
+    threads = f"OMP_NUM_THREADS={study.threads} " if study.threads else ""
+    console.print("\nThe runs one by one, in this order:")
+    for run in runs:
+        path = folder / "plan" / f"{run.name.replace('/', '-')}.yaml"
+        command = f"{threads}unlearn fit -c {shlex.quote(str(path))}"
+        console.print(command, markup=False, highlight=False, soft_wrap=True)
+        # A configuration of an earlier plan would start another run than the one that is shown.
+        path.unlink(missing_ok=True)
+        if run not in unread:
+            head = f"# {run.name} of the study {study.name}\n#   {command}\n"
+            write_text(path, head + yaml.safe_dump(planned_config(run), sort_keys=False))
+    if unread:
+        console.print(
+            f"{len(unread)} of these configurations are not written: the runs' keys depend on data that cannot be read now. Plan again "
+            "with the Hub in reach (or name another --source); runs that are finished are recognised then, too.",
+            markup=False, highlight=False, soft_wrap=True, style="yellow",
+        )  # fmt: skip
+
+
+def planned_config(run: Run) -> Settings:
+    """The run's whole configuration. It is compared with the retrained model, which comes before it in the plan."""
+    config = with_comparisons(run)
+    for probe in config["trainer"]["callbacks"] or []:
+        if probe["class_path"].endswith("PathDivergence") and "retrained" in run.compare:
+            probe["init_args"]["retrained"] = str(run.compare["retrained"].folder)
+    return config
+
+
+def _sum(values: object) -> float | None:
+    listed = list(values)  # type: ignore[call-overload]
+    return None if None in listed else sum(listed)
+
+
+def _tokens(estimate: Estimate) -> str:
+    return _quantity(estimate.tokens, approximate=estimate.estimated)
+
+
+def _hours(speed: Speed, estimate: Estimate) -> str:
+    hours = speed.hours(estimate)
+    return "?" if hours is None else f"{hours:.2g}"
+
+
+def _quantity(value: float | None, unit: str = "", approximate: bool = False) -> str:
+    """12.3M, 45.1 MB; powers of 1000."""
+    if value is None:
+        return "?"
+    power = min(4, int(math.log10(value) // 3)) if value >= 1 else 0
+    number = f"{value / 1000**power:.4g}"
+    return ("~" if approximate else "") + number + (" " if unit else "") + ("", "k", "M", "G", "T")[power] + unit
