@@ -21,6 +21,7 @@ from unlearn_lightning.study.command import chosen
 from unlearn_lightning.study.runner import RunFailed, run_study
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import plan
+from unlearn_lightning.study.unread import Unread, quick_hub
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -60,7 +61,8 @@ def config_of(settings):
 
 
 def tree(settings, store):
-    return plan(config_of(settings), store, Resolver().resolve)
+    with quick_hub():
+        return plan(config_of(settings), store, Resolver().resolve, Unread())
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "studies").glob("*.yaml")), ids=lambda f: f.stem)
@@ -202,11 +204,12 @@ def adapters(store):
     return {f.parent.parent.name: f.read_bytes() for f in store.glob("*/adapter/adapter_model.safetensors")}
 
 
+@pytest.mark.timeout(600)
 def test_killed_anywhere_the_same_command_ends_with_the_same_adapters(corpus, questions, tmp_path):
     """A whole study is killed again and again, its workers with it; what it ends with is bit-equal to an uninterrupted one."""
     settings = small(
         corpus, questions, backbone={"lora": {"rank": 2, "alpha": 4, "dropout": 0.1}}, retrained=False, positions=[1, 3],
-        common={"checkpoint_every_n_steps": 1}, fine_tuning={"trainer": {"max_epochs": 6}},
+        common={"checkpoint_every_n_steps": 1}, fine_tuning={"trainer": {"max_epochs": 4}},
     )  # fmt: skip
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(settings))
@@ -214,16 +217,15 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_adapters(corpus, qu
     def start(place, *arguments):
         folder = tmp_path / place
         folder.mkdir(exist_ok=True)
-        return subprocess.Popen(
-            [*UNLEARN, "study", str(file), *arguments], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )  # fmt: skip
+        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        return subprocess.Popen([*UNLEARN, "study", str(file), *arguments], cwd=folder, start_new_session=True, **silent)
 
     assert start("straight", "--jobs", "1").wait(timeout=200) == 0
     kills = 0
-    for _ in range(20):
+    for _ in range(6):
         process = start("killed", "--jobs", "2")
         seen = len(files(tmp_path / "killed"))
-        while process.poll() is None and len(files(tmp_path / "killed")) < seen + 12:
+        while process.poll() is None and len(files(tmp_path / "killed")) < seen + (25 if kills < 3 else 10**6):
             time.sleep(0.01)
         if process.poll() is not None:
             break
@@ -263,13 +265,13 @@ def test_a_worker_that_dies_is_replaced(corpus, questions, tmp_path):
     """Killed by the system (out of memory, say) and not by an error: its run goes on from its checkpoint in a new worker."""
     file = tmp_path / "small.yaml"
     settings = small(corpus, questions, retrained=False, positions=[3], common={"checkpoint_every_n_steps": 1})
-    file.write_text(yaml.safe_dump({**settings, "base": {**settings["base"], "trainer": {"max_epochs": 60}}}))
+    file.write_text(yaml.safe_dump({**settings, "base": {**settings["base"], "trainer": {"max_epochs": 30}}}))
     process = subprocess.Popen([*UNLEARN, "study", str(file), "--jobs", "2"], cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/store/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    workers = psutil.Process(process.pid).children(recursive=True)
-    victims = [w for w in workers if w.num_threads() > 1 and "spawn_main" in " ".join(w.cmdline()) and w.memory_info().rss > 3e8]
+    # The checkpoint's owner holds the lock of its run folder: the one large process that is not the study itself.
+    victims = [w for w in psutil.Process(process.pid).children(recursive=True) if w.memory_info().rss > 4e8 and "wandb" not in w.name()]
     assert victims
     for victim in victims:
         victim.kill()

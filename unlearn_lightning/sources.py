@@ -15,6 +15,14 @@ HUB = "hub:"
 ROOT_VARIABLE = "UNLEARN_DATA"
 
 
+class HubError(OSError):
+    """A Hub data set could not be read; `name` is the data set."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"The Hub data set {name} could not be read ({why}). Is there a network, and do you have access to it?")
+        self.name = name
+
+
 class Row(NamedTuple):
     """One record and where it came from, for error messages."""
 
@@ -71,7 +79,10 @@ def _hub_rows(name: str, split: str) -> list[Row]:
     owner, _, rest = name.partition("/")
     dataset, _, config = rest.partition("/")
     path = f"{owner}/{dataset}" if dataset else owner
-    table = datasets.load_dataset(path, config or None, split=split)
+    try:
+        table = datasets.load_dataset(path, config or None, split=split)
+    except Exception as error:
+        raise HubError(name, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
     return [Row(f"{HUB}{name} {split}[{i}]", dict(fields)) for i, fields in enumerate(table)]
 
 

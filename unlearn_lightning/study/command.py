@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from unlearn_lightning.study.tree import Run
 
 
+OWN = ("store", "folder", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops")
+
+
 def parser() -> jsonargparse.ArgumentParser:
     """The arguments of `unlearn study`."""
     found = jsonargparse.ArgumentParser(
@@ -31,6 +34,9 @@ def parser() -> jsonargparse.ArgumentParser:
     found.add_argument("--until", type=str | None, default=None, help="Train the paths up to this stage only, and unlearn nothing.")
     found.add_argument("--only", type=str | None, default=None, help="Only runs whose name fits, such as 'seed1/p4/*', and what they need.")
     found.add_argument("--retry-failed", action="store_true", help="Also try again what failed before.")
+    found.add_argument("--plan", action="store_true", help="Show the tree, its commands and what it takes, and train nothing.")
+    found.add_argument("--throughput", type=float | None, default=None, help="For --plan: tokens per second and device, if measured.")
+    found.add_argument("--peak_flops", type=float | None, default=None, help="For --plan: the device's peak FLOPs per second.")
     found.add_class_arguments(StudyConfig, as_group=False)
     return found
 
@@ -46,13 +52,29 @@ def study(arguments: Sequence[str]) -> int:
     own = parser()
     parsed = own.parse_args(rest if rest else [first])
     options = parsed.as_dict()
-    settings = {name: options.pop(name) for name in ("store", "folder", "jobs", "until", "only", "retry_failed")}
+    settings = {name: options.pop(name) for name in OWN}
     options.pop("config")
     try:
-        return _study(StudyConfig(**options), settings, own.dump(parsed, skip_unset=False))
+        config = StudyConfig(**options)
+        return _plan(config, settings) if settings["plan"] else _study(config, settings, own.dump(parsed, skip_unset=False))
     except (ValueError, OSError) as error:
         print(f"unlearn study: {error}", file=sys.stderr)
         return 2
+
+
+def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
+    console = Console()
+    with console.status("planning"):
+        from unlearn_lightning.lightning_cli import Resolver
+        from unlearn_lightning.study.plan_view import print_plan
+        from unlearn_lightning.study.tree import plan
+        from unlearn_lightning.study.unread import Unread, quick_hub
+
+        with quick_hub():
+            runs = plan(config, Path(settings["store"]), Resolver().resolve, Unread())
+    folder = Path(settings["folder"] or f"runs/{config.name}")
+    print_plan(config, runs, folder, console, settings["throughput"], settings["peak_flops"])
+    return 0
 
 
 def _study(config: StudyConfig, settings: dict[str, Any], written_out: str) -> int:

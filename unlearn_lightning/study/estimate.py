@@ -13,26 +13,19 @@ from __future__ import annotations
 
 import json
 import math
-import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import datasets
 import torch
-from huggingface_hub import constants as hub
-from huggingface_hub.utils import get_session
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, Qwen2Config
 
-from unlearn_lightning import sources
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import StageData
-from unlearn_lightning.run_key import UNREAD
 from unlearn_lightning.scratch import Scratch, build_model
+from unlearn_lightning.sources import HubError
 from unlearn_lightning.study.tree import Run
 
 # Public facts: class, hidden, layers, intermediate, heads, key-value heads, vocabulary, tied embeddings.
@@ -49,64 +42,6 @@ DATA_SETS = {"openai/gsm8k/main": (7473, 121), "locuslab/TOFU/full": (4000, 60),
 OTHER_DATA = (1000, 256)
 BYTES_PER_TOKEN = 4
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-HUB_SECONDS = 3
-
-
-@contextmanager
-def quick_hub() -> Iterator[bool]:
-    """Where the Hub does not answer, only what is cached is looked at, at once; yields whether it answers."""
-    saved = hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    reached = not saved[0] and _hub_answers()
-    if not reached:
-        hub.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield reached
-    finally:
-        hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = saved
-
-
-def _hub_answers() -> bool:
-    try:
-        get_session().head(hub.ENDPOINT, timeout=HUB_SECONDS)
-    except Exception:
-        return False
-    return True
-
-
-def unread_name(error: BaseException) -> str | None:
-    """The Hub data set that could not be read, where that is what an error is about; None for any other error."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code is sources._hub_rows.__code__:
-            return str(frame.f_locals["name"])
-    return None
-
-
-class Unread:
-    """Reads the contents that run keys cover, for a plan: data on the Hub that cannot be read count by name.
-
-    `plan(..., content=Unread())` gives such runs, and those after them, keys that begin with `unread-`.
-
-    Attributes:
-        why: data set -> why it could not be read.
-    """
-
-    def __init__(self) -> None:
-        self.why: dict[str, str] = {}
-        self._known: dict[Any, str] = {}
-
-    def __call__(self, read: Callable[..., str], *args: Any) -> str:
-        """The content's fingerprint, `read(*args)`, or else a name for it."""
-        key = (read, args)
-        if key not in self._known:
-            try:
-                self._known[key] = read(*args)
-            except Exception as error:
-                name = unread_name(error)
-                if name is None:
-                    raise
-                self.why[name] = _first_line(error)
-                self._known[key] = UNREAD + repr(args)
-        return self._known[key]
 
 
 @dataclass(frozen=True)
@@ -234,13 +169,10 @@ class Estimator:
         stage: StageData = _class(data["class_path"])(**data["init_args"])
         try:
             examples = stage.examples("train")
-        except Exception as error:
-            name = unread_name(error)
-            if name is None:
-                raise
-            rows, mean = DATA_SETS.get(name, OTHER_DATA)
+        except HubError as error:
+            rows, mean = DATA_SETS.get(error.name, OTHER_DATA)
             number = stage.train_examples or rows
-            self._note(f"{name} cannot be read ({_first_line(error)}): estimated as {number} examples of {mean} tokens.")
+            self._note(f"{error.name} cannot be read ({_first_line(error)}): estimated as {number} examples of {mean} tokens.")
             return Count(number, number * mean, True)
         tokenizer = self._once(self.tokenizer, backbone)
         if tokenizer is not None:

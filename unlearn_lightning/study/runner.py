@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from unlearn_lightning.records import is_finished, read_run, record_path, write_json
+from unlearn_lightning.run_key import UNREAD
 from unlearn_lightning.study.execution import Job, execute
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import Run
@@ -48,6 +49,8 @@ def run_study(
     Raises:
         RunFailed: some run failed; its descendants were left out, everything else was run.
     """
+    if unread := [run.name for run in runs if run.key.startswith(UNREAD)]:
+        raise ValueError(f"The data of {unread[0]} could not be read, so it can be planned but not run.")
     write_study(study, runs, folder)
     chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *run.ancestors())])
     return _Runner(study, [run for run in runs if run in chosen], console, jobs, retry_failed).run()

@@ -61,7 +61,7 @@ def plan(study: StudyConfig, store: Path, resolve: Callable[[Settings], Settings
         study: what to run.
         store: folder of run folders; studies that share it share equal runs.
         resolve: fills in an `unlearn fit` configuration's defaults (`lightning_cli.Resolver`).
-        content: reads what keys cover; `estimate.Unread` for a plan that is only shown.
+        content: reads what keys cover; `unread.Unread` for a plan that is only shown.
     """
     return _Planner(study, store.absolute(), resolve, content).plan()
 
