@@ -184,7 +184,7 @@ def test_the_papers_studies_are_planned_without_a_network(file, tmp_path, no_net
     ga, npo, simnpo = (estimates[f"seed0/p4/{name}"] for name in ("ga", "npo", "simnpo"))
     assert ga.flops == simnpo.flops < npo.flops < 1.51 * ga.flops
     assert all(e.estimated for e in estimates.values())
-    assert "openai/gsm8k/main cannot be read" in text
+    assert "data set openai/gsm8k/main could not be read" in text
     assert "UTF-8 bytes / 4" in text
     assert "built-in table" in text
     assert set(unread.why) == {"openai/gsm8k/main", "locuslab/TOFU/full", "PrincetonPLI/Instruct-SkillMix-SDA"}

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import wandb
+from rich.console import Console
 from runs import fit, settings
+
+from unlearn_lightning.study.runner import run_study
 
 WANDB = Path(sys.executable).with_name("wandb")
 
@@ -39,3 +42,19 @@ def test_metrics_and_the_whole_configuration_are_in_the_offline_run(corpus, ques
     # The whole resolved configuration, not only the module's arguments.
     for part in ("micro_batch_size", "max_steps", "RetainLikelihood", "weight_decay"):
         assert part in text
+
+
+def test_a_studys_runs_are_grouped_and_tagged(corpus, questions, tmp_path, monkeypatch):
+    from test_study import config_of, small, tree
+
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    settings = small(corpus, questions, retrained=False, positions=[2], base={"trainer": {"max_epochs": 1}})
+    settings["objectives"] = {"npo": settings["objectives"]["npo"]}
+    runs = tree(settings, tmp_path / "store")
+    run_study(config_of(settings), runs, tmp_path / "study", Console(quiet=True))
+    (file,) = runs[-1].folder.glob("wandb/offline-run-*/run-*.wandb")
+    text = subprocess.run([str(WANDB), "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True).stdout
+    for said in ("small", "unlearn", "seed0/p2/npo", "seed=0", "p=2", "objective=npo", "path=inst-safety-math"):
+        assert f'"{said}"' in text, said

@@ -172,7 +172,7 @@ class Estimator:
         except HubError as error:
             rows, mean = DATA_SETS.get(error.name, OTHER_DATA)
             number = stage.train_examples or rows
-            self._note(f"{error.name} cannot be read ({_first_line(error)}): estimated as {number} examples of {mean} tokens.")
+            self._note(f"{_first_line(error)} It is estimated as {number} examples of {mean} tokens.")
             return Count(number, number * mean, True)
         tokenizer = self._once(self.tokenizer, backbone)
         if tokenizer is not None:

@@ -105,7 +105,7 @@ def _tree(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, Estimate
 def _table(runs: Sequence[Run], estimates: dict[str, Estimate], speed: Speed) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("run", "examples", "tokens/epoch", "tokens", "steps", "FLOPs", "disk", "GPU-hours"):
-        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
+        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold", no_wrap=column == "run")
     for run in runs:
         e = estimates[run.name]
         epoch = _quantity(e.epoch_tokens, approximate=e.estimated)
