@@ -165,6 +165,14 @@ def test_impossible_studies_are_refused(changes, message, corpus, questions):
         config_of(small(corpus, questions, **changes))
 
 
+def test_variants_of_an_objective_carry_its_name(corpus, questions, tmp_path):
+    fast = {"tags": {"objective": "npo", "lr": 0.1}, "model": {"class_path": "NPO", "init_args": {"optimizer": {"init_args": {"lr": 0.1}}}}}
+    runs = {run.name: run for run in tree(small(corpus, questions, objectives={"npo_fast": fast}), tmp_path)}
+    assert runs["seed0/p1/npo_fast"].tags == {"seed": 0, "path": ["safety", "inst", "math"], "p": 1, "objective": "npo", "lr": 0.1}
+    assert runs["seed0/p1/npo_fast"].config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.1
+    assert runs["seed0/p1/npo_fast"].key != runs["seed0/p1/npo"].key
+
+
 def test_a_missing_study_file(capsys):
     assert main(["study", "configs/studies/none.yaml"]) == 2
     assert "no study configuration" in capsys.readouterr().err

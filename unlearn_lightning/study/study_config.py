@@ -21,7 +21,8 @@ class StudyConfig:
         forget: the stage to be unlearned.
         order: the other stages, in the order in which they are trained.
         stages: stage name -> settings of its fine-tuning (`model`, `data`, `trainer`, as in `unlearn fit`).
-        objectives: name -> settings of its unlearning; its data is the forget stage's.
+        objectives: name -> settings of its unlearning; its data is the forget stage's. Variants of one objective say so with
+            `tags`, for example `{objective: npo, lr: 5.0e-5}`, and the report shows them side by side.
         backbone: of the whole study.
         base: settings of a base training before the stages; null where the backbone is trained already.
         common: settings of all runs.

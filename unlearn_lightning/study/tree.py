@@ -106,13 +106,15 @@ class _Planner:
         run.tags |= {"p": p, **({"retrained": True} if p is None else {})}
         return run
 
-    def _unlearn(self, seed: int, p: int, objective: str, start: Run) -> Run:
+    def _unlearn(self, seed: int, p: int, name: str, start: Run) -> Run:
+        objective = dict(self.study.objectives[name])
+        own_tags = objective.pop("tags", {})
         config = self._config(
-            seed, {"data": self._data(self.study.forget)}, self.study.unlearning, self.study.objectives[objective],
+            seed, {"data": self._data(self.study.forget)}, self.study.unlearning, objective,
             self._start_from([start]), self._probes(tuple(self.study.probes), {}),
         )  # fmt: skip
-        tags = {"seed": seed, "path": start.tags["path"], "p": p, "objective": objective}
-        return self._add(f"seed{seed}/p{p}/{objective}", "unlearn", config, [start], tags)
+        tags = {"seed": seed, "path": start.tags["path"], "p": p, "objective": name, **own_tags}
+        return self._add(f"seed{seed}/p{p}/{name}", "unlearn", config, [start], tags)
 
     def _config(self, seed: int, *layers: Settings) -> Settings:
         quiet = {"trainer": {"enable_progress_bar": False, "enable_model_summary": False}, "seed_everything": seed}
