@@ -21,6 +21,13 @@ def test_batch_size_must_fit_the_devices(corpus, questions, tmp_path):
         fit(config)
 
 
+def test_accumulation_is_derived_and_not_typed(corpus, questions, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"trainer\.accumulate_grad_batches is 4, but batch_size 8 on 1 device\(s\) with 8 at once takes 1"
+    ):
+        fit(settings(corpus, questions, tmp_path / "run", trainer={"accumulate_grad_batches": 4}))
+
+
 def test_a_bad_line_is_named_by_the_command_without_a_traceback(corpus, questions, tmp_path):
     Path(questions).write_text('{"prompt": "a", "response": "b"}\n{broken\n')
     file = tmp_path / "run.yaml"

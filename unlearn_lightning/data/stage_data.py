@@ -196,6 +196,12 @@ class StageData(pl.LightningDataModule):
         if stage == "fit" and "train" not in self.encoded:
             self.encoded["train"] = self.encode("train", tokenizer)
             plan = self.plan("train")
+            if self.trainer.accumulate_grad_batches not in (1, plan.accumulation):
+                raise ValueError(
+                    f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}, but batch_size {plan.batch_size} on "
+                    f"{plan.world_size} device(s) with {plan.micro_batch_size} at once takes {plan.accumulation}. Leave it out: it follows "
+                    "from data.batch_size and data.micro_batch_size."
+                )
             self.trainer.accumulate_grad_batches = plan.accumulation
             tokens = sum(plan.lengths)
             rank_zero_info(f"{self.stage_name}: {len(plan.lengths)} examples, {tokens} tokens, batches of {self.batch_size}.")
