@@ -135,3 +135,6 @@ def test_a_finished_run_is_not_trained_twice(corpus, questions, tmp_path, capsys
     before = (tmp_path / "run" / "run.json").read_text()
     fit(config)
     assert (tmp_path / "run" / "run.json").read_text() == before
+    config["trainer"]["max_steps"] = 4
+    with pytest.raises(ValueError, match="holds a run with other settings or data"):
+        fit(config)

@@ -35,7 +35,7 @@ from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
 from unlearn_lightning.modules import CausalLMModule, Unlearning
-from unlearn_lightning.records import is_finished
+from unlearn_lightning.records import is_finished, read_run
 from unlearn_lightning.run_key import run_key
 from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder
 
@@ -148,12 +148,21 @@ class UnlearnCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         with locked(self.run_folder) if self.trainer.is_global_zero else nullcontext():
             if subcommand == "fit":
+                self._refuse_another_runs_folder()
                 if is_finished(self.run_folder):
                     rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
                     return
                 self._go_on_where_it_stopped()
             super()._run_subcommand(subcommand)
         rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
+
+    def _refuse_another_runs_folder(self) -> None:
+        key = read_run(self.run_folder)["key"] if (self.run_folder / "run.json").is_file() else None
+        if key not in (None, self.key):
+            raise ValueError(
+                f"{self.run_folder} holds a run with other settings or data (key {key[:12]}, this one's is {self.key[:12]}). "
+                "Choose another --run_folder, or delete it."
+            )
 
     def _go_on_where_it_stopped(self) -> None:
         last = self.run_folder / "checkpoints" / "last.ckpt"
