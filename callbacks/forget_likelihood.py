@@ -32,7 +32,7 @@ class ForgetLikelihood(Probe):
     margin (logit minus the largest other logit, mean over its tokens) tells how far a drop is hidden by saturation.
 
     Args:
-        data: the forget stage.
+        data: the forget stage; null for the one that is trained on.
         split: `held_out` or `train`.
         limit: how many prompts, from the first.
         every_n_steps: optimizer steps between measurements; 0 for start and end only.
@@ -46,7 +46,7 @@ class ForgetLikelihood(Probe):
 
     def __init__(
         self,
-        data: StageData,
+        data: StageData | None = None,
         split: Literal["train", "held_out"] = "held_out",
         limit: int | None = 40,
         every_n_steps: int = 1,

@@ -20,7 +20,7 @@ class GSM8KAccuracy(Probe):
     """Mean over problems of the share of right attempts (arXiv:2510.16629, section 4: five sampled attempts).
 
     Args:
-        data: the math stage; each response must end in `#### <number>`.
+        data: the math stage; each response must end in `#### <number>`; null for the one that is trained on.
         split: `held_out` or `train`.
         limit: how many problems, from the first.
         every_n_steps: optimizer steps between measurements; 0 for start and end only.
@@ -36,7 +36,7 @@ class GSM8KAccuracy(Probe):
 
     def __init__(
         self,
-        data: StageData,
+        data: StageData | None = None,
         split: Literal["train", "held_out"] = "held_out",
         limit: int | None = 128,
         every_n_steps: int = 0,

@@ -22,7 +22,7 @@ class PathDivergence(Probe):
     """RE distance: mean over probe examples of the squared distance between per-token log-likelihood vectors, nats squared.
 
     Args:
-        data: the stage whose responses are predicted.
+        data: the stage whose responses are predicted; null for the one that is trained on.
         split: `held_out` or `train`.
         limit: how many examples, from the first.
         every_n_steps: optimizer steps between measurements; 0 for start and end only.
@@ -36,7 +36,7 @@ class PathDivergence(Probe):
 
     def __init__(
         self,
-        data: StageData,
+        data: StageData | None = None,
         split: Literal["train", "held_out"] = "held_out",
         limit: int | None = 64,
         every_n_steps: int = 1,

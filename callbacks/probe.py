@@ -38,7 +38,7 @@ class Probe(pl.Callback):
     depend on the number of processes. Metrics go to the loggers, rows and metrics to `records/<name>/<step>.json`.
 
     Args:
-        data: the stage the probe examples come from.
+        data: the stage the probe examples come from; null for the one that is trained on.
         split: `held_out` or `train`.
         limit: how many examples, from the first.
         every_n_steps: optimizer steps between measurements; 0 for start and end only.
@@ -50,7 +50,7 @@ class Probe(pl.Callback):
 
     def __init__(
         self,
-        data: StageData,
+        data: StageData | None = None,
         split: Literal["train", "held_out"] = "held_out",
         limit: int | None = None,
         every_n_steps: int = 10,
@@ -59,13 +59,19 @@ class Probe(pl.Callback):
     ) -> None:
         if every_n_steps < 0 or chunk_size < 1 or (limit is not None and limit < 1):
             raise ValueError(f"{type(self).__name__}: every_n_steps at least 0, limit and chunk_size at least 1, please.")
-        self.data, self.split, self.limit = data, split, limit
+        self._data, self.split, self.limit = data, split, limit
         self.every_n_steps, self.chunk_size, self.name = every_n_steps, chunk_size, name or self.probe_name
         self.examples: list[Example] = []
         self.encoded: list[Encoded] = []
         self.encoder: Encoder
         self._start: dict[str, float] = {}
         self._measured_step = -1
+
+    @property
+    def data(self) -> StageData:
+        """The stage the probe examples come from."""
+        assert self._data is not None, "the probe has not been set up"
+        return self._data
 
     # --- what a metric says --------------------------------------------------------------------------------------------------
 
@@ -91,9 +97,12 @@ class Probe(pl.Callback):
         """Reads and encodes the probe examples, so that bad data is found before work starts."""
         if self.encoded:
             return
-        self.encoder = Encoder(pl_module.tokenizer, self.data.system_prompt, self.data.max_length)
-        self.examples = self.data.examples(self.split)[: self.limit]
-        self.encoded = self.encoder.encode(self.examples)
+        self._data = self._data or trainer.datamodule  # type: ignore[attr-defined]
+        self.encoder = self.data.encoder(pl_module.tokenizer)
+        self.examples = self.data.fitting(self.split, pl_module.tokenizer)[: self.limit]
+        self.encoded = self.data.encode(self.examples, pl_module.tokenizer)
+        if len(self.encoded) != len(self.examples):
+            raise ValueError(f"{type(self.data).__name__} cuts texts into several examples, so it cannot be probed: raise its max_length.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.global_step == 0:

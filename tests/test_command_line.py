@@ -138,3 +138,47 @@ def test_a_finished_run_is_not_trained_twice(corpus, questions, tmp_path, capsys
     config["trainer"]["max_steps"] = 4
     with pytest.raises(ValueError, match="holds a run with other settings or data"):
         fit(config)
+
+
+def test_a_run_without_an_optimizer_has_a_named_default_and_the_same_key_everywhere(corpus, questions, tmp_path):
+    config = settings(corpus, questions, tmp_path / "run", "NPO")
+    del config["model"]["init_args"]["optimizer"]
+    cli = fit(config)
+    written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert written["model"]["init_args"]["optimizer"]["class_path"].endswith("PaperAdamW")
+    assert cli.trainer.optimizers[0].defaults["lr"] == 1e-5
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({**config, "run_folder": None}))
+    assert command("fit", "-c", str(file), cwd=tmp_path).returncode == 0
+    assert list((tmp_path / "runs").glob(f"NPO-ChatStage-{cli.key[:12]}"))
+
+
+def test_validate_never_writes_into_a_training_run(corpus, questions, tmp_path):
+    fit(settings(corpus, questions, tmp_path / "run"))
+    before = (tmp_path / "run" / "metrics.csv").read_text()
+    done = command("validate", "-c", str(tmp_path / "run" / "config.yaml"))
+    assert done.returncode == 1
+    assert "holds a training run" in done.stderr
+    assert (tmp_path / "run" / "metrics.csv").read_text() == before
+
+
+def test_two_probes_of_one_name_and_endless_training_are_refused(corpus, questions, tmp_path):
+    retain = {"class_path": "RetainLikelihood", "init_args": {"limit": 1}}
+    with pytest.raises(ValueError, match="Several probes are named 'retain'"):
+        fit(settings(corpus, questions, tmp_path / "a", trainer={"callbacks": [retain, retain]}))
+    with pytest.raises(ValueError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
+        fit(settings(corpus, questions, tmp_path / "b", trainer={"max_steps": -1, "max_epochs": -1}))
+
+
+def test_a_probe_without_data_measures_the_stage_that_is_trained_on(corpus, questions, tmp_path):
+    from unlearn_lightning.records import read_records
+
+    retain = {"class_path": "RetainLikelihood", "init_args": {"limit": 2}}
+    fit(settings(corpus, questions, tmp_path / "run", trainer={"callbacks": [retain]}))
+    assert [row["id"] for row in read_records(tmp_path / "run", "retain")[0]["examples"]] == ["chat-held_out-00000", "chat-held_out-00001"]
+
+
+def test_a_missing_earlier_run_is_named(corpus, questions, tmp_path):
+    backbone = {"model": str(tmp_path / "none" / "model"), "scratch": None}
+    with pytest.raises(FileNotFoundError, match=r"no model folder .*none/model"):
+        fit(settings(corpus, questions, tmp_path / "run", model={"init_args": {"backbone": backbone}}))

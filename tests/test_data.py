@@ -42,6 +42,13 @@ def test_truncation_is_counted_and_an_empty_response_refused(tokenizer):
         encoder.encode([Example("q", "Who wrote it? " * 50, "Ann.")])
 
 
+def test_long_prompts_can_be_left_out(tokenizer, tmp_path):
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": "Who? " * n, "response": "Ann."}) for n in (1, 60, 2)))
+    stage = ChatStage(source=str(path), held_out_source=str(path), max_length=60, skip_long_prompts=True)
+    assert [e.prompt.strip() for e in stage.fitting("train", tokenizer)] == ["Who?", "Who? Who?"]
+
+
 def test_json_array_and_json_lines_read_alike(tmp_path):
     rows = [{"prompt": "a\u2028b", "response": "c"}, {"prompt": "d", "response": "e"}]
     (tmp_path / "array.json").write_text(json.dumps(rows, indent=1))
@@ -157,7 +164,8 @@ def test_batch_size_must_divide():
 
 
 def test_a_micro_batch_knows_the_whole_batchs_counts(tokenizer, questions):
-    encoded = ChatStage(source=questions, held_out_examples=1).encode("train", tokenizer)
+    stage = ChatStage(source=questions, held_out_examples=1)
+    encoded = stage.encode(stage.examples("train"), tokenizer)
     plan = EpochPlan(tuple(map(len, encoded)), 8, 2, 1)
     source = BatchSource(encoded, pad_id=0)
     first = plan.micro_batches(0, 0, 0)[:4]

@@ -99,6 +99,7 @@ class Backbone:
         Raises:
             ValueError: it has no chat template.
         """
+        _check_place(self.tokenizer or self.model)
         return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
 
     def load_base(self) -> nn.Module:
@@ -106,8 +107,7 @@ class Backbone:
         if self.model is None:
             assert self.scratch is not None
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(getattr(torch, self.dtype))
-        if not Path(self.model).exists() and self.model.count("/") > 1:
-            raise FileNotFoundError(f"There is no model folder {self.model}. The run that makes it must finish first.")
+        _check_place(self.model)
         with _quiet():
             return AutoModelForCausalLM.from_pretrained(
                 self.model, dtype=getattr(torch, self.dtype), attn_implementation=self.attention, revision=self.revision
@@ -124,7 +124,10 @@ class Backbone:
         return _trainable_lora(_load_adapter(base, self.adapters[-1], trainable=True))
 
     def load_for_unlearning(self) -> nn.Module:
-        """The model of unlearning: earlier adapters frozen (merged in memory), and a fresh trainable one, or all weights."""
+        """The model of unlearning: earlier adapters frozen, and a fresh trainable one, or all weights.
+
+        Frozen adapters are merged in memory, in the base's dtype: in bfloat16 that rounds them, so use float32 where it matters.
+        """
         base = self.load_base()
         return base if self.lora is None else self._fresh_adapter(self._merge(base, self.adapters))
 
@@ -206,6 +209,12 @@ def _trainable_lora(net: PeftModel) -> PeftModel:
     for parameter in trainable:
         parameter.data = parameter.data.float()
     return net.train()
+
+
+def _check_place(place: str | None) -> None:
+    """Tells a missing folder from a Hub id, which is `name` or `owner/name`."""
+    if place is not None and not Path(place).exists() and (place.count("/") > 1 or place.startswith((".", "/", "~", "runs/"))):
+        raise FileNotFoundError(f"There is no model folder {place}. The run that makes it must finish first.")
 
 
 @functools.lru_cache(maxsize=8)

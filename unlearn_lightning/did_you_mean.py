@@ -27,7 +27,7 @@ NAMED_CLASSES = (CausalLMModule, StageData, Probe)
 SETTINGS = (Backbone, Lora, Scratch)
 COMMAND_KEYS = {"model", "data", "trainer", "run_folder", "seed_everything", "checkpoint_every_n_steps", "ckpt_path"}
 # jsonargparse puts a nested parser's message into the outer one's.
-EXPLAINED = re.compile(r"there is no (key|class) '.*")
+EXPLAINED = re.compile(r"there is no (key|class) '.*|backbone\.adapter is set but .*|A backbone needs .*")
 WRONG_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 WRONG_KEY = re.compile(r"[Oo]ption '([\w.]+)' is not accepted|does not accept option '([\w.]+)'|[Uu]nrecognized arguments: --([\w.]+)")
 

@@ -37,7 +37,7 @@ from unlearn_lightning.locks import locked
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.records import is_finished, read_run
 from unlearn_lightning.run_key import run_key
-from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder
+from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder, check_writable
 
 for _package in (objectives, callbacks, unlearn_lightning.data, unlearn_lightning.modules):
     for _module in pkgutil.iter_modules(_package.__path__):
@@ -120,6 +120,12 @@ class UnlearnCLI(LightningCLI):
         model, data = type(self.model).__name__, type(self.datamodule).__name__
         verb = "" if self.subcommand == "fit" else f"{self.subcommand}-"
         self.run_folder = Path(config["run_folder"] or Path(RUNS) / f"{verb}{model}-{data}-{self.key[:12]}").absolute()
+        if self.subcommand != "fit" and (self.run_folder / "run.json").is_file():
+            raise ValueError(
+                f"{self.run_folder} holds a training run, whose records `{self.subcommand}` would overwrite: set another --run_folder."
+            )
+        check_writable(self.run_folder)
+        self._check_probe_names()
         identity = {
             "kind": "unlearn" if isinstance(self.model, Unlearning) else "stage",
             "model": model, "data": data, "seed": config["seed_everything"], "key": self.key, "parents": parents,
@@ -137,6 +143,12 @@ class UnlearnCLI(LightningCLI):
             kwargs["enable_checkpointing"] = False
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
         return super().instantiate_trainer(**kwargs)
+
+    def _check_probe_names(self) -> None:
+        configured = self._get(self.config_init, "trainer").get("callbacks") or []
+        names = [c.name for c in (configured if isinstance(configured, list) else [configured]) if isinstance(c, callbacks.Probe)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"Several probes are named {twice[0]!r}, and would overwrite each other's records: set their init_args.name.")
 
     def _loggers(self, config: dict[str, Any]) -> list[Logger]:
         self.run_folder.mkdir(parents=True, exist_ok=True)

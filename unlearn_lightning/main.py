@@ -12,7 +12,7 @@ HELP = f"""unlearn_lightning {__version__}: staged fine-tuning and unlearning of
 usage: unlearn VERB [arguments]        (each verb has its own --help)
 
   fit       train one stage, or unlearn one            unlearn fit -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml
-  validate  measure a model without training it        unlearn validate -c RUN/config.yaml
+  validate  measure a model without training it        unlearn validate -c configs/objectives/npo.yaml -c configs/backbones/tiny-llama.yaml
   test      the same under Lightning's test loop
   study     train, unlearn and measure all the paths   unlearn study configs/studies/demo.yaml
   report    tables and a page from a study's records   unlearn report runs/demo

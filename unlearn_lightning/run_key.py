@@ -22,7 +22,8 @@ from unlearn_lightning.scratch import corpus_fingerprint
 # Raised when a change of this package's code changes results.
 RESULTS_VERSION = 1
 TRAINER_KEYS = (
-    "max_epochs", "max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches",
+    "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm",
+    "limit_train_batches", "overfit_batches",
 )  # fmt: skip
 # Where data comes from is covered by its fingerprint; how it is spread over devices does not change the result.
 DATA_NEUTRAL = {
@@ -31,7 +32,12 @@ DATA_NEUTRAL = {
 }  # fmt: skip
 MODEL_NEUTRAL = {"cache_reference"}
 BACKBONE_NEUTRAL = {"attention", "model", "scratch", "adapter", "tokenizer", "chat_template_from"}
-PROBE_NEUTRAL = {"retrained", "others", "chunk_size"}
+PROBE_NEUTRAL = {"retrained", "others"}
+# Lightning's callbacks that do not touch the result; any other configured callback counts.
+LOOKING_ON = {
+    "DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary", "RichProgressBar", "Timer",
+    "TQDMProgressBar",
+}  # fmt: skip
 # How a key begins that covers data which could not be read, or a run with such a key. It gives a plan its shape and is never executed.
 UNREAD = "unread-"
 # Gives read(*args), or for a plan a name where that fails.
@@ -70,24 +76,28 @@ def run_inputs(
         if place is None:
             return None
         key = _planned_or_recorded_key(Path(place).parent, known or {})
-        if key is not None:
-            parents.append(key)
-        return key or _content(Path(place))
+        if key is None:
+            return _content(Path(place))
+        parents.append(key)
+        return "a parent"
 
     model = config["model"]["init_args"]
     backbone = dict(model["backbone"])
     adapters = [backbone["adapter"]] if isinstance(backbone["adapter"], str) else backbone["adapter"] or []
     scratch = backbone["scratch"] if backbone["model"] is None else None
+    configured = _as_list(config["trainer"]["callbacks"])
     inputs = {
         "version": RESULTS_VERSION,
         "trainer": {k: config["trainer"][k] for k in TRAINER_KEYS},
         "model": [config["model"]["class_path"], _without(model, MODEL_NEUTRAL | {"backbone"})],
         "backbone": _without(backbone, BACKBONE_NEUTRAL),
         "origins": [origin(p) for p in (backbone["model"], backbone["tokenizer"], backbone["chat_template_from"], *adapters)],
+        "parents": parents,
         "scratch": scratch and _without(scratch, {"corpus"}),
         "corpus": content(_corpus, tuple(scratch["corpus"])) if scratch else None,
         "data": _data(config["data"], "train", content),
-        "probes": [_probe(c, content) for c in _as_list(config["trainer"]["callbacks"]) if _is_probe(c["class_path"])],
+        "probes": [_probe(c, config["data"], content) for c in configured if _is_probe(c["class_path"])],
+        "callbacks": [c for c in configured if not _is_probe(c["class_path"]) and c["class_path"].rpartition(".")[2] not in LOOKING_ON],
     }
     return inputs, parents
 
@@ -110,12 +120,12 @@ def _is_probe(class_path: str) -> bool:
     return hasattr(_class(class_path), "probe_name")
 
 
-def _probe(config: Mapping[str, Any], content: Reader) -> list[Any]:
+def _probe(config: Mapping[str, Any], trained_on: Mapping[str, Any], content: Reader) -> list[Any]:
     settings = dict(config["init_args"])
     return [
         config["class_path"],
         _without(settings, PROBE_NEUTRAL | {"data"}),
-        _data(settings["data"], settings["split"], content) if "data" in settings else None,
+        _data(settings["data"] or trained_on, settings["split"], content) if "data" in settings else None,
     ]
 
 

@@ -39,20 +39,10 @@ class RunRecorder(pl.Callback):
         self._since = time.monotonic()
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Writes configuration and status, which also finds a read-only or full disk before training does.
-
-        Raises:
-            OSError: the run folder cannot be written.
-        """
+        """Writes configuration and status."""
         if stage == "fit":
             self._since = time.monotonic()
-            try:
-                self._write_start()
-            except OSError as error:
-                raise OSError(
-                    f"The run folder {self.folder} cannot be written ({error.strerror}). Nothing was trained; choose another with "
-                    "--run_folder, or make room."
-                ) from error
+            self._write_start()
 
     @rank_zero_only
     def _write_start(self) -> None:
@@ -71,7 +61,9 @@ class RunRecorder(pl.Callback):
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Marks the run as failed; its checkpoint stays, and the same command goes on from there."""
+        """Marks the run as failed; its checkpoint stays. An interruption (Ctrl-C, SIGTERM) is no failure: the same command goes on."""
+        if not isinstance(exception, Exception):
+            return
         if trainer.is_global_zero and (self.folder / "config.yaml").is_file():
             message = f"{type(exception).__name__}: {exception}".strip()
             self._write_run("failed", steps=trainer.global_step, error=message)
@@ -102,6 +94,23 @@ class RunRecorder(pl.Callback):
         versions |= {name: version(name) for name in LIBRARIES}
         content = {"status": status, **self.identity, "error": None, **facts, "versions": versions}
         write_json(self.folder / "run.json", content, indent=1)
+
+
+def check_writable(folder: Path) -> None:
+    """Finds a read-only or full disk before training does.
+
+    Raises:
+        OSError: the run folder cannot be written.
+    """
+    probe = folder / ".writable"
+    try:
+        write_text(probe, "0" * 4096)
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f"The run folder {folder} cannot be written ({error.strerror}). Nothing was trained; choose another with --run_folder, "
+            "or make room."
+        ) from error
 
 
 class ResumeCheckpoint(ModelCheckpoint):

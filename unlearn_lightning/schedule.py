@@ -1,4 +1,4 @@
-"""Learning-rate schedules per optimizer step, shaped by transformers, over a known number of steps.
+"""The default optimizer, and learning-rate schedules per optimizer step, shaped by transformers, over a known number of steps.
 
     lr_scheduler: {class_path: WarmupStableDecay, init_args: {warmup: 0.02, decay: 0.02}}
 
@@ -8,12 +8,29 @@ step later, so that step t of w warm-up steps has (t + 1) / w of the full rate a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_schedule_with_warmup, get_wsd_schedule
+
+
+class PaperAdamW(AdamW):
+    """AdamW with the paper's settings (arXiv:2510.16629, appendix D), so that a run without an `optimizer` has a named default.
+
+    Args:
+        params: what is trained; given by the trainer.
+        lr: learning rate.
+        betas: decay of the running averages of gradient and squared gradient.
+        weight_decay: decoupled weight decay; none here.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 1e-5, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, weight_decay=weight_decay)
 
 
 class WarmupStableDecay(LambdaLR):

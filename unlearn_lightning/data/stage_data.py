@@ -41,6 +41,7 @@ class StageData(pl.LightningDataModule):
         prompt_template: text around the prompt, such as "{prompt} Think step by step."
         system_prompt: opens every conversation; empty for none.
         max_length: longest sequence, tokens; longer responses are cut and counted.
+        skip_long_prompts: leave out, and count, examples whose prompt fills max_length; otherwise they are an error.
         batch_size: examples per optimizer step over all devices.
         micro_batch_size: examples one device holds at once; null for batch_size / devices. Does not change the result.
         bucket_batches: batches are formed by length within windows of this many batches; 1 leaves the order random.
@@ -69,6 +70,7 @@ class StageData(pl.LightningDataModule):
         prompt_template: str = "{prompt}",
         system_prompt: str = "",
         max_length: int = 512,
+        skip_long_prompts: bool = False,
         batch_size: int = 32,
         micro_batch_size: int | None = None,
         bucket_batches: int = 50,
@@ -87,6 +89,7 @@ class StageData(pl.LightningDataModule):
         self.prompt_field, self.response_field = prompt_field or self.fields[0], response_field or self.fields[1]
         self.prompt_template, self.system_prompt, self.max_length = prompt_template, system_prompt, max_length
         self.batch_size, self.micro_batch_size, self.bucket_batches = batch_size, micro_batch_size, bucket_batches
+        self.skip_long_prompts = skip_long_prompts
         self.seed, self.data_seed, self.num_workers = seed, data_seed, num_workers
         self.encoded: dict[str, list[Encoded]] = {}
         self.truncated = 0
@@ -180,10 +183,24 @@ class StageData(pl.LightningDataModule):
 
     # --- tokens and batches -----------------------------------------------------------------------------------------------
 
-    def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-        """The stage's examples as tokens; `truncated` then counts the responses that were cut."""
-        encoder = Encoder(tokenizer, self.system_prompt, self.max_length)
-        encoded = encoder.encode(self.examples(split))
+    def encoder(self, tokenizer: PreTrainedTokenizerBase) -> Encoder:
+        """Turns this stage's prompts and responses into tokens."""
+        return Encoder(tokenizer, self.system_prompt, self.max_length)
+
+    def fitting(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+        """The stage's examples, without those whose prompt is too long where these are to be skipped."""
+        examples, encoder = self.examples(split), self.encoder(tokenizer)
+        if not self.skip_long_prompts:
+            return examples
+        kept = [e for e in examples if len(encoder.prompt_ids(e.prompt)) < self.max_length]
+        if len(kept) < len(examples):
+            rank_zero_warn(f"{len(examples) - len(kept)} of {len(examples)} {self.stage_name} examples were left out: long prompts.")
+        return kept
+
+    def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        """Examples as tokens; `truncated` then counts the responses that were cut."""
+        encoder = self.encoder(tokenizer)
+        encoded = encoder.encode(examples)
         self.truncated = encoder.truncated
         if encoder.truncated:
             rank_zero_warn(f"{encoder.truncated} of {len(encoded)} {self.stage_name} responses were cut at max_length {self.max_length}.")
@@ -194,7 +211,7 @@ class StageData(pl.LightningDataModule):
         assert self.trainer is not None
         tokenizer = self._tokenizer
         if stage == "fit" and "train" not in self.encoded:
-            self.encoded["train"] = self.encode("train", tokenizer)
+            self.encoded["train"] = self.encode(self.fitting("train", tokenizer), tokenizer)
             plan = self.plan("train")
             if self.trainer.accumulate_grad_batches not in (1, plan.accumulation):
                 raise ValueError(
@@ -206,7 +223,7 @@ class StageData(pl.LightningDataModule):
             tokens = sum(plan.lengths)
             rank_zero_info(f"{self.stage_name}: {len(plan.lengths)} examples, {tokens} tokens, batches of {self.batch_size}.")
         elif stage in ("validate", "test"):
-            self.encoded["held_out"] = self.encode("held_out", tokenizer)
+            self.encoded["held_out"] = self.encode(self.fitting("held_out", tokenizer), tokenizer)
 
     def plan(self, split: Split) -> EpochPlan:
         """How this split's examples are batched on the trainer's devices."""
@@ -231,7 +248,10 @@ class StageData(pl.LightningDataModule):
         per_epoch = math.ceil(micro_batches / plan.accumulation)
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
         bounds = [per_epoch * epochs] if epochs is not None and epochs >= 0 else []
-        return min([*bounds, *([steps] if steps >= 0 else [])])
+        bounds += [steps] if steps >= 0 else []
+        if not bounds:
+            raise ValueError("Training would never end: set trainer.max_epochs or trainer.max_steps.")
+        return min(bounds)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Micro-batches of the current epoch, from where an interrupted run stopped."""

@@ -5,6 +5,8 @@ unlearn fit -c configs/stages/base.yaml -c configs/backbones/tiny-llama.yaml
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning import world
@@ -34,12 +36,12 @@ class TextStage(StageData):
         texts = ["\n".join(v for v in row.fields.values() if isinstance(v, str) and v.strip()) for row in self.rows(split)]
         return [Example(f"{self.stage_name}-{split}-{i:05d}", "", text) for i, text in enumerate(texts)]
 
-    def encode(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Each text's tokens; a text longer than max_length goes on in further examples."""
         start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         width = self.max_length - 1
         found = []
-        for example in self.examples(split):
+        for example in examples:
             tokens = [*tokenizer(example.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
             pieces = [tokens[i : i + width] for i in range(0, len(tokens), width)]
             found += [Encoded(f"{example.id}-{i}", [start_id], piece) for i, piece in enumerate(pieces)]

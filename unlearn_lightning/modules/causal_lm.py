@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_lightning import likelihood
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
-from unlearn_lightning.schedule import WarmupStableDecay
+from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 
@@ -44,7 +44,7 @@ class CausalLMModule(pl.LightningModule):
     def __init__(
         self,
         backbone: Backbone,
-        optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0),
+        optimizer: OptimizerCallable = PaperAdamW,
         lr_scheduler: ScheduleCallable = WarmupStableDecay,
     ) -> None:
         super().__init__()
@@ -133,7 +133,9 @@ class CausalLMModule(pl.LightningModule):
         total = self.trainer.strategy.reduce(torch.stack([loss.float(), gradient]), reduce_op="sum")
         self._step_loss = 0.0
         step = self.trainer.global_step + 1
-        if not all(map(math.isfinite, total.tolist())):
+        # float16's gradient scaler meets infinite gradients as a matter of course, and skips such steps by itself.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not all(map(math.isfinite, total.tolist()[: 1 if scaled else 2])):
             raise FloatingPointError(
                 f"Step {step}: the loss is {total[0].item():g} and the squared gradient norm {total[1].item():g}. Nothing was changed; "
                 "the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."

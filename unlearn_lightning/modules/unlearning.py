@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from unlearn_lightning.backbone import Backbone, eval_mode, reference_mode
 from unlearn_lightning.data import Batch
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
-from unlearn_lightning.schedule import WarmupStableDecay
+from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
 class Unlearning(CausalLMModule):
@@ -36,7 +35,7 @@ class Unlearning(CausalLMModule):
     def __init__(
         self,
         backbone: Backbone,
-        optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0),
+        optimizer: OptimizerCallable = PaperAdamW,
         lr_scheduler: ScheduleCallable = WarmupStableDecay,
         cache_reference: bool = False,
     ) -> None:
@@ -74,7 +73,9 @@ class Unlearning(CausalLMModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         plan = data.plan("train")
         values = torch.zeros(len(plan.lengths), dtype=torch.float32, device=self.device)
-        with eval_mode(self.net), self.trainer.precision_plugin.forward_context():
+        # With an adapter the reference is the model without it, also where an interrupted run has moved it already.
+        frozen = eval_mode(self.net) if self.backbone.lora is None else reference_mode(self.net)
+        with frozen, self.trainer.precision_plugin.forward_context():
             # Sorted by length; every device takes its share, and the sum over devices puts the shares together.
             order = sorted(range(len(plan.lengths)), key=plan.lengths.__getitem__)
             chunks = [order[i : i + plan.micro_batch_size] for i in range(0, len(order), plan.micro_batch_size)]

@@ -1,6 +1,6 @@
 """Gradient ascent: fine-tuning's loss with the sign turned.
 
-unlearn fit -c configs/objectives/gradient_ascent.yaml --model.backbone.adapter RUN/adapter
+unlearn fit -c configs/objectives/gradient_ascent.yaml -c configs/backbones/tiny-llama.yaml --model.backbone.model RUN/model
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Negative preference optimisation.
 
-unlearn fit -c configs/objectives/npo.yaml --model.backbone.adapter RUN/adapter --model.beta 0.1
+unlearn fit -c configs/objectives/npo.yaml -c configs/backbones/tiny-llama.yaml --model.backbone.model RUN/model --model.beta 0.1
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
-from torch.optim import AdamW
 
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.modules.causal_lm import ScheduleCallable
-from unlearn_lightning.schedule import WarmupStableDecay
+from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
 def npo_loss(log_lik: Tensor, ref_log_lik: Tensor, beta: float) -> Tensor:
@@ -42,7 +41,7 @@ class NPO(Unlearning):
     def __init__(
         self,
         backbone: Backbone,
-        optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0),
+        optimizer: OptimizerCallable = PaperAdamW,
         lr_scheduler: ScheduleCallable = WarmupStableDecay,
         cache_reference: bool = False,
         beta: float = 0.5,

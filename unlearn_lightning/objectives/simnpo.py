@@ -1,6 +1,6 @@
 """SimNPO: NPO without a reference, in the paper's form and in the length-normalised one.
 
-unlearn fit -c configs/objectives/simnpo.yaml --model.backbone.adapter RUN/adapter
+unlearn fit -c configs/objectives/simnpo.yaml -c configs/backbones/tiny-llama.yaml --model.backbone.model RUN/model
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
-from torch.optim import AdamW
 
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
 from unlearn_lightning.likelihood import mean_token
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.modules.causal_lm import ScheduleCallable
-from unlearn_lightning.schedule import WarmupStableDecay
+from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
 def simnpo_loss(log_lik: Tensor, beta: float, gamma: float = 0.0) -> Tensor:
@@ -50,7 +49,7 @@ class SimNPO(Unlearning):
     def __init__(
         self,
         backbone: Backbone,
-        optimizer: OptimizerCallable = lambda p: AdamW(p, lr=1e-5, betas=(0.9, 0.999), weight_decay=0.0),
+        optimizer: OptimizerCallable = PaperAdamW,
         lr_scheduler: ScheduleCallable = WarmupStableDecay,
         length_normalized: bool = False,
         beta: float = 1.0,

@@ -16,9 +16,11 @@ MEANING = {
     "trainer": "trainer settings (epochs, steps, precision, clipping)",
     "model": "objective, optimizer or schedule",
     "backbone": "backbone settings or seed",
+    "origins": "base model, tokenizer or chat template",
     "scratch": "model sizes",
     "corpus": "the tokenizer's texts",
     "probes": "probes (what is measured, and on which texts)",
+    "callbacks": "callbacks that act on training",
     "version": "this package's results version",
 }
 

@@ -178,7 +178,7 @@ class Estimator:
         if tokenizer is not None:
             try:
                 with warnings.catch_warnings(action="ignore"):
-                    encoded = stage.encode("train", tokenizer)
+                    encoded = stage.encode(stage.fitting("train", tokenizer), tokenizer)
                 if stage.truncated:
                     self._note(f"{stage.truncated} of {len(encoded)} {stage.stage_name} responses are cut at {stage.max_length} tokens.")
                 return Count(len(encoded), sum(map(len, encoded)))

@@ -69,7 +69,7 @@ class Ticker(pl.Callback):
         self.key, self.tell = key, tell
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        self.tell(self.key, trainer.global_step, int(trainer.estimated_stepping_batches))
+        self.tell(self.key, trainer.global_step, trainer.datamodule.total_steps())  # type: ignore[attr-defined]
 
 
 @contextmanager
