@@ -98,24 +98,29 @@ def test_objective_configs_state_all_hyperparameters_of_their_class(file):
     assert set(resolved) - stated == {"backbone"} or set(resolved) - stated == {"backbone", "cache_reference"}
 
 
-def test_flags_environment_and_files_in_that_order(tmp_path, corpus, questions):
-    config = settings(corpus, questions, tmp_path / "run", trainer={"max_steps": 1})
+def printed_config(capsys, *arguments):
+    with pytest.raises(SystemExit):
+        main(["fit", *arguments, "--print_config"])
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_flags_environment_and_files_in_that_order(tmp_path, corpus, questions, capsys, monkeypatch):
     file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump(config))
-    done = command("fit", "-c", str(file), "--data.batch_size", "4", "--data.micro_batch_size", "null", "--print_config")
-    assert yaml.safe_load(done.stdout)["data"]["init_args"]["batch_size"] == 4
-    done = command("fit", "-c", str(file), "--print_config", UNLEARN_FIT__CHECKPOINT_EVERY_N_STEPS="7")
-    assert yaml.safe_load(done.stdout)["checkpoint_every_n_steps"] == 7
+    file.write_text(yaml.safe_dump(settings(corpus, questions, tmp_path / "run")))
+    printed = printed_config(capsys, "-c", str(file), "--data.batch_size", "4", "--data.micro_batch_size", "null")
+    assert printed["data"]["init_args"]["batch_size"] == 4
+    monkeypatch.setenv("UNLEARN_FIT__CHECKPOINT_EVERY_N_STEPS", "7")
+    assert printed_config(capsys, "-c", str(file))["checkpoint_every_n_steps"] == 7
 
 
-def test_lora_can_be_switched_off_by_a_flag(tmp_path, corpus, questions):
+def test_lora_can_be_switched_off_by_a_flag(tmp_path, corpus, questions, capsys):
+    file = tmp_path / "run.yaml"
     config = settings(corpus, questions, tmp_path / "run", model={"init_args": {"backbone": {"lora": {"rank": 2}}}})
-    file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(config))
-    done = command("fit", "-c", str(file), "--model.backbone.lora", "null", "--print_config")
-    assert yaml.safe_load(done.stdout)["model"]["init_args"]["backbone"]["lora"] is None
-    done = command("fit", "-c", str(file), "--model.backbone.lora.rank", "3", "--print_config")
-    assert yaml.safe_load(done.stdout)["model"]["init_args"]["backbone"]["lora"]["rank"] == 3
+    off = printed_config(capsys, "-c", str(file), "--model.backbone.lora", "null")
+    assert off["model"]["init_args"]["backbone"]["lora"] is None
+    other = printed_config(capsys, "-c", str(file), "--model.backbone.lora.rank", "3")
+    assert other["model"]["init_args"]["backbone"]["lora"]["rank"] == 3
 
 
 def test_a_written_configuration_repeats_the_run(corpus, questions, tmp_path):

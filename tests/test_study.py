@@ -233,7 +233,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_adapters(corpus, qu
     for _ in range(6):
         process = start("killed", "--jobs", "2")
         seen = len(files(tmp_path / "killed"))
-        while process.poll() is None and len(files(tmp_path / "killed")) < seen + (25 if kills < 3 else 10**6):
+        while process.poll() is None and len(files(tmp_path / "killed")) < seen + (30 if kills < 2 else 10**6):
             time.sleep(0.01)
         if process.poll() is not None:
             break
