@@ -273,7 +273,7 @@ def test_a_worker_that_dies_is_replaced(corpus, questions, tmp_path):
     """Killed by the system (out of memory, say) and not by an error: its run goes on from its checkpoint in a new worker."""
     file = tmp_path / "small.yaml"
     settings = small(corpus, questions, retrained=False, positions=[3], common={"checkpoint_every_n_steps": 1})
-    file.write_text(yaml.safe_dump({**settings, "base": {**settings["base"], "trainer": {"max_epochs": 10}}}))
+    file.write_text(yaml.safe_dump({**settings, "base": {**settings["base"], "trainer": {"max_epochs": 30}}}))
     process = subprocess.Popen([*UNLEARN, "study", str(file), "--jobs", "2"], cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/store/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
