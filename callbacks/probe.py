@@ -24,7 +24,7 @@ import torch
 import torch.distributed
 from lightning.pytorch.trainer.states import TrainerFn
 
-from unlearn_lightning.backbone import eval_mode
+from unlearn_lightning.adapters import eval_mode
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
 from unlearn_lightning.records import metric_key, record_path, write_json
 

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from unlearn_lightning.backbone import eval_mode
+from unlearn_lightning.adapters import eval_mode
 from unlearn_lightning.data import Encoded, collate
 from unlearn_lightning.likelihood import margin, mean_token, score_candidates, token_log_likelihood
 

@@ -7,6 +7,9 @@
       adapter: runs/tofu/adapter          # continue (fine-tuning) or freeze (unlearning) an earlier run's adapter
 
 Run folders hold adapters, not models; with `lora: null` they hold the weights, and the next run names them as `model`.
+
+With `quantization: nf4` the base model's linear layers are 4-bit (QLoRA, Dettmers et al. 2023, arXiv:2305.14314). Earlier adapters are
+then stacked under the trainable one and never merged, because merging into 4-bit weights loses much of what an adapter says.
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors import safe_open
+from bitsandbytes.nn import Linear4bit
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
 from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
 
 
@@ -62,7 +66,9 @@ class Backbone:
         chat_template_from: Hub id or folder whose chat template is used, such as the instruct sibling of a base model.
         lora: train an adapter; null trains all weights.
         adapter: folder(s) of earlier adapters, bottom first. Fine-tuning continues the last one; unlearning freezes them all.
-        dtype: of the base model's weights; adapters stay float32.
+        dtype: of the base model's weights, and of the computation where they are quantised; adapters stay float32.
+        quantization: nf4 (4-bit, double quantisation) or int8 of the base's linear layers but the head, by bitsandbytes; needs lora.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them; slower, the same result.
         attention: transformers' attention implementation, such as sdpa, eager or flash_attention_2.
         revision: of the Hub model.
         seed: of random weights (scratch models, fresh adapters); filled from seed_everything when null.
@@ -75,6 +81,8 @@ class Backbone:
     lora: Lora | None = field(default_factory=Lora)
     adapter: str | list[str] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["nf4", "int8"] | None = None
+    gradient_checkpointing: bool = False
     attention: str = "sdpa"
     revision: str | None = None
     seed: int | None = None
@@ -86,6 +94,11 @@ class Backbone:
             raise ValueError(
                 "backbone.adapter is set but backbone.lora is null. With full fine-tuning a run folder holds weights: "
                 "set backbone.model to RUN/model instead."
+            )
+        if self.quantization and (self.lora is None or self.model is None):
+            raise ValueError(
+                f"backbone.quantization {self.quantization} freezes the base model's weights: it needs backbone.lora, and a base model "
+                "that was trained before (backbone.model)."
             )
 
     @property
@@ -103,15 +116,35 @@ class Backbone:
         return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
 
     def load_base(self) -> nn.Module:
-        """The base model with its weights in `dtype`, without adapters, in training mode."""
+        """The base model with its weights in `dtype` or quantised, without adapters, in training mode."""
+        base = self._read_base()
+        if self.gradient_checkpointing:
+            base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return base.train()
+
+    def _read_base(self) -> Any:
+        dtype = getattr(torch, self.dtype)
         if self.model is None:
             assert self.scratch is not None
-            return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(getattr(torch, self.dtype))
+            return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
         _check_place(self.model)
         with _quiet():
-            return AutoModelForCausalLM.from_pretrained(
-                self.model, dtype=getattr(torch, self.dtype), attn_implementation=self.attention, revision=self.revision
-            ).train()
+            base = AutoModelForCausalLM.from_pretrained(
+                self.model, dtype=dtype, attn_implementation=self.attention, revision=self.revision,
+                quantization_config=self._quantization_config(dtype),
+            )  # fmt: skip
+        for layer in base.modules():
+            if isinstance(layer, Linear4bit):
+                # On CPUs with AVX512-BF16 an eval forward would repack the weights in place, and training after it would be wrong.
+                layer.support_avx512bf16_for_cpu = False
+        return base
+
+    def _quantization_config(self, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+        if self.quantization == "nf4":
+            return BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+            )
+        return BitsAndBytesConfig(load_in_8bit=True) if self.quantization == "int8" else None
 
     def load_for_fine_tuning(self) -> nn.Module:
         """The model of a training stage: all weights trainable, or one trainable adapter (the last of `adapter`, else a fresh one)."""
@@ -120,20 +153,24 @@ class Backbone:
             return base
         if not self.adapters:
             return self._fresh_adapter(base)
-        base = self._merge(base, self.adapters[:-1])
-        return _trainable_lora(_load_adapter(base, self.adapters[-1], trainable=True))
+        base = self._freeze(base, self.adapters[:-1])
+        return trainable_lora(load_adapter(base, self.adapters[-1], trainable=True))
 
     def load_for_unlearning(self) -> nn.Module:
         """The model of unlearning: earlier adapters frozen, and a fresh trainable one, or all weights.
 
-        Frozen adapters are merged in memory, in the base's dtype: in bfloat16 that rounds them, so use float32 where it matters.
+        Frozen adapters of a quantised base are stacked. Of another they are merged in memory, in the base's dtype: in bfloat16 that
+        rounds them, so use float32 where it matters.
         """
         base = self.load_base()
-        return base if self.lora is None else self._fresh_adapter(self._merge(base, self.adapters))
+        return base if self.lora is None else self._fresh_adapter(self._freeze(base, self.adapters))
 
-    def _merge(self, base: nn.Module, adapters: list[str]) -> nn.Module:
-        for folder in adapters:
-            base = _load_adapter(base, folder, trainable=False).merge_and_unload()
+    def _freeze(self, base: nn.Module, adapters: list[str]) -> nn.Module:
+        for number, folder in enumerate(adapters):
+            if self.quantization:
+                base = load_adapter(base, folder, trainable=False, name=f"{FROZEN}{number}")
+            else:
+                base = load_adapter(base, folder, trainable=False).merge_and_unload()
         return base
 
     def _fresh_adapter(self, base: nn.Module) -> nn.Module:
@@ -147,68 +184,20 @@ class Backbone:
         )
         with torch.random.fork_rng():
             torch.manual_seed(self.seed or 0)
-            return _trainable_lora(get_peft_model(base, config))
-
-
-def reference_mode(net: nn.Module) -> Any:
-    """Context in which `net` is the frozen starting model of unlearning: the trainable adapter off, no dropout, no gradient."""
-    if not isinstance(net, PeftModel):
-        raise TypeError("Full fine-tuning has no adapter to switch off: its reference log-likelihoods are computed before step 1.")
-    return _reference(net)
-
-
-@contextmanager
-def _reference(net: PeftModel) -> Iterator[None]:
-    with torch.no_grad(), eval_mode(net), net.disable_adapter():
-        yield
-
-
-@contextmanager
-def eval_mode(net: nn.Module) -> Iterator[None]:
-    """Dropout off, and the former mode restored afterwards."""
-    training = net.training
-    net.eval()
-    try:
-        yield
-    finally:
-        net.train(training)
+            if isinstance(base, PeftModel):
+                base.add_adapter(TRAINABLE, config)
+                return trainable_lora(base)
+            return trainable_lora(get_peft_model(base, config))
 
 
 def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: Path) -> None:
     """Writes the run's result: `adapter/` (PEFT format) with LoRA, `model/` (weights and tokenizer) without."""
     with _quiet():
         if isinstance(net, PeftModel):
-            net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False)
+            net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE])
         else:
             net.save_pretrained(run_folder / "model")  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")
-
-
-def _load_adapter(base: nn.Module, folder: str, trainable: bool) -> PeftModel:
-    if not (Path(folder) / "adapter_config.json").is_file():
-        hint = " It holds full weights: set backbone.model to it." if (Path(folder) / "config.json").is_file() else ""
-        raise FileNotFoundError(f"No adapter in {folder} (no adapter_config.json).{hint} The run that makes it must finish first.")
-    try:
-        net = PeftModel.from_pretrained(base, folder, is_trainable=trainable)
-    except (RuntimeError, ValueError, KeyError) as error:
-        why = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error).splitlines()[0])
-        raise ValueError(MISFIT.format(folder=folder, why=why)) from error
-    # Layers that one side lacks pass PEFT with a warning at most.
-    with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as saved:
-        if different := set(saved.keys()) ^ set(get_peft_model_state_dict(net, save_embedding_layers=False)):
-            raise ValueError(MISFIT.format(folder=folder, why=f"only one of them has {min(different)}"))
-    return net
-
-
-MISFIT = "The adapter in {folder} does not fit this backbone ({why}). Use the backbone it was trained on; adapter_config.json names it."
-
-
-def _trainable_lora(net: PeftModel) -> PeftModel:
-    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    assert trainable, "no trainable adapter weights"
-    for parameter in trainable:
-        parameter.data = parameter.data.float()
-    return net.train()
 
 
 def _check_place(place: str | None) -> None:

@@ -31,7 +31,7 @@ DATA_NEUTRAL = {
     "micro_batch_size", "num_workers",
 }  # fmt: skip
 MODEL_NEUTRAL = {"cache_reference"}
-BACKBONE_NEUTRAL = {"attention", "model", "scratch", "adapter", "tokenizer", "chat_template_from"}
+BACKBONE_NEUTRAL = {"attention", "gradient_checkpointing", "model", "scratch", "adapter", "tokenizer", "chat_template_from"}
 PROBE_NEUTRAL = {"retrained", "others"}
 # Lightning's callbacks that do not touch the result; any other configured callback counts.
 LOOKING_ON = {
@@ -90,7 +90,7 @@ def run_inputs(
         "version": RESULTS_VERSION,
         "trainer": {k: config["trainer"][k] for k in TRAINER_KEYS},
         "model": [config["model"]["class_path"], _without(model, MODEL_NEUTRAL | {"backbone"})],
-        "backbone": _without(backbone, BACKBONE_NEUTRAL),
+        "backbone": _without(backbone, BACKBONE_NEUTRAL | (set() if backbone["quantization"] else {"quantization"})),
         "origins": [origin(p) for p in (backbone["model"], backbone["tokenizer"], backbone["chat_template_from"], *adapters)],
         "parents": parents,
         "scratch": scratch and _without(scratch, {"corpus"}),

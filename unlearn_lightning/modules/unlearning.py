@@ -13,7 +13,8 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from unlearn_lightning.backbone import Backbone, eval_mode, reference_mode
+from unlearn_lightning.adapters import eval_mode, reference_mode
+from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay

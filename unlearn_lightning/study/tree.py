@@ -88,7 +88,7 @@ class _Planner:
     def _base(self, seed: int) -> Run:
         assert self.study.base is not None
         # A base is a whole model, also where the stages train adapters.
-        whole = {"model": {"class_path": "StageFineTuning", "init_args": {"backbone": {"lora": None}}}}
+        whole = {"model": {"class_path": "StageFineTuning", "init_args": {"backbone": {"lora": None, "quantization": None}}}}
         config = self._config(seed, {"data": {"init_args": {"source": self.study.source}}}, self.study.base, whole)
         return self._add(f"seed{seed}/base", "stage", config, [], {"seed": seed, "path": [], "p": None})
 
