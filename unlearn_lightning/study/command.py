@@ -30,7 +30,9 @@ def parser() -> jsonargparse.ArgumentParser:
     found.add_argument("--config", action="config", help="The study's YAML file; `unlearn study FILE` is short for it.")
     found.add_argument("--store", default="runs/store", help="Folder of run folders; studies that share it share equal runs.")
     found.add_argument("--folder", type=str | None, default=None, help="The study folder; null for runs/<name>.")
-    found.add_argument("--jobs", type=int | None, default=None, help="Runs at a time; null for all cores where `threads` is set, else 1.")
+    found.add_argument(
+        "--jobs", type=int | None, default=None, help="Runs at a time, each on GPUs of its own; null for what the machine carries."
+    )
     found.add_argument("--until", type=str | None, default=None, help="Train the paths up to this stage only, and unlearn nothing.")
     found.add_argument("--only", type=str | None, default=None, help="Only runs whose name fits, such as 'seed1/p4/*', and what they need.")
     found.add_argument("--retry-failed", action="store_true", help="Also try again what failed before.")
@@ -85,8 +87,10 @@ def _study(config: StudyConfig, settings: dict[str, Any], written_out: str) -> i
         from unlearn_lightning.study.changes import explain_changes
         from unlearn_lightning.study.runner import RunFailed, run_study
         from unlearn_lightning.study.tree import plan
+        from unlearn_lightning.study.workers import visible_devices
 
         runs = plan(config, Path(settings["store"]), Resolver().resolve)
+        devices = visible_devices()
     wanted = chosen(runs, settings["until"], settings["only"])
     stages = sum(run.kind == "stage" for run in runs)
     console.print(f"Study [b]{config.name}[/]: {stages} training runs, {len(runs) - stages} unlearning runs.")
@@ -96,7 +100,8 @@ def _study(config: StudyConfig, settings: dict[str, Any], written_out: str) -> i
     write_text(folder / "study.yaml", written_out)
     status = executed = 0
     try:
-        executed = run_study(config, runs, folder, console, settings["jobs"] or default_jobs(config), wanted, settings["retry_failed"])
+        jobs = settings["jobs"] or default_jobs(config, runs, len(devices))
+        executed = run_study(config, runs, folder, console, jobs, wanted, settings["retry_failed"], devices)
         console.print(f"{executed} runs executed, {len(wanted) - executed} were finished already.")
     except RunFailed as failure:
         console.print(str(failure), markup=False, style="red")
@@ -132,6 +137,10 @@ def chosen(runs: Sequence[Run], until: str | None, only: str | None) -> list[Run
     return found
 
 
-def default_jobs(config: StudyConfig) -> int:
-    """As many runs at a time as the cores carry, where a run's threads are known; the user decides about GPUs."""
+def default_jobs(config: StudyConfig, runs: Sequence[Run], devices: int) -> int:
+    """As many runs at a time as there are GPUs for them; on CPUs, as the cores carry where a run's threads are known, else 1."""
+    from unlearn_lightning.study.workers import on_gpus
+
+    if devices and any(on_gpus(run.config["trainer"]) for run in runs):
+        return devices
     return max(1, len(os.sched_getaffinity(0)) // config.threads) if config.threads else 1

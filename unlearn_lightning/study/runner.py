@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import sys
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from unlearn_lightning.run_key import UNREAD
 from unlearn_lightning.study.execution import Job, execute
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import Run
+from unlearn_lightning.study.workers import Workers, devices_of
 
 # A worker that dies (out of memory, killed) is replaced and its run goes on from its checkpoint, this many times.
 RETRIES = 2
@@ -30,7 +29,7 @@ class RunFailed(Exception):
 
 def run_study(
     study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console, jobs: int = 1, wanted: Sequence[Run] | None = None,
-    retry_failed: bool = False,
+    retry_failed: bool = False, devices: Sequence[str] = (),
 ) -> int:  # fmt: skip
     """Executes what is not finished.
 
@@ -42,18 +41,21 @@ def run_study(
         jobs: how many runs at a time, each in a process of its own; 1 runs them in this process.
         wanted: execute only these (with what they start from); null for all.
         retry_failed: also try again what failed before.
+        devices: the GPUs to share out, as CUDA_VISIBLE_DEVICES names them; with several jobs each run sees its own only.
 
     Returns:
         How many runs were executed.
 
     Raises:
         RunFailed: some run failed; its descendants were left out, everything else was run.
+        ValueError: data could not be read, or a run asks for GPUs that it cannot be given.
     """
     if unread := [run.name for run in runs if run.key.startswith(UNREAD)]:
         raise ValueError(f"The data of {unread[0]} could not be read, so it can be planned but not run.")
-    write_study(study, runs, folder)
     chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *run.ancestors())])
-    return _Runner(study, [run for run in runs if run in chosen], console, jobs, retry_failed).run()
+    runner = _Runner(study, [run for run in runs if run in chosen], console, jobs, retry_failed, devices)
+    write_study(study, runs, folder)
+    return runner.run()
 
 
 def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
@@ -63,8 +65,12 @@ def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
 
 
 class _Runner:
-    def __init__(self, study: StudyConfig, runs: Sequence[Run], console: Console, jobs: int, retry_failed: bool) -> None:
-        self.study, self.runs, self.jobs = study, list(runs), jobs
+    def __init__(
+        self, study: StudyConfig, runs: Sequence[Run], console: Console, jobs: int, retry_failed: bool, devices: Sequence[str]
+    ) -> None:
+        self.study, self.runs, self.jobs, self.devices = study, list(runs), jobs, devices
+        # In this process a run sees all devices; several processes share them out.
+        self.needed = {run.key: devices_of(run.config["trainer"], len(devices)) if jobs > 1 else 0 for run in runs}
         self.done = {run.key for run in runs if is_finished(run.folder)}
         self.failed: dict[str, str] = {} if retry_failed else {run.key: why for run in runs if (why := failure(run.folder))}
         self.deaths: dict[str, int] = {}
@@ -110,27 +116,24 @@ class _Runner:
             self._settle(ready[0], execute(self._start(ready[0]), self._tell))
 
     def _in_workers(self) -> None:
-        # Spawned and not forked: torch's threads and CUDA do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        while self._ready():
-            running: dict[Future[str | None], Run] = {}
-            with context.Manager() as manager, ProcessPoolExecutor(self.jobs, context, _quiet_worker) as pool:
-                steps: Any = manager.Queue()
-                try:
-                    while True:
-                        for run in self._ready()[: self.jobs - len(running)]:
-                            running[pool.submit(_work, self._start(run), steps)] = run
-                        if not running:
-                            break
-                        finished, _ = wait(running, timeout=0.2, return_when=FIRST_COMPLETED)
-                        while not steps.empty():
-                            self._tell(*steps.get())
-                        for future in finished:
-                            self._settle(running[future], future.result())
-                            del running[future]
-                except BrokenProcessPool:
-                    for run in running.values():
+        running: dict[Future[str | None], Run] = {}
+        with multiprocessing.get_context("spawn").Manager() as manager, Workers(self.jobs, self.devices) as workers:
+            steps: Any = manager.Queue()
+            while True:
+                for run in self._ready():
+                    if workers.room(self.needed[run.key]):
+                        running[workers.submit(self.needed[run.key], _work, self._start(run), steps)] = run
+                if not running:
+                    break
+                finished = workers.finished(timeout=0.2)
+                while not steps.empty():
+                    self._tell(*steps.get())
+                for future in finished:
+                    run = running.pop(future)
+                    if isinstance(future.exception(), BrokenProcessPool):
                         self._worker_died(run)
+                    else:
+                        self._settle(run, future.result())
 
     def _worker_died(self, run: Run) -> None:
         self.deaths[run.key] = self.deaths.get(run.key, 0) + 1
@@ -178,11 +181,6 @@ def last_lines(path: Path, count: int = 4) -> list[str]:
 
 def _work(job: Job, steps: Any) -> str | None:
     return execute(job, lambda *told: steps.put(told))
-
-
-def _quiet_worker() -> None:
-    """A worker is silent outside of runs, whose output goes to their logs."""
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def with_comparisons(run: Run) -> dict[str, Any]:
