@@ -14,8 +14,24 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock is a file beside the folder, because a run folder may not exist yet.
     """
-    path = folder.parent / ".locks" / folder.name
+    path = _lock(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether some process works on the folder now."""
+    try:
+        with _lock(folder).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock(folder: Path) -> Path:
+    return folder.parent / ".locks" / folder.name

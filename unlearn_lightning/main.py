@@ -15,6 +15,7 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   validate  measure a model without training it        unlearn validate -c configs/objectives/npo.yaml -c configs/backbones/tiny-llama.yaml
   test      the same under Lightning's test loop
   study     train, unlearn and measure all the paths   unlearn study configs/studies/demo.yaml
+  status    how each run of a study is doing           unlearn status runs/demo
   report    tables and a page from a study's records   unlearn report runs/demo
 """
 TRAINER_VERBS = ("fit", "validate", "test")
@@ -34,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         from unlearn_lightning.study.command import study
 
         return study(arguments[1:])
+    elif verb == "status":
+        from unlearn_lightning.study.status import status
+
+        return status(arguments[1:])
     elif verb == "report":
         from unlearn_lightning.report.command import report
 
@@ -60,7 +65,7 @@ def _trainer(arguments: list[str]) -> int:
 def _unknown(verb: str) -> int:
     import difflib
 
-    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "report"], n=1)
+    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "report"], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     print(f"unlearn: there is no verb {verb!r}.{hint} `unlearn --help` lists them.", file=sys.stderr)
     return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import resource
 import shutil
@@ -37,6 +38,7 @@ class RunRecorder(pl.Callback):
         self.folder, self.config, self.identity = folder, config, identity
         self._seconds = 0.0
         self._since = time.monotonic()
+        self._told = -math.inf
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Writes configuration and status."""
@@ -49,6 +51,13 @@ class RunRecorder(pl.Callback):
         write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         self._write_run("running")
 
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Says how far it is, once a second at most, for those who watch from outside."""
+        if trainer.is_global_zero and time.monotonic() - self._told >= 1:
+            self._told = time.monotonic()
+            steps = trainer.datamodule.total_steps()  # type: ignore[attr-defined]
+            write_json(self.folder / "progress.json", {"step": trainer.global_step, "steps": steps})
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Saves the result."""
         if trainer.is_global_zero:
@@ -59,6 +68,7 @@ class RunRecorder(pl.Callback):
         if trainer.is_global_zero:
             self._write_run("finished", **self._facts(trainer, pl_module))
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            (self.folder / "progress.json").unlink(missing_ok=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Marks the run as failed; its checkpoint stays. An interruption (Ctrl-C, SIGTERM) is no failure: the same command goes on."""

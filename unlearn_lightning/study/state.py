@@ -1,0 +1,76 @@
+"""How each run of a study is doing, from study.json and the run folders alone: no torch, no process to ask.
+
+for run in study_states(Path("runs/demo")):
+    print(run.name, run.state, run.step, run.steps)     # seed1/p4/npo running 7 16
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearn_lightning.locks import is_locked
+from unlearn_lightning.records import read_json, read_study
+
+STATES = ("finished", "running", "stopped", "failed", "ready", "waiting")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run and its state.
+
+    Attributes:
+        key, name, kind, folder: of the run, as in study.json; the folder may be missing.
+        parents: keys of the runs it starts from.
+        state: finished; running (a process works on it); stopped (it was killed, and goes on when the study does); failed; ready (nothing
+            holds it up); waiting (for a run that it starts from).
+        step, steps: optimizer steps done and in all; null where they are not known.
+        why: what failed, or the names of the runs that it waits for.
+    """
+
+    key: str
+    name: str
+    kind: str
+    folder: Path
+    parents: tuple[str, ...]
+    state: str
+    step: int | None = None
+    steps: int | None = None
+    why: str = ""
+
+
+def study_states(folder: Path) -> list[RunState]:
+    """The runs of a study folder in its order, parents before children.
+
+    Raises:
+        FileNotFoundError: there is no study.json.
+        ValueError: a file is damaged or of another format.
+    """
+    found: dict[str, RunState] = {}
+    for entry in read_study(folder)["runs"]:
+        found[entry["key"]] = _state(entry, folder / entry["folder"], found)
+    return list(found.values())
+
+
+def _state(entry: dict[str, Any], folder: Path, before: dict[str, RunState]) -> RunState:
+    run, progress = _read(folder / "run.json"), _read(folder / "progress.json")
+    own = (entry["key"], entry["name"], entry["kind"], folder, tuple(entry["parents"]))
+    step, steps = progress.get("step"), progress.get("steps")
+    if run.get("status") == "finished":
+        return RunState(*own, "finished", run.get("steps"), run.get("steps"))
+    if is_locked(folder):
+        return RunState(*own, "running", step, steps)
+    if run.get("status") == "failed":
+        return RunState(*own, "failed", step, steps, run.get("error") or "")
+    if run:
+        return RunState(*own, "stopped", step, steps)
+    missing = [before[key] for key in entry["parents"] if key in before and before[key].state != "finished"]
+    return RunState(*own, "waiting" if missing else "ready", why=", ".join(parent.name for parent in missing))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return {}

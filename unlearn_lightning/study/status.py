@@ -1,0 +1,62 @@
+"""`unlearn status FOLDER`: the tree of a study with how each run is doing, also while it runs in another shell.
+
+unlearn status runs/demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+from rich.tree import Tree
+
+from unlearn_lightning.study.state import STATES, RunState, study_states
+
+COLOURS = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red", "ready": "", "waiting": "dim"}
+
+
+def status(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit status."""
+    parser = argparse.ArgumentParser(prog="unlearn status", description="Shows how each run of a study is doing; reads its files only.")
+    parser.add_argument("folder", type=Path, help="The study folder, such as runs/demo.")
+    folder = parser.parse_args(arguments).folder
+    try:
+        runs = study_states(folder)
+    except FileNotFoundError:
+        print(f"unlearn status: {folder} holds no study.json. A study writes it at its start, to runs/<its name>.", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"unlearn status: {error}", file=sys.stderr)
+        return 2
+    Console().print(tree_of(runs, title=f"{folder}: {counts(runs)}"))
+    return 0
+
+
+def counts(runs: Sequence[RunState]) -> str:
+    """How many runs are in each state, for example `3 finished, 1 running, of 15 runs`."""
+    found = Counter(run.state for run in runs)
+    return ", ".join([*(f"{found[state]} {state}" for state in STATES if found[state]), f"of {len(runs)} runs"])
+
+
+def tree_of(runs: Sequence[RunState], title: str) -> Tree:
+    """Each run below the one that it starts from."""
+    root = Tree(Text(title), guide_style="dim")
+    nodes: dict[str, Tree] = {}
+    for run in runs:
+        above = next((nodes[key] for key in run.parents if key in nodes), root)
+        nodes[run.key] = above.add(_line(run))
+    return root
+
+
+def _line(run: RunState) -> Text:
+    line = Text.assemble(run.name, "  ", (run.state, COLOURS[run.state]))
+    if run.step is not None:
+        line.append(f"  {run.step} steps" if run.state == "finished" else f"  {run.step} of {run.steps} steps")
+    if run.why:
+        line.append(f"  {'for ' if run.state == 'waiting' else ''}{run.why}", style="dim")
+    return line
