@@ -14,6 +14,7 @@ from unlearn_lightning.study.workers import Slots, Workers, devices_of, named_de
 
 SEEN = """
 import os
+import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -22,6 +23,7 @@ import lightning.pytorch as pl
 class Seen(pl.Callback):
     def on_train_start(self, trainer, pl_module):
         Path(trainer.default_root_dir, "seen").write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+        print("to the log", file=sys.stderr)
 """
 
 
@@ -101,4 +103,9 @@ def test_runs_of_a_study_have_a_device_each(corpus, questions, tmp_path, monkeyp
     with pytest.raises(ValueError, match="asks for 3 GPUs, and 2 can be seen"):
         run(devices=3)
     assert not (tmp_path / "study").exists(), "bad input is refused before work starts"
-    assert [(base.folder / "seen").read_text() for base in run(devices=1)] == ["6", "3"]
+    bases = run(devices=1)
+    assert [(base.folder / "seen").read_text() for base in bases] == ["6", "3"]
+    for base in bases:
+        log = (base.folder / "log.txt").read_text()
+        assert "to the log" in log
+        assert "GPU available" in log, "Lightning's messages belong there too"

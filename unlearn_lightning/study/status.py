@@ -57,6 +57,6 @@ def _line(run: RunState) -> Text:
     line = Text.assemble(run.name, "  ", (run.state, COLOURS[run.state]))
     if run.step is not None:
         line.append(f"  {run.step} steps" if run.state == "finished" else f"  {run.step} of {run.steps} steps")
-    if run.why:
-        line.append(f"  {'for ' if run.state == 'waiting' else ''}{run.why}", style="dim")
+    if run.state == "failed":
+        line.append(f"  {run.why}", style="dim")
     return line

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -100,7 +99,9 @@ def _pool(devices: Sequence[str]) -> ProcessPoolExecutor:
 
 def _open_worker(devices: Sequence[str]) -> None:
     """Runs in the worker before anything else is imported there. It is silent outside of runs, whose output goes to their logs."""
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    # The descriptor and not sys.stderr, which log handlers keep: during a run it leads to the log.
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
 
