@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,12 @@ def last_lines(path: Path, count: int = 4) -> list[str]:
 
 
 def _work(job: Job, steps: Any) -> str | None:
-    return execute(job, lambda *told: steps.put(told))
+    def tell(*told: Any) -> None:
+        # Where the study itself was killed nobody listens, which is no reason for its run to fail.
+        with suppress(OSError, EOFError):
+            steps.put(told)
+
+    return execute(job, tell)
 
 
 def with_comparisons(run: Run) -> dict[str, Any]:
