@@ -4,6 +4,7 @@
     run({"subcommand": "fit", "fit": {"model": {...}, "data": {...}, "run_folder": "runs/a"}})
 
 Importing `objectives` and `callbacks` once gives every class in them its short name in configs; nothing else lists them.
+Modules of other packages join by an entry point (plugins.py).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
 from unlearn_lightning.modules import CausalLMModule, Unlearning
+from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import is_finished, read_run
 from unlearn_lightning.run_key import run_key
 from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder, check_writable
@@ -42,6 +44,7 @@ from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder, check_
 for _package in (objectives, callbacks, unlearn_lightning.data, unlearn_lightning.modules):
     for _module in pkgutil.iter_modules(_package.__path__):
         import_module(f"{_package.__name__}.{_module.name}")
+import_plugins()
 
 RUNS = "runs"
 NULL_GROUP = r"(--\S+\.backbone)\.(lora|scratch)[=\n]null(?=\n|$)"

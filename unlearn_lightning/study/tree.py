@@ -166,9 +166,19 @@ class _Planner:
 
 
 def _stage_class(class_path: str) -> Any:
-    """The stage of a short name or class path."""
+    """The stage of a class path, or of a short name: built in or of a plug-in."""
     module, _, name = class_path.rpartition(".")
-    return getattr(import_module(module), name) if module else getattr(data, name)
+    if module:
+        return getattr(import_module(module), name)
+    waiting = [data.StageData]
+    while waiting:
+        stage = waiting.pop()
+        if stage.__name__ == name:
+            return stage
+        waiting += stage.__subclasses__()
+    raise ValueError(
+        f"There is no stage {name!r}: give the name of a built-in or plug-in stage, or a class path such as package.module.{name}."
+    )
 
 
 def _relative(path: Path, start: Path) -> str:

@@ -1,0 +1,93 @@
+"""The package of docs/extend.md, installed and used; and one that is broken."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import fit, run_json, settings
+
+from unlearn_lightning.lightning_cli import Resolver
+from unlearn_lightning.plugins import import_plugins
+from unlearn_lightning.study.study_config import StudyConfig
+from unlearn_lightning.study.tree import plan
+
+DOC = Path(__file__).parents[1] / "docs" / "extend.md"
+FILE = re.compile(r"`([\w/]+\.(?:toml|py))`\..*?```(?:toml|python)\n(.*?)```", re.S)
+
+
+def write_package(folder):
+    files = dict(FILE.findall(DOC.read_text()))
+    for name, text in {**files, "my_unlearning/__init__.py": ""}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return files
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    """The documented package, built and installed by pip where this process can see it."""
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    write_package(source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site), str(source)]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        importlib.invalidate_caches()
+        import_plugins()
+        yield site
+
+
+def test_every_documented_class_is_short(tmp_path):
+    files = write_package(tmp_path)
+    assert set(files) == {"pyproject.toml", "my_unlearning/objective.py", "my_unlearning/stage.py", "my_unlearning/metric.py"}
+    assert all(len(text.splitlines()) < 25 for text in files.values())
+
+
+def test_short_names_of_a_plugin_train_and_measure(plugin, corpus, questions, tmp_path):
+    probe = {"class_path": "ResponseLength", "init_args": {"limit": 3}}
+    config = settings(corpus, questions, tmp_path / "run", cls="FlooredAscent", trainer={"max_steps": 2, "callbacks": [probe]})
+    backbone = config["model"]["init_args"]["backbone"]
+    config["model"]["init_args"] = {"backbone": backbone, "floor": 5.0}
+    config["data"] = {"class_path": "SayingsStage", "init_args": {"batch_size": 8}}
+    done = fit(config)
+    assert type(done.model).__module__ == "my_unlearning.objective"
+    # Random weights give far less than exp(-5), so the floor holds for every example and no weight gets a gradient.
+    assert run_json(tmp_path / "run")["status"] == "finished"
+    (first, *_) = sorted((tmp_path / "run" / "records" / "length").glob("*.json"))
+    assert len(json.loads(first.read_text())["rows"]) == 3
+
+
+def test_a_study_plans_stages_of_a_plugin(plugin, tmp_path):
+    stage = {"data": {"class_path": "SayingsStage", "init_args": {"source": "world"}}}
+    study = StudyConfig(
+        name="mine", forget="b", order=("a",), stages={"a": stage, "b": stage}, objectives={"mine": {"model": {"class_path": "FlooredAscent"}}},
+        backbone={"scratch": {"hidden": 32, "layers": 1, "intermediate": 32, "heads": 2, "corpus": ["stages"]}, "lora": None},
+    )  # fmt: skip
+    runs = plan(study, tmp_path, Resolver().resolve)
+    assert any(run.config["model"]["class_path"] == "my_unlearning.objective.FlooredAscent" for run in runs)
+
+
+def test_an_unknown_stage_is_named(tmp_path):
+    stage = {"data": {"class_path": "NoSuchStage", "init_args": {}}}
+    study = StudyConfig(
+        name="mine", forget="b", order=(), stages={"b": stage}, objectives={}, backbone={"scratch": {"corpus": ["stages"]}, "lora": None}
+    )
+    with pytest.raises(ValueError, match="no stage 'NoSuchStage'"):
+        plan(study, tmp_path, Resolver().resolve)
+
+
+def test_a_broken_plugin_is_named_and_left_out(tmp_path, monkeypatch, capsys):
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[unlearn_lightning.plugins]\nit = broken_plugin\n")
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('no such luck')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import_plugins()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'broken_plugin' of broken was left out (RuntimeError: no such luck)" in line
