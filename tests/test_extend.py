@@ -1,8 +1,8 @@
 """The package of docs/extend.md, installed and used; and one that is broken."""
 
 import importlib
-import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 from runs import fit, run_json, settings
 
 from unlearn_lightning.lightning_cli import Resolver
+from unlearn_lightning.main import main
 from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.study.study_config import StudyConfig
 from unlearn_lightning.study.tree import plan
@@ -48,24 +49,32 @@ def test_every_documented_class_is_short(tmp_path):
     assert all(len(text.splitlines()) < 25 for text in files.values())
 
 
-def test_short_names_of_a_plugin_train_and_measure(plugin, corpus, questions, tmp_path):
-    probe = {"class_path": "ResponseLength", "init_args": {"limit": 3}}
-    config = settings(corpus, questions, tmp_path / "run", cls="FlooredAscent", trainer={"max_steps": 2, "callbacks": [probe]})
-    backbone = config["model"]["init_args"]["backbone"]
-    config["model"]["init_args"] = {"backbone": backbone, "floor": 5.0}
+def test_the_documented_command_runs(plugin, tmp_path, monkeypatch):
+    (block,) = re.findall(r"```\n(unlearn .*?)```", DOC.read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(DOC.parents[1] / "configs")
+    words = shlex.split(block.replace("\\\n", " "))
+    small = ["--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--run_folder", "run", "--data.held_out_examples", "4"]
+    assert main([*words[1:], *small]) == 0
+    assert run_json(tmp_path / "run")["status"] == "finished"
+    assert [path.name for path in (tmp_path / "run" / "records").iterdir()] == ["length"]
+
+
+@pytest.mark.parametrize(("floor", "moves"), [(1.0, False), (1e6, True)])
+def test_settings_of_a_plugin_reach_its_loss(floor, moves, plugin, corpus, questions, tmp_path):
+    config = settings(corpus, questions, tmp_path / "run", cls="FlooredAscent", trainer={"max_steps": 1})
+    config["model"]["init_args"] = {"backbone": config["model"]["init_args"]["backbone"], "floor": floor}
     config["data"] = {"class_path": "SayingsStage", "init_args": {"batch_size": 8}}
     done = fit(config)
-    assert type(done.model).__module__ == "my_unlearning.objective"
-    # Random weights give far less than exp(-5), so the floor holds for every example and no weight gets a gradient.
-    assert run_json(tmp_path / "run")["status"] == "finished"
-    (first, *_) = sorted((tmp_path / "run" / "records" / "length").glob("*.json"))
-    assert len(json.loads(first.read_text())["rows"]) == 3
+    # A model that knows nothing is below a floor of one nat everywhere, where the loss is flat.
+    assert (done.trainer.callback_metrics["train/loss"].item() == pytest.approx(-floor)) is not moves
 
 
 def test_a_study_plans_stages_of_a_plugin(plugin, tmp_path):
     stage = {"data": {"class_path": "SayingsStage", "init_args": {"source": "world"}}}
     study = StudyConfig(
-        name="mine", forget="b", order=("a",), stages={"a": stage, "b": stage}, objectives={"mine": {"model": {"class_path": "FlooredAscent"}}},
+        name="mine", forget="b", order=("a",), stages={"a": stage, "b": stage},
+        objectives={"mine": {"model": {"class_path": "FlooredAscent"}}},
         backbone={"scratch": {"hidden": 32, "layers": 1, "intermediate": 32, "heads": 2, "corpus": ["stages"]}, "lora": None},
     )  # fmt: skip
     runs = plan(study, tmp_path, Resolver().resolve)
