@@ -17,7 +17,7 @@ from unlearn_lightning.study.study_config import StudyConfig
 from unlearn_lightning.study.tree import plan
 
 DOC = Path(__file__).parents[1] / "docs" / "extend.md"
-FILE = re.compile(r"`([\w/]+\.(?:toml|py))`\..*?```(?:toml|python)\n(.*?)```", re.S)
+FILE = re.compile(r"\*\*, `([\w/]+\.(?:toml|py))`\..*?```(?:toml|python)\n(.*?)```", re.S)
 
 
 def write_package(folder):
