@@ -7,7 +7,7 @@ from test_report_study_data import StudyWriter
 
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.matched import matched_forgetting
-from unlearn_lightning.report.outcomes import recency, summarize, utility
+from unlearn_lightning.report.outcomes import summarize, utility
 from unlearn_lightning.report.statistics import (
     Share,
     crossing_step,
@@ -157,18 +157,6 @@ def test_the_slowest_path_has_the_lowest_mean_forget_score(tmp_path):
             writer.unlearn(seed, p, "npo", phrases={0: 0.0, 2: -score})
     study = load_study(writer.write())
     assert [(row.path.p, row.slowest) for row in summarize(study, Distances(study))] == [(1, False), (4, True)]
-
-
-def test_recency_counts_complete_seeds_only(tmp_path):
-    writer = StudyWriter(tmp_path)
-    last_drop = {1: 0.1, 2: 5.0, 3: 2.0}  # seed 1: last is smallest; seed 2: it is not; seed 3: a tie
-    for seed, value in last_drop.items():
-        writer.unlearn(seed, 1, "npo", label={0: 0.0, 2: -2.0})
-        writer.unlearn(seed, 4, "npo", label={0: 0.0, 2: -value})
-    writer.unlearn(4, 4, "npo", label={0: 0.0, 2: -0.1})
-    writer.unlearn(4, 1, "npo", status="failed")
-    [found] = recency(load_study(writer.write()))
-    assert (found.share, found.incomplete) == (Share(1, 3), 1)
 
 
 def test_matched_forgetting_by_hand(tmp_path):

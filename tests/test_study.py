@@ -76,11 +76,21 @@ def test_shared_prefixes_are_planned_once(file, tmp_path, request):
     stages = [run for run in per_seed if run.kind == "stage" and run.tags["path"]]
     # Four paths of four stages and the retrained model's three are 19 stages; as a tree they are 13.
     assert len(stages) == 13
-    assert len([run for run in per_seed if run.kind == "unlearn"]) == 12
+    assert len([run for run in per_seed if run.kind == "unlearn"]) == 4 * len(settings["objectives"])
     assert len({run.key for run in runs}) == len(runs) == 2 * len(per_seed)
     ends = {run.tags["p"]: run.tags["path"] for run in stages if run.tags["p"] or run.tags.get("retrained")}
     assert ends[None] == ["inst", "tofu", "math"]
     assert ends[3] == ["inst", "tofu", "safety", "math"]
+
+
+@pytest.mark.parametrize(("variant", "original"), [("demo_learning_rates", "demo"), ("paper_learning_rates", "paper_llama3.2-1b")])
+def test_learning_rates_share_the_stages_of_their_study(variant, original):
+    mine, theirs = (yaml.safe_load((CONFIGS / "studies" / f"{name}.yaml").read_text()) for name in (variant, original))
+    assert {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)} == {"name", "objectives"}
+    for settings in mine["objectives"].values():
+        objective, lr = settings["tags"]["objective"], settings["tags"]["lr"]
+        rate = {"model": {"init_args": {"optimizer": {"init_args": {"lr": lr}}}}}
+        assert merged(theirs["objectives"][objective], rate)["model"] == settings["model"]
 
 
 def keys(settings, store):

@@ -6,10 +6,9 @@ rows[0].values["forget_score"].text()     # "7.89 ± 0.41"
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.statistics import Curve, Estimate, Share, drop, estimate
+from unlearn_lightning.report.statistics import Curve, Estimate, drop, estimate
 from unlearn_lightning.report.study_data import Run, Study, TrainingPath
 
 MEASURES = {
@@ -24,8 +23,6 @@ MEASURES = {
     "margin_before": "label margin before (nats)",
 }
 """The columns of the closing table, in order, with their units."""
-
-Measured = Literal["forget_score", "label_drop"]
 
 
 def first(curve: Curve) -> float:
@@ -87,38 +84,3 @@ def summarize(study: Study, distances: Distances) -> list[Row]:
             min(measured, key=lambda row: row.values["forget_score"].mean).slowest = True
         rows += group
     return rows
-
-
-@dataclass
-class Recency:
-    """In how many seeds the path that met the forget stage last forgot the least, under one objective.
-
-    Only seeds in which every path of the study was measured count; `incomplete` are the others.
-    """
-
-    objective: str
-    share: Share
-    incomplete: int
-
-
-def recency(study: Study, measure: Measured = "label_drop") -> list[Recency]:
-    """The recency effect's statistic per objective; a tie for the smallest drop does not count as a hit."""
-    metric = {"forget_score": "forget/phrases_log_lik", "label_drop": "forget/label_log_lik"}[measure]
-    results = []
-    for objective in study.objectives:
-        by_seed: dict[int, dict[int, float]] = {}
-        for path in study.paths:
-            for run in study.unlearned(objective, path):
-                by_seed.setdefault(run.seed, {})[path.index] = drop(run.metric("forget", metric))
-        hits = complete = 0
-        last_position = max(path.p for path in study.paths)
-        for drops in by_seed.values():
-            if len(drops) < max(2, len(study.paths)) or any(math.isnan(value) for value in drops.values()):
-                continue
-            complete += 1
-            final = min(value for index, value in drops.items() if study.paths[index].p == last_position)
-            others = [value for index, value in drops.items() if study.paths[index].p != last_position]
-            hits += bool(others) and final < min(others)
-        planned = {run.seed for run in study.runs if run.kind == "unlearn" and run.objective == objective}
-        results.append(Recency(objective, Share(hits, complete), len(planned) - complete))
-    return results

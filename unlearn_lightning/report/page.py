@@ -14,6 +14,7 @@ from unlearn_lightning.report.comparison_tables import comparison_html
 from unlearn_lightning.report.explorer import explorer
 from unlearn_lightning.report.outcomes import Row
 from unlearn_lightning.report.provenance import totals, versions
+from unlearn_lightning.report.recency import RECENCY_CAPTION
 from unlearn_lightning.report.study_data import Study
 from unlearn_lightning.report.tables import Table, closing_table, paper_table
 from unlearn_lightning.report.verdict import Verdict
@@ -43,6 +44,7 @@ class Page:
         }
         sections = [
             self._table_one(),
+            self._recency(),
             self._comparison(),
             *(self._section_of(chart) for chart in self.charts),
             self._matched(),
@@ -97,6 +99,11 @@ class Page:
             if self.rows
             else ""
         )
+
+    def _recency(self) -> str:
+        if "recency" not in self.tables:
+            return ""
+        return _section("recency", "Is the last learned the slowest forgotten?", RECENCY_CAPTION, self.tables["recency"].html())
 
     def _comparison(self) -> str:
         if not self.comparison:

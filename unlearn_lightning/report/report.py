@@ -12,10 +12,11 @@ from unlearn_lightning.report.comparison import Comparison, compare
 from unlearn_lightning.report.comparison_tables import comparison_csv, comparison_markdown, comparison_table, print_comparison
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.matched import MatchedRow, matched_forgetting
-from unlearn_lightning.report.outcomes import Row, recency, summarize
+from unlearn_lightning.report.outcomes import Row, summarize
 from unlearn_lightning.report.page import Page
 from unlearn_lightning.report.print_figures import save_figures
 from unlearn_lightning.report.provenance import config_differences, run_table
+from unlearn_lightning.report.recency import MEASURED, RECENCY_CAPTION, recency, recency_table
 from unlearn_lightning.report.study_data import Study, load_study
 from unlearn_lightning.report.tables import Table, closing_csv, closing_table, growth_table, matched_table, print_closing_table
 from unlearn_lightning.report.verdict import Verdict, verdict
@@ -48,8 +49,16 @@ class Report:
             for row in self.rows
         ]  # fmt: skip
         counted = {one.objective: {"last_is_slowest": one.share.hits, "seeds": one.share.n} for one in recency(self.study)}
+        shares = {measure: {one.objective: one.share for one in recency(self.study, measure)} for measure in MEASURED}
+        controls = {
+            measure: {name: {"hits": share.hits, "n": share.n, "ci95": share.interval} for name, share in by_objective.items()}
+            for measure, by_objective in shares.items()
+        }
         found = {"headline": self.verdict.headline, "agrees": self.verdict.agrees}
-        return {"study": self.study.name, "verdict": found, "rows": rows, "recency": counted, "problems": self.problems}
+        return {
+            "study": self.study.name, "verdict": found, "rows": rows, "recency": counted, "recency_measures": controls,
+            "problems": self.problems,
+        }  # fmt: skip
 
     def print(self, console: Console | None = None) -> None:
         """The closing table, the verdict, what is missing, and where the page lies."""
@@ -97,7 +106,7 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
     closing = closing_table(rows, study.retain_title).markdown()
     for name, content in (
         ("table.csv", comparison_csv(report.comparison) if report.comparison else closing_csv(rows)),
-        ("table.md", closing + (comparison_markdown(report.comparison) if report.comparison else "")),
+        ("table.md", closing + _recency_markdown(report.tables) + (comparison_markdown(report.comparison) if report.comparison else "")),
         ("index.html", page.html()),
     ):
         (folder / name).write_text(content, encoding="utf-8")
@@ -109,6 +118,7 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
 def _tables(report: Report, distances: Distances) -> dict[str, Table]:
     study = report.study
     tables = {
+        "recency": recency_table(study),
         "matched_forgetting": matched_table(report.matched, study.retain_title),
         "growth_rates": growth_table(study, distances),
         "unlearning_settings": config_differences(study, "unlearn"),
@@ -118,6 +128,10 @@ def _tables(report: Report, distances: Distances) -> dict[str, Table]:
     if report.comparison:
         tables |= {"comparison": comparison_table(report.comparison), "comparison_settings": report.comparison.settings}
     return {name: table for name, table in tables.items() if table.rows}
+
+
+def _recency_markdown(tables: dict[str, Table]) -> str:
+    return f"\n{RECENCY_CAPTION}\n\n{tables['recency'].markdown()}" if "recency" in tables else ""
 
 
 def _missing(study: Study) -> list[str]:

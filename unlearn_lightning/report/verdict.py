@@ -7,7 +7,8 @@ from itertools import combinations
 from statistics import median
 
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.outcomes import Recency, Row, recency
+from unlearn_lightning.report.outcomes import Row
+from unlearn_lightning.report.recency import Recency, recency
 from unlearn_lightning.report.statistics import growth_rate
 from unlearn_lightning.report.study_data import Study
 

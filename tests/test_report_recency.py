@@ -1,0 +1,70 @@
+"""The recency statistic and its controls, with curves to redo by hand."""
+
+import math
+
+import pytest
+from test_report_study_data import StudyWriter
+
+from unlearn_lightning.report import build
+from unlearn_lightning.report.recency import MEASURED, drops_from_equal_start, recency, recency_table
+from unlearn_lightning.report.statistics import Share
+from unlearn_lightning.report.study_data import load_study
+
+
+def test_recency_counts_complete_seeds_only(tmp_path):
+    writer = StudyWriter(tmp_path)
+    last_drop = {1: 0.1, 2: 5.0, 3: 2.0}  # seed 1: last is smallest; seed 2: it is not; seed 3: a tie
+    for seed, value in last_drop.items():
+        writer.unlearn(seed, 1, "npo", label={0: 0.0, 2: -2.0})
+        writer.unlearn(seed, 4, "npo", label={0: 0.0, 2: -value})
+    writer.unlearn(4, 4, "npo", label={0: 0.0, 2: -0.1})
+    writer.unlearn(4, 1, "npo", status="failed")
+    [found] = recency(load_study(writer.write()))
+    assert (found.share, found.incomplete) == (Share(1, 3), 1)
+
+
+def test_from_an_equal_start_by_hand():
+    # Path 0 starts at the level -2; path 1 reaches it half way between steps 4 and 6, which leaves it 3 steps.
+    curves = {0: {0: -2.0, 2: -4.0, 4: -5.0, 8: -9.0}, 1: {0: 0.0, 4: -1.0, 6: -3.0, 8: -8.0}}
+    assert drops_from_equal_start(curves) == {0: pytest.approx(2.5), 1: pytest.approx(6.0)}
+
+
+@pytest.mark.parametrize("slow", [{0: 0.0, 8: -1.9}, {0: 0.0, 8: -2.0}, {}], ids=["never there", "there at its last step", "unmeasured"])
+def test_paths_without_a_common_level_are_not_compared(slow):
+    assert all(map(math.isnan, drops_from_equal_start({0: {0: -2.0, 8: -9.0}, 1: slow}).values()))
+
+
+def test_saturation_is_told_apart_from_slowness(tmp_path):
+    """In the first seed p=4 loses least of its likelihood, but most of its margin, and is the faster once it starts where p=1 does."""
+    writer = StudyWriter(tmp_path)
+    writer.unlearn(1, 1, "npo", label={0: -1.0, 4: -1.5, 8: -4.0}, phrases={0: 0.0, 8: -2.0}, margin={0: 0.0, 8: -4.0})
+    writer.unlearn(1, 4, "npo", label={0: 0.0, 4: -1.0, 8: -2.5}, phrases={0: 0.0, 8: -3.0}, margin={0: 9.0, 8: 2.0})
+    # In all p=1 falls by 3 and p=4 by 2.5; in four steps from -1, by 0.5 and 1.5. In the next seed p=4 never comes down to -9.
+    writer.unlearn(2, 1, "npo", label={0: -9.0, 8: -12.0}, phrases={0: 0.0, 8: -2.0}, margin={0: 0.0, 8: -9.0})
+    writer.unlearn(2, 4, "npo", label={0: 0.0, 8: -1.0}, phrases={0: 0.0, 8: -1.0}, margin={0: 9.0, 8: 7.0})
+    study = load_study(writer.write())
+    found = {measure: recency(study, measure)[0] for measure in MEASURED}
+    assert {measure: one.share for measure, one in found.items()} == {
+        "label_drop": Share(2, 2), "forget_score": Share(1, 2), "paraphrase_drop": Share(1, 2), "margin_drop": Share(1, 2),
+        "matched_drop": Share(0, 1),
+    }  # fmt: skip
+    assert found["matched_drop"].incomplete == 1
+    low, high = Share(2, 2).interval
+    assert recency_table(study).rows[0][1] == f"2 of 2 ({low:.0%} to {high:.0%})"
+    assert recency_table(study).rows[0][-1].endswith(", 1 left out")
+
+
+def test_the_table_is_on_the_page_in_markdown_and_in_the_summary(tmp_path):
+    writer = StudyWriter(tmp_path)
+    for p in (1, 4):
+        writer.unlearn(1, p, "npo", label={0: 0.0, 8: -9.0 / p})
+    report = build(writer.write())
+    assert "Is the last learned the slowest forgotten?" in (report.folder / "index.html").read_text()
+    assert "| NPO | 1 of 1 (21% to 100%) | –, 1 left out |" in (report.folder / "table.md").read_text()
+    assert report.summary["recency_measures"]["label_drop"]["NPO"]["hits"] == 1
+
+
+def test_a_single_path_has_no_such_table(tmp_path):
+    writer = StudyWriter(tmp_path)
+    writer.unlearn(1, 4, "npo", label={0: 0.0, 8: -1.0})
+    assert "recency" not in build(writer.write()).tables
