@@ -94,7 +94,7 @@ def test_an_offline_upload_read_back(study, capsys):
     assert logged["tables/closing._type"] == "table-file"
     assert logged["figures/label._type"] == "image-file"
     assert {key.split(".")[0] for key in logged if "/" in key} == {
-        "tables/closing", "tables/matched_forgetting", "tables/runs", "figures/label", "figures/paraphrases",
+        "tables/closing", "tables/matched_forgetting", "tables/recency", "tables/runs", "figures/label", "figures/paraphrases",
     }  # fmt: skip
     table = json.loads((folder / "files" / logged["tables/closing.path"]).read_text())
     column = table["columns"].index("forget_score")
