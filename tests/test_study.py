@@ -57,7 +57,8 @@ def small(corpus, questions, **changes):
 
 def config_of(settings):
     lists = {k: tuple(v) for k, v in settings.items() if isinstance(v, list)}
-    return StudyConfig(**{**settings, **lists})
+    paths = {name: tuple(path) for name, path in settings["paths"].items()} if settings.get("paths") is not None else None
+    return StudyConfig(**{**settings, **lists, "paths": paths})
 
 
 def tree(settings, store):

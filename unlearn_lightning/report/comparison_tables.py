@@ -51,13 +51,13 @@ def comparison_csv(found: Comparison) -> str:
     writer = csv.writer(out, lineterminator="\n")
     sides = ("", "against_", "difference_")
     columns = [f"{side}{measure}{suffix}" for side in sides for measure in MEASURES for suffix in ("", "_ci95", "_seeds")]
-    writer.writerow(["p", "path", "objective", "seeds", "against_seeds", *columns, "slowest"])
+    writer.writerow(["p", "label", "path", "objective", "seeds", "against_seeds", *columns, "slowest"])
     for pair in found.pairs:
         estimates = [[*pair.values(measure), pair.difference(measure)] for measure in MEASURES]
         filled = [number for side in range(3) for values in estimates for number in numbers(values[side])]
         seeds = [row.seeds if row else 0 for row in (pair.mine, pair.theirs)]
         slowest = int(pair.mine is not None and pair.mine.slowest)
-        writer.writerow([pair.path.p, " ".join(pair.path.stages), pair.objective, *seeds, *filled, slowest])
+        writer.writerow([pair.path.p, pair.path.label, " ".join(pair.path.stages), pair.objective, *seeds, *filled, slowest])
     return out.getvalue()
 
 

@@ -22,8 +22,8 @@ class Distances:
         self.between_paths = cache(self._between_paths)
 
     def _to_retrained(self, run: Run) -> dict[int, float]:
-        """Distance of `run` at each measured step to the retrained model of its seed, as that model was in its last record."""
-        retrained = self.study.retrained(run.seed)
+        """Distance of `run` at each measured step to the retrained model of its seed and path, as that model was in its last record."""
+        retrained = self.study.retrained(run.seed, run.stages)
         records = retrained.records("divergence") if retrained else {}
         if retrained is None or not records:
             return {}

@@ -99,15 +99,15 @@ def _counted(study: Study, measured: Measured, objective: str) -> Recency:
     for path in study.paths:
         for run in study.unlearned(objective, path):
             by_seed.setdefault(run.seed, {})[path.index] = run.metric("forget", measured.metric)
-    last_position = max(path.p for path in study.paths)
+    last = {path.index for path in study.last_paths}
     hits = complete = 0
     for curves in by_seed.values():
         drops = measured.drops(curves)
         if len(drops) < max(2, len(study.paths)) or any(map(math.isnan, drops.values())):
             continue
         complete += 1
-        final = min(value for index, value in drops.items() if study.paths[index].p == last_position)
-        others = [value for index, value in drops.items() if study.paths[index].p != last_position]
+        final = min(value for index, value in drops.items() if index in last)
+        others = [value for index, value in drops.items() if index not in last]
         hits += bool(others) and final < min(others)
     planned = {run.seed for run in study.runs if run.kind == "unlearn" and run.objective == objective}
     return Recency(objective, Share(hits, complete), len(planned) - complete)

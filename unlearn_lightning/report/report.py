@@ -43,7 +43,8 @@ class Report:
         """JSON-able: the verdict, one entry per objective and path, and in how many seeds the last position was the slowest."""
         rows = [
             {
-                "objective": row.objective, "p": row.path.p, "path": list(row.path.stages), "seeds": row.seeds, "slowest": row.slowest,
+                "objective": row.objective, "p": row.path.p, "label": row.path.label, "path": list(row.path.stages), "seeds": row.seeds,
+                "slowest": row.slowest,
                 **{measure: {"mean": value.mean, "ci95": value.half_width, "n": value.n} for measure, value in row.values.items()},
             }
             for row in self.rows
@@ -136,16 +137,21 @@ def _recency_markdown(tables: dict[str, Table]) -> str:
 
 def _missing(study: Study) -> list[str]:
     """What a reader must know is not in the numbers."""
+    unknown: dict[str, list[str]] = {}  # seeds without the retrained model -> on which paths
     problems = [f"{run.name} failed: {run.info.get('error') or 'no message'}" for run in study.unfinished if run.status == "failed"]
     problems += [f"{run.name} is not finished" for run in study.unfinished if run.status == "running"]
     waiting = [run.name for run in study.unfinished if run.status not in ("failed", "running")]
     if waiting:
         more = f" and {len(waiting) - 5} more" if len(waiting) > 6 else ""
         problems.append(f"Not run: {', '.join(waiting[: 5 if more else 6])}{more}")
-    lacking = [seed for seed in study.seeds if (retrained := study.retrained(seed)) is None or not retrained.records("divergence")]
-    if lacking and study.finished("unlearn"):
+    for path in study.paths:
+        models = {seed: study.retrained(seed, path.stages) for seed in study.seeds}
+        lacking = [seed for seed, model in models.items() if model is None or not model.records("divergence")]
+        if lacking and study.finished("unlearn"):
+            unknown.setdefault(", ".join(map(str, lacking)), []).append(path.label)
+    for seeds, labels in unknown.items():
+        where = "" if len(labels) == len(study.paths) else f" on {', '.join(labels)}"
         problems.append(
-            f"No distance to the retrained model for seed {', '.join(map(str, lacking))}: "
-            "no finished run without the forget stage has divergence records"
+            f"No distance to the retrained model for seed {seeds}{where}: no finished run without the forget stage has divergence records"
         )
     return problems

@@ -4,7 +4,7 @@ study = load_study(Path("studies/demo"))
 study.finished("unlearn")[0].metric("forget", "forget/label_log_lik")   # {0: -0.02, 2: -0.4, ...} nats by step
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,18 +15,27 @@ from unlearn_lightning.records import read_records, read_run, read_study
 Vectors = dict[str, list[float]]
 """Prediction vectors of one model: example id -> per-token log-likelihoods of its probe response, (T,) nats."""
 
-_KNOWN_TAGS = {"seed", "path", "p", "objective", "retrained"}
+_KNOWN_TAGS = {"seed", "path", "p", "path_name", "objective", "retrained"}
 _OBJECTIVE_NAMES = {"ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)"}
 
 
 @dataclass(frozen=True)
 class TrainingPath:
-    """One order of the stages. `index` fixes its colour, `label` is what legends and tables call it ("p=4")."""
+    """One order of the stages.
+
+    Attributes:
+        index: fixes its colour.
+        p: position of the forget stage, 1 being first.
+        stages: as they were trained.
+        label: what legends and tables call it, such as `p=4` or the name it has in the study.
+        after: stages trained after the forget stage; where it is smallest, the forget stage was met last.
+    """
 
     index: int
     p: int
     stages: tuple[str, ...]
     label: str
+    after: int
 
     @property
     def arrow(self) -> str:
@@ -59,8 +68,9 @@ class Run:
         return tuple(self.tags.get("path") or ())
 
     @property
-    def p(self) -> int | None:
-        return self.tags.get("p")
+    def path_identity(self) -> tuple[int, tuple[str, ...], str]:
+        """What tells its path from others: position of the forget stage, stages, and the name in the study, empty for none."""
+        return int(self.tags.get("p") or 0), self.stages, str(self.tags.get("path_name") or "")
 
     @cached_property
     def extra_tags(self) -> dict[str, str]:
@@ -112,17 +122,33 @@ class Study:
 
     @cached_property
     def paths(self) -> list[TrainingPath]:
-        """Paths in order of the forget stage's position; named by their stages when a position does not tell them apart."""
-        found = dict.fromkeys((run.p or 0, run.stages) for run in self.runs if run.kind == "unlearn")
-        seen = sorted(found, key=lambda pair: pair[0])
-        positions = [p for p, _ in seen]
+        """Named paths in the study's order, others in that of the forget stage's position.
+
+        A path without a name is called by its position, or by its stages where that does not tell it apart.
+        """
+        found = list(dict.fromkeys(run.path_identity for run in self.runs if run.kind == "unlearn"))
+        if not all(name for *_, name in found):
+            found.sort(key=lambda path: path[0])
+        positions = [p for p, *_ in found]
         return [
-            TrainingPath(index, p, stages, f"p={p}" if positions.count(p) == 1 else "→".join(stages))
-            for index, (p, stages) in enumerate(seen)
+            TrainingPath(index, p, stages, name or (f"p={p}" if positions.count(p) == 1 else "→".join(stages)), self._after(p, stages))
+            for index, (p, stages, name) in enumerate(found)
         ]
 
+    @property
+    def last_paths(self) -> list[TrainingPath]:
+        """The paths that met the forget stage last: those with the fewest stages after it."""
+        return [path for path in self.paths if path.after == min(other.after for other in self.paths)]
+
+    def _after(self, p: int, stages: tuple[str, ...]) -> int:
+        return len(stages) - (stages.index(self.forget) + 1 if self.forget in stages else p)
+
     def path_of(self, run: Run) -> TrainingPath:
-        return next(path for path in self.paths if (path.p, path.stages) == (run.p or 0, run.stages))
+        return self._path_by_identity[run.path_identity[:2]]
+
+    @cached_property
+    def _path_by_identity(self) -> dict[tuple[int, tuple[str, ...]], TrainingPath]:
+        return {(path.p, path.stages): path for path in self.paths}
 
     @cached_property
     def objectives(self) -> list[str]:
@@ -132,9 +158,11 @@ class Study:
     def seeds(self) -> list[int]:
         return sorted({run.seed for run in self.runs})
 
-    def retrained(self, seed: int) -> Run | None:
-        """The finished run that never saw the forget stage, or None."""
-        return next((run for run in self.finished("stage") if run.tags.get("retrained") and run.seed == seed), None)
+    def retrained(self, seed: int, path: Sequence[str]) -> Run | None:
+        """The finished run of a path's stages without the forget stage, or None."""
+        without = tuple(stage for stage in path if stage != self.forget)
+        tagged = [run for run in self.finished("stage") if run.tags.get("retrained") and run.seed == seed]
+        return next((run for run in tagged if run.stages == without), None)
 
     def unlearned(self, objective: str, path: TrainingPath) -> list[Run]:
         """The finished unlearning runs of one objective on one path, one per seed."""

@@ -85,10 +85,10 @@ def closing_csv(rows: Sequence[Row]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = [f"{measure}{suffix}" for measure in MEASURES for suffix in ("", "_ci95", "_seeds")]
-    writer.writerow(["p", "path", "objective", "seeds", *columns, "slowest"])
+    writer.writerow(["p", "label", "path", "objective", "seeds", *columns, "slowest"])
     for row in rows:
         filled = [number for measure in MEASURES for number in numbers(row.values[measure])]
-        writer.writerow([row.path.p, " ".join(row.path.stages), row.objective, row.seeds, *filled, int(row.slowest)])
+        writer.writerow([row.path.p, row.path.label, " ".join(row.path.stages), row.objective, row.seeds, *filled, int(row.slowest)])
     return out.getvalue()
 
 

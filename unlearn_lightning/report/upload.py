@@ -50,5 +50,5 @@ def _closing(path: Path) -> tuple[list[str | int], list[list[Any]]]:
     """Header and rows of table.csv, with numbers as numbers and nothing where nothing was measured."""
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
-    text = [header.index(name) for name in ("path", "objective")]
+    text = [header.index(name) for name in ("label", "path", "objective")]
     return [*header], [[cell if index in text else float(cell) if cell else None for index, cell in enumerate(row)] for row in rows]

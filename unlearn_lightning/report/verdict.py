@@ -42,7 +42,7 @@ def _headline(study: Study, counted: Sequence[Recency]) -> tuple[str, bool | Non
     if not cells:
         return "No verdict yet: there is no seed in which every path was unlearned and its label measured.", None
     last = _last(study)
-    chance = sum(path.p == study.paths[-1].p for path in study.paths) / len(study.paths)
+    chance = len(study.last_paths) / len(study.paths)
     where = f"{hits} of {cells} comparisons (one per seed and objective)"
     if hits == cells:
         comparisons = f"all {cells} comparisons (one per seed and objective)" if cells > 1 else "the one comparison there is"
@@ -64,7 +64,7 @@ def _by_objective(study: Study, by_label: Sequence[Recency], by_score: Sequence[
     for one in counted:
         low, high = one.share.interval
         parts.append(f"{one.objective} {one.share.hits} of {one.share.n}{'' if single else f' seeds ({low:.0%} to {high:.0%})'}")
-    interval = "" if single else f", with 95% Wilson intervals (chance would give {1 / len(study.paths):.0%})"
+    interval = "" if single else f", with 95% Wilson intervals (chance would give {len(study.last_paths) / len(study.paths):.0%})"
     sentences = [f"By objective{interval}: {', '.join(parts)}."]
     scored = [one for one in by_score if one.share.n]
     if scored:
@@ -85,8 +85,9 @@ def _saturation(study: Study, rows: Sequence[Row]) -> str:
         known = [row.values["margin_before"].mean for row in rows if row.path == path and row.values["margin_before"].n]
         if known:
             margins[path.index] = sum(known) / len(known)
-    last = [value for index, value in margins.items() if study.paths[index].p == study.paths[-1].p]
-    others = [value for index, value in margins.items() if study.paths[index].p != study.paths[-1].p]
+    latest = {path.index for path in study.last_paths}
+    last = [value for index, value in margins.items() if index in latest]
+    others = [value for index, value in margins.items() if index not in latest]
     if not last or not others:
         return ""
     mine = max(last)
@@ -135,7 +136,7 @@ def _divergence(study: Study, distances: Distances) -> str:
 
 
 def _last(study: Study) -> str:
-    return _listed([path.label for path in study.paths if path.p == study.paths[-1].p])
+    return _listed([path.label for path in study.last_paths])
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from unlearn_lightning.records import read_study, write_text
 from unlearn_lightning.study.study_config import StudyConfig
+from unlearn_lightning.study.study_file import StudyFile
 
 if TYPE_CHECKING:
     from unlearn_lightning.study.tree import Run
@@ -27,7 +28,11 @@ def parser() -> jsonargparse.ArgumentParser:
     found = jsonargparse.ArgumentParser(
         prog="unlearn study", description="Trains, unlearns and measures all the paths of a study, skipping what is finished."
     )
-    found.add_argument("--config", action="config", help="The study's YAML file; `unlearn study FILE` is short for it.")
+    found.add_argument(
+        "--config",
+        action=StudyFile,
+        help="The study's YAML file, which may build on another (`like: FILE`); `unlearn study FILE` is short for it.",
+    )
     found.add_argument("--store", default="runs/store", help="Folder of run folders; studies that share it share equal runs.")
     found.add_argument("--folder", type=str | None, default=None, help="The study folder; null for runs/<name>.")
     found.add_argument(

@@ -82,7 +82,7 @@ def print_plan(
 
 def stage_runs(study: StudyConfig, runs: Sequence[Run]) -> tuple[int, int]:
     """How many stage runs the tree has, and how many it would have were nothing shared; without base trainings."""
-    alone = len(study.seeds) * sum(len(path) for path in study.paths().values())
+    alone = len(study.seeds) * (sum(len(path.stages) for path in study.all_paths()) + sum(map(len, study.retrained_paths())))
     return sum(run.kind == "stage" and bool(run.tags["path"]) for run in runs), alone
 
 

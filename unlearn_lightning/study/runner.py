@@ -61,7 +61,7 @@ def run_study(
 
 def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
     """Writes study.json, the list of runs that make up the study."""
-    content = {"name": study.name, "forget": study.forget, "stages": list(study.order), "runs": [r.entry(folder) for r in runs]}
+    content = {"name": study.name, "forget": study.forget, "stages": study.other_stages(), "runs": [r.entry(folder) for r in runs]}
     write_json(folder / "study.json", content, indent=1)
 
 
@@ -147,7 +147,7 @@ class _Runner:
 
     def _start(self, run: Run) -> Job:
         self.tasks[run.key] = self.progress.add_task(run.name, total=None)
-        tags = [f"{k}={v}" for k, v in run.tags.items() if k in ("seed", "p", "objective") and v is not None]
+        tags = [f"{k}={v}" for k, v in run.tags.items() if k in ("seed", "p", "path_name", "objective") and v is not None]
         if path := run.tags["path"]:
             tags.append(f"path={'-'.join(path)}")
         settings = {"group": self.study.name, "job_type": run.kind, "name": run.name, "tags": tags}

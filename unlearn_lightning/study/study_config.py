@@ -1,15 +1,41 @@
-"""What a study is: stages, where the forget stage is inserted, objectives, probes and seeds. One YAML file, every key a flag too.
+"""What a study is: stages, their orders, objectives, probes and seeds. One YAML file, every key a flag too.
 
 study = StudyConfig(name="demo", forget="safety", order=("inst", "tofu", "math"), ...)
-study.paths()       # {1: ("safety", "inst", "tofu", "math"), ..., None: ("inst", "tofu", "math")}, None being the retrained model
+study.all_paths()[3]      # StudyPath("p4", ("inst", "tofu", "math", "safety"), p=4, retrained=("inst", "tofu", "math"))
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from typing import Any
 
 # Not dict[str, Any]: jsonargparse would fill in the arguments of any class_path it meets there.
 Settings = dict
+
+
+@dataclass(frozen=True)
+class StudyPath:
+    """One order of stages that is unlearned.
+
+    Attributes:
+        name: p1, p2, ... or the name it has in `paths`.
+        stages: as they are trained.
+        p: position of the forget stage, 1 being first.
+        retrained: the same stages without the forget stage; null where no retrained model is wanted.
+        named: the name was given in `paths`.
+    """
+
+    name: str
+    stages: tuple[str, ...]
+    p: int
+    retrained: tuple[str, ...] | None
+    named: bool = False
+
+    @property
+    def tags(self) -> dict[str, Any]:
+        """What the runs at its end say about it."""
+        return {"p": self.p, **({"path_name": self.name} if self.named else {})}
 
 
 @dataclass(frozen=True)
@@ -19,19 +45,20 @@ class StudyConfig:
     Args:
         name: of the study and its folder.
         forget: the stage to be unlearned.
-        order: the other stages, in the order in which they are trained.
         stages: stage name -> settings of its fine-tuning (`model`, `data`, `trainer`, as in `unlearn fit`).
         objectives: name -> settings of its unlearning; its data is the forget stage's. Variants of one objective say so with
             `tags`, for example `{objective: npo, lr: 5.0e-5}`, and the report shows them side by side.
         backbone: of the whole study.
+        order: the other stages, in the order in which they are trained; the forget stage is inserted at each of `positions`.
+        positions: where the forget stage is inserted, 1 being first; null for everywhere.
+        paths: instead of `order` and `positions`, name -> all stages of a path in their order, such as `{RCU: [R, C, U], CRU: [C, R, U]}`.
         base: settings of a base training before the stages; null where the backbone is trained already.
         common: settings of all runs.
         fine_tuning: settings of all stages.
         unlearning: settings of all objectives.
         probes: name -> `class_path`, `stage` (whose data is measured) and `init_args` of a probe callback.
         stage_probes: names of the probes that also measure the stages, at their start and end.
-        positions: where the forget stage is inserted, 1 being first; null for everywhere.
-        retrained: also train the path without the forget stage.
+        retrained: also train each path without the forget stage; paths that then are the same share that model.
         seeds: every run is repeated with each.
         source: of the data of every stage that does not state its own (`world`, `files`, `hub`, ...).
         threads: CPU threads per run; small models are fastest with 1.
@@ -39,42 +66,79 @@ class StudyConfig:
 
     name: str
     forget: str
-    order: tuple[str, ...]
     stages: dict[str, Settings]
     objectives: dict[str, Settings]
     backbone: Settings
+    order: tuple[str, ...] = ()
+    positions: tuple[int, ...] | None = None
+    paths: dict[str, tuple[str, ...]] | None = None
     base: Settings | None = None
     common: Settings = field(default_factory=dict)
     fine_tuning: Settings = field(default_factory=dict)
     unlearning: Settings = field(default_factory=dict)
     probes: dict[str, Settings] = field(default_factory=dict)
     stage_probes: tuple[str, ...] = ()
-    positions: tuple[int, ...] | None = None
     retrained: bool = True
     seeds: tuple[int, ...] = (0,)
     source: str = "world"
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        named = {self.forget, *self.order, *(probe.get("stage", self.forget) for probe in self.probes.values())}
+        trained = {stage for path in (self.paths or {}).values() for stage in path}
+        named = {self.forget, *self.order, *trained, *(probe.get("stage", self.forget) for probe in self.probes.values())}
         for stage in sorted(named - self.stages.keys()):
             raise ValueError(f"Study {self.name!r} names the stage {stage!r}, but `stages` has {sorted(self.stages)}.")
-        if self.forget in self.order or len(set(self.order)) < len(self.order):
-            raise ValueError(f"`order` holds the stages other than {self.forget!r}, each once; got {list(self.order)}.")
-        last = len(self.order) + 1
-        if self.positions is not None and not all(1 <= p <= last for p in self.positions):
-            raise ValueError(f"`positions` are between 1 and {last}; got {list(self.positions)}.")
+        self._check_order() if self.paths is None else self._check_paths(self.paths)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` needs at least one seed, and each once; got {list(self.seeds)}.")
         if unknown := set(self.stage_probes) - self.probes.keys():
             raise ValueError(f"`stage_probes` names {sorted(unknown)}, but `probes` has {sorted(self.probes)}.")
 
-    def paths(self) -> dict[int | None, tuple[str, ...]]:
-        """Position of the forget stage -> path; position None is the retrained model's."""
-        found: dict[int | None, tuple[str, ...]] = {None: self.order} if self.retrained else {}
-        for p in self.positions or range(1, len(self.order) + 2):
-            found[p] = (*self.order[: p - 1], self.forget, *self.order[p - 1 :])
-        return found
+    def _check_order(self) -> None:
+        if self.forget in self.order or len(set(self.order)) < len(self.order):
+            raise ValueError(f"`order` holds the stages other than {self.forget!r}, each once; got {list(self.order)}.")
+        last = len(self.order) + 1
+        if self.positions is not None and not all(1 <= p <= last for p in self.positions):
+            raise ValueError(f"`positions` are between 1 and {last}; got {list(self.positions)}.")
+
+    def _check_paths(self, paths: dict[str, tuple[str, ...]]) -> None:
+        if self.order or self.positions is not None:
+            raise ValueError("`paths` takes the place of `order` and `positions`: set `order` to [] and leave `positions` out.")
+        if not paths:
+            raise ValueError("`paths` needs at least one path, such as {first: [safety, tofu], last: [tofu, safety]}.")
+        known: dict[tuple[str, ...], str] = {}
+        for name, path in paths.items():
+            # Names become parts of run names, of file names and of metric keys.
+            if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name == "retrained":
+                raise ValueError(f"A path is named with letters, digits, _, . and -, and not `retrained`; got {name!r}.")
+            if list(path).count(self.forget) != 1:
+                raise ValueError(f"The path {name!r} must hold the forget stage {self.forget!r} once; got {list(path)}.")
+            if twin := known.get(tuple(path)):
+                raise ValueError(f"The paths {twin!r} and {name!r} are the same, {list(path)}: leave one of them out.")
+            known[tuple(path)] = name
+
+    def all_paths(self) -> list[StudyPath]:
+        """The study's paths, in the order of the forget stage's position or of `paths`."""
+        if self.paths is not None:
+            found = [(name, tuple(path), list(path).index(self.forget) + 1) for name, path in self.paths.items()]
+        else:
+            positions = sorted(self.positions or range(1, len(self.order) + 2))
+            found = [(f"p{p}", (*self.order[: p - 1], self.forget, *self.order[p - 1 :]), p) for p in positions]
+        return [
+            StudyPath(name, stages, p, self._remainder(stages) if self.retrained else None, self.paths is not None)
+            for name, stages, p in found
+        ]
+
+    def retrained_paths(self) -> list[tuple[str, ...]]:
+        """The retrained models' paths, each once; an empty one is the base itself."""
+        return list(dict.fromkeys(path.retrained for path in self.all_paths() if path.retrained is not None))
+
+    def other_stages(self) -> list[str]:
+        """All stages but the forget stage, in the order in which the paths bring them up."""
+        return list(dict.fromkeys(stage for path in self.all_paths() for stage in self._remainder(path.stages)))
+
+    def _remainder(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(stage for stage in path if stage != self.forget)
 
 
 def merged(*layers: Settings) -> Settings:

@@ -14,7 +14,7 @@ from typing import Any
 
 from unlearn_lightning import data
 from unlearn_lightning.run_key import Reader, digest, read_content, run_inputs
-from unlearn_lightning.study.study_config import Settings, StudyConfig, merged
+from unlearn_lightning.study.study_config import Settings, StudyConfig, StudyPath, merged
 
 
 @dataclass(eq=False)
@@ -27,7 +27,7 @@ class Run:
         key, folder: what identifies it, and where it lies.
         config: its whole `unlearn fit` configuration.
         parents: the runs it starts from.
-        tags: seed, path, p, objective, retrained; docs/runs.md lists them.
+        tags: seed, path, p, path_name, objective, retrained; docs/runs.md lists them.
         compare: the runs its divergence probe compares with, by name.
         inputs: a hash of each part that decides its result, so that a changed key can be explained.
     """
@@ -76,13 +76,18 @@ class _Planner:
     def plan(self) -> list[Run]:
         for seed in self.study.seeds:
             base = [self._base(seed)] if self.study.base is not None else []
-            ends = {p: self._path(seed, p, path, base) for p, path in self.study.paths().items()}
+            # An empty path is the base itself; where there is none, nothing was trained that could be compared with.
+            retrained = {path: run for path in self.study.retrained_paths() if (run := self._path(seed, path, base))}
+            for run in retrained.values():
+                run.tags["retrained"] = True
+            ends = [(path, self._end(seed, path, base)) for path in self.study.all_paths()]
             for objective in self.study.objectives:
                 siblings: dict[str, Run] = {}
-                for p in sorted(position for position in ends if position is not None):
-                    run = self._unlearn(seed, p, objective, ends[p])
-                    run.compare = {**({"retrained": ends[None]} if None in ends else {}), **siblings}
-                    siblings[f"p{p}"] = run
+                for path, end in ends:
+                    run = self._unlearn(seed, path, objective, end)
+                    without = retrained.get(path.retrained) if path.retrained is not None else None
+                    run.compare = {**({"retrained": without} if without else {}), **siblings}
+                    siblings[path.name] = run
         return list(self.runs.values())
 
     def _base(self, seed: int) -> Run:
@@ -92,7 +97,8 @@ class _Planner:
         config = self._config(seed, {"data": {"init_args": {"source": self.study.source}}}, self.study.base, whole)
         return self._add(f"seed{seed}/base", "stage", config, [], {"seed": seed, "path": [], "p": None})
 
-    def _path(self, seed: int, p: int | None, path: tuple[str, ...], base: list[Run]) -> Run:
+    def _path(self, seed: int, path: tuple[str, ...], base: list[Run]) -> Run | None:
+        """The run that ends a path; None where there is neither a stage nor a base."""
         parents = base
         for length in range(1, len(path) + 1):
             stage = path[length - 1]
@@ -101,20 +107,24 @@ class _Planner:
                 {"data": self._data(stage)}, self._start_from(parents), self._probes(self.study.stage_probes, {"every_n_steps": 0}),
             )  # fmt: skip
             tags = {"seed": seed, "path": list(path[:length]), "p": None}
-            run = self._add(f"seed{seed}/{'-'.join(path[:length])}", "stage", config, parents, tags)
-            parents = [run]
-        run.tags |= {"p": p, **({"retrained": True} if p is None else {})}
+            parents = [self._add(f"seed{seed}/{'-'.join(path[:length])}", "stage", config, parents, tags)]
+        return parents[0] if parents else None
+
+    def _end(self, seed: int, path: StudyPath, base: list[Run]) -> Run:
+        run = self._path(seed, path.stages, base)
+        assert run is not None, "a path holds the forget stage at least"
+        run.tags |= path.tags
         return run
 
-    def _unlearn(self, seed: int, p: int, name: str, start: Run) -> Run:
+    def _unlearn(self, seed: int, path: StudyPath, name: str, start: Run) -> Run:
         objective = dict(self.study.objectives[name])
         own_tags = objective.pop("tags", {})
         config = self._config(
             seed, {"data": self._data(self.study.forget)}, self.study.unlearning, objective,
             self._start_from([start]), self._probes(tuple(self.study.probes), {}),
         )  # fmt: skip
-        tags = {"seed": seed, "path": start.tags["path"], "p": p, "objective": name, **own_tags}
-        return self._add(f"seed{seed}/p{p}/{name}", "unlearn", config, [start], tags)
+        tags = {"seed": seed, "path": list(path.stages), **path.tags, "objective": name, **own_tags}
+        return self._add(f"seed{seed}/{path.name}/{name}", "unlearn", config, [start], tags)
 
     def _config(self, seed: int, *layers: Settings) -> Settings:
         quiet = {"trainer": {"enable_progress_bar": False, "enable_model_summary": False}, "seed_everything": seed}

@@ -1,0 +1,88 @@
+"""A study's YAML file, which may build on another one and then states only what is different.
+
+    like: demo.yaml                       # beside this file; merged under it, and may itself be like another
+    name: demo_cosine
+    objectives:
+      simnpo: null                        # left out
+      ga: {model: {init_args: {lr_scheduler: {class_path: Cosine, init_args: {warmup: 0.02}}}}}
+
+Mappings are merged and lists replaced (`study_config.merged`). An entry of `stages`, `objectives`, `probes` or `paths` that is null is
+left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from unlearn_lightning.study.study_config import Settings, merged
+
+LIKE = "like"
+# Mappings whose keys are names of ours and not of settings, so that null can only mean: not this one.
+NAMED = ("stages", "objectives", "probes", "paths")
+
+
+def read_study_file(path: Path) -> Settings:
+    """The settings of a study file, with those of the files it is like under them.
+
+    Raises:
+        FileNotFoundError: there is no such file, or none that it is like.
+        ValueError: a file is no mapping, or files are like each other in a circle; the message names them.
+    """
+    settings = merged(*reversed(_chain(path)))
+    for name in NAMED:
+        if isinstance(settings.get(name), dict):
+            settings[name] = {entry: value for entry, value in settings[name].items() if value is not None}
+    return settings
+
+
+def _chain(path: Path) -> list[Settings]:
+    """The file's own settings, then those of the files that it is like, nearest first."""
+    seen: list[Path] = []
+    found: list[Settings] = []
+    following: Path | None = path
+    while following is not None:
+        place, named_by = following.resolve(), seen[-1] if seen else None
+        if place in seen:
+            circle = " -> ".join(file.name for file in [*seen[seen.index(place) :], place])
+            raise ValueError(f"{path}: `{LIKE}` leads in a circle: {circle}. One of these files must stand for itself.")
+        if not place.is_file():
+            raise FileNotFoundError(
+                f"{named_by} is like {following}, which is no file. `{LIKE}` names a study file, relative to the one it stands in."
+                if named_by
+                else f"There is no study file {path}."
+            )
+        seen.append(place)
+        settings, like = _read(place)
+        found.append(settings)
+        following = place.parent / like if like is not None else None
+    return found
+
+
+def _read(path: Path) -> tuple[Settings, str | None]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: a study file is a mapping of settings, got {type(content).__name__}.")
+    like = content.pop(LIKE, None)
+    if like is not None and not isinstance(like, str):
+        raise ValueError(f"{path}: `{LIKE}` is the name of one study file, got {like!r}.")
+    return content, like
+
+
+class StudyFile(jsonargparse.ActionConfigFile):
+    """`--config FILE`: the file's settings, those of the files it is like included."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Hands the merged settings over as text; a file that stands for itself goes as it is, so that errors name it."""
+        try:
+            if isinstance(values, str) and Path(values).is_file() and _read(Path(values))[1] is not None:
+                values = yaml.safe_dump(read_study_file(Path(values)), sort_keys=False)
+        except (OSError, ValueError) as error:
+            raise TypeError(str(error)) from error
+        super().__call__(parser, cfg, values, option_string)
