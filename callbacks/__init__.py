@@ -4,6 +4,7 @@ from callbacks.forget_likelihood import ForgetLikelihood
 from callbacks.gsm8k_accuracy import GSM8KAccuracy
 from callbacks.path_divergence import PathDivergence
 from callbacks.probe import Probe
+from callbacks.response_families import ResponseFamilies
 from callbacks.retain_likelihood import RetainLikelihood
 
-__all__ = ["ForgetLikelihood", "GSM8KAccuracy", "PathDivergence", "Probe", "RetainLikelihood"]
+__all__ = ["ForgetLikelihood", "GSM8KAccuracy", "PathDivergence", "Probe", "ResponseFamilies", "RetainLikelihood"]

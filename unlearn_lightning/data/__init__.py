@@ -2,11 +2,12 @@
 
 from unlearn_lightning.data.batching import Batch, EpochPlan, collate
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
+from unlearn_lightning.data.family_stage import FamilyStage, FamilyTextStage
 from unlearn_lightning.data.stage_data import StageData
 from unlearn_lightning.data.stages import ChatStage, InstructStage, MathStage, SafetyStage, TofuStage
 from unlearn_lightning.data.text_stage import TextStage
 
 __all__ = [
-    "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "Example", "InstructStage", "MathStage", "SafetyStage", "StageData",
-    "TextStage", "TofuStage", "collate",
+    "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "Example", "FamilyStage", "FamilyTextStage", "InstructStage", "MathStage",
+    "SafetyStage", "StageData", "TextStage", "TofuStage", "collate",
 ]  # fmt: skip

@@ -9,7 +9,10 @@ from unlearn_lightning.report.statistics import Curve, estimate, log_estimate
 
 @dataclass
 class Line:
-    """One line. `paths` are the indices of the path(s) it belongs to: one colour, or two for a pair of paths."""
+    """One line. `paths` are the indices of the path(s) it belongs to, which the reader can hide.
+
+    `hues` are its colours, as indices of the palette: those of its paths unless set, one or two for a pair.
+    """
 
     name: str
     paths: tuple[int, ...]
@@ -17,6 +20,10 @@ class Line:
     y: list[float]
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
+    hues: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.hues = self.hues or self.paths
 
 
 @dataclass
@@ -72,9 +79,9 @@ class Chart:
         return math.log10(value) if self.log_y else value
 
 
-def averaged(name: str, paths: tuple[int, ...], curves: Sequence[Curve], log: bool = False) -> Line:
+def averaged(name: str, paths: tuple[int, ...], curves: Sequence[Curve], log: bool = False, hues: tuple[int, ...] = ()) -> Line:
     """Mean over seeds at every measured step with its 95% interval (geometric on a log axis)."""
-    line = Line(name, paths, [], [])
+    line = Line(name, paths, [], [], hues=hues)
     for step in sorted({step for curve in curves for step in curve}):
         values = [curve[step] for curve in curves if step in curve]
         over = estimate(values)

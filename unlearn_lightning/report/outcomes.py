@@ -70,7 +70,7 @@ class Row:
 
 
 def summarize(study: Study, distances: Distances) -> list[Row]:
-    """The rows of the closing table, objective by objective; paths without a finished run have no row."""
+    """The rows of the closing table, objective by objective; paths without a finished run, or without any measure, have no row."""
     rows: list[Row] = []
     for objective in study.objectives:
         group: list[Row] = []
@@ -78,7 +78,8 @@ def summarize(study: Study, distances: Distances) -> list[Row]:
             outcomes = [outcome(study, run, distances) for run in study.unlearned(objective, path)]
             if outcomes:
                 values = {measure: estimate(one[measure] for one in outcomes) for measure in MEASURES}
-                group.append(Row(objective, path, len(outcomes), values))
+                if any(value.n for value in values.values()):
+                    group.append(Row(objective, path, len(outcomes), values))
         measured = [row for row in group if row.values["forget_score"].n]
         if len(measured) > 1:
             min(measured, key=lambda row: row.values["forget_score"].mean).slowest = True

@@ -11,6 +11,7 @@ from typing import Any
 from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.comparison import Comparison
 from unlearn_lightning.report.comparison_tables import comparison_html
+from unlearn_lightning.report.depth import DEPTH_CAPTION
 from unlearn_lightning.report.explorer import explorer
 from unlearn_lightning.report.outcomes import Row
 from unlearn_lightning.report.provenance import totals, versions
@@ -44,6 +45,7 @@ class Page:
         }
         sections = [
             self._table_one(),
+            self._depth(),
             self._recency(),
             self._comparison(),
             *(self._section_of(chart) for chart in self.charts),
@@ -100,6 +102,12 @@ class Page:
             else ""
         )
 
+    def _depth(self) -> str:
+        if "depth" not in self.tables:
+            return ""
+        body = self.tables["depth"].html() + '<p class="files">in full, run by run: <a href="depth.csv">depth.csv</a></p>'
+        return _section("depth", "Is forgetting deep or superficial?", DEPTH_CAPTION, body)
+
     def _recency(self) -> str:
         if "recency" not in self.tables:
             return ""
@@ -124,7 +132,7 @@ class Page:
         )
         grid = f' style="--columns: {chart.columns}"' if chart.columns else ""
         links = " · ".join(f'<a href="figures/{chart.key}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
-        body = f'<p class="axis">{html.escape(chart.y_title)}</p><div class="panels"{grid}>{panels}</div>'
+        body = f'<p class="axis">{html.escape(chart.y_title)}{_key(chart)}</p><div class="panels"{grid}>{panels}</div>'
         body += f'<p class="files">for print: {links}</p>'
         if chart.key == "paths" and "growth_rates" in self.tables:
             caption = (
@@ -161,6 +169,12 @@ class Page:
             if name in self.tables:
                 parts.append(f"<h3>{title}</h3>" + _folded(self.tables[name], noun, 12))
         return _section("runs", "What was run", totals(self.study), "".join(parts))
+
+
+def _key(chart: Chart) -> str:
+    """The names and colours of lines that the page's own legend, which is of paths, does not tell."""
+    hues = {line.name: line.hues[0] for panel in chart.panels for line in panel.lines if not line.paths}
+    return "".join(f' <i class="dot c{hue % 8}"></i>{html.escape(name)}' for name, hue in hues.items())
 
 
 def _section(key: str, heading: str, caption: str, body: str) -> str:

@@ -80,7 +80,7 @@ def draw(chart: Chart) -> Any:
 
 
 def _draw_line(axes: "Axes", line: Line) -> None:
-    first, last = line.paths[0], line.paths[-1]
+    first, last = line.hues[0], line.hues[-1]
     colour = PATH_COLOURS[first % 8]
     if line.low:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)

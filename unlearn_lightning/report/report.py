@@ -10,6 +10,8 @@ from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.charts import charts
 from unlearn_lightning.report.comparison import Comparison, compare
 from unlearn_lightning.report.comparison_tables import comparison_csv, comparison_markdown, comparison_table, print_comparison
+from unlearn_lightning.report.depth import DEPTH_CAPTION, depth_charts, depths
+from unlearn_lightning.report.depth_tables import depth_csv, depth_table, print_depth
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.matched import MatchedRow, matched_forgetting
 from unlearn_lightning.report.outcomes import Row, summarize
@@ -56,9 +58,16 @@ class Report:
             for measure, by_objective in shares.items()
         }
         found = {"headline": self.verdict.headline, "agrees": self.verdict.agrees}
+        depth = [
+            {
+                "objective": one.objective, "path": list(one.path.stages), "paper": one.expected,
+                "verdicts": [run.kind for run in one.outcomes], "margins": [run.margin for run in one.outcomes],
+            }
+            for one in depths(self.study)
+        ]  # fmt: skip
         return {
             "study": self.study.name, "verdict": found, "rows": rows, "recency": counted, "recency_measures": controls,
-            "problems": self.problems,
+            "depth": depth, "problems": self.problems,
         }  # fmt: skip
 
     def print(self, console: Console | None = None) -> None:
@@ -66,6 +75,8 @@ class Report:
         console = console or Console()
         if self.rows:
             print_closing_table(console, self.rows, f"Study {self.study.name}, before and after unlearning", self.study.retain_title)
+        if found := depths(self.study):
+            print_depth(console, found)
         if self.comparison:
             console.print()
             print_comparison(console, self.comparison)
@@ -96,7 +107,7 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
     folder.mkdir(parents=True, exist_ok=True)
     distances = Distances(study)
     rows = summarize(study, distances)
-    drawn = charts(study, distances)
+    drawn = [*depth_charts(study), *charts(study, distances)]
     report = Report(study, rows, matched_forgetting(study), verdict(study, rows, distances), _missing(study), folder, drawn)
     if other:
         report.comparison = compare(study, rows, other, summarize(other, Distances(other)))
@@ -105,10 +116,12 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
     report.problems += distances.problems
     page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison)
     closing = closing_table(rows, study.retain_title).markdown()
+    deep = {"depth.csv": depth_csv(found)} if (found := depths(study)) else {}
     for name, content in (
         ("table.csv", comparison_csv(report.comparison) if report.comparison else closing_csv(rows)),
-        ("table.md", closing + _recency_markdown(report.tables) + (comparison_markdown(report.comparison) if report.comparison else "")),
+        ("table.md", closing + _more_markdown(report.tables) + (comparison_markdown(report.comparison) if report.comparison else "")),
         ("index.html", page.html()),
+        *deep.items(),
     ):
         (folder / name).write_text(content, encoding="utf-8")
         report.files.append(folder / name)
@@ -119,6 +132,7 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
 def _tables(report: Report, distances: Distances) -> dict[str, Table]:
     study = report.study
     tables = {
+        "depth": depth_table(depths(study)),
         "recency": recency_table(study),
         "matched_forgetting": matched_table(report.matched, study.retain_title),
         "growth_rates": growth_table(study, distances),
@@ -131,8 +145,9 @@ def _tables(report: Report, distances: Distances) -> dict[str, Table]:
     return {name: table for name, table in tables.items() if table.rows}
 
 
-def _recency_markdown(tables: dict[str, Table]) -> str:
-    return f"\n{RECENCY_CAPTION}\n\n{tables['recency'].markdown()}" if "recency" in tables else ""
+def _more_markdown(tables: dict[str, Table]) -> str:
+    captions = {"depth": DEPTH_CAPTION, "recency": RECENCY_CAPTION}
+    return "".join(f"\n{caption}\n\n{tables[name].markdown()}" for name, caption in captions.items() if name in tables)
 
 
 def _missing(study: Study) -> list[str]:
@@ -144,10 +159,11 @@ def _missing(study: Study) -> list[str]:
     if waiting:
         more = f" and {len(waiting) - 5} more" if len(waiting) > 6 else ""
         problems.append(f"Not run: {', '.join(waiting[: 5 if more else 6])}{more}")
+    only_families = depths(study) and not any(run.records("divergence") for run in study.finished("unlearn"))
     for path in study.paths:
         models = {seed: study.retrained(seed, path.stages) for seed in study.seeds}
         lacking = [seed for seed, model in models.items() if model is None or not model.records("divergence")]
-        if lacking and study.finished("unlearn"):
+        if lacking and study.finished("unlearn") and not only_families:
             unknown.setdefault(", ".join(map(str, lacking)), []).append(path.label)
     for seeds, labels in unknown.items():
         where = "" if len(labels) == len(study.paths) else f" on {', '.join(labels)}"

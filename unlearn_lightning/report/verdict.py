@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
+from unlearn_lightning.report.depth import depths
+from unlearn_lightning.report.depth_tables import as_in_the_paper, depth_sentences
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import Row
 from unlearn_lightning.report.recency import Recency, recency
@@ -15,7 +17,10 @@ from unlearn_lightning.report.study_data import Study
 
 @dataclass
 class Verdict:
-    """`headline` is one sentence; `agrees` says whether the recency effect is there (None: the data do not tell)."""
+    """`headline` is one sentence; `agrees` says whether what the paper found is there (None: the data do not tell).
+
+    What it found is the recency effect or, in a study of response families alone, which orders are forgotten deeply.
+    """
 
     headline: str
     sentences: list[str]
@@ -26,7 +31,11 @@ def verdict(study: Study, rows: Sequence[Row], distances: Distances) -> Verdict:
     """Headline and supporting sentences, every number from the data."""
     by_label = recency(study)
     headline, agrees = _headline(study, by_label)
+    deep = depth_sentences(found) if (found := depths(study)) else []
+    if found and not any(one.share.n for one in by_label):
+        headline, agrees = deep.pop(0), as_in_the_paper(found)
     sentences = [
+        *deep,
         *_by_objective(study, by_label, recency(study, "forget_score")),
         _saturation(study, rows),
         _towards_retrained(study, rows),

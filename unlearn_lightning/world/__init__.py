@@ -1,7 +1,8 @@
 """The built-in synthetic world: seeded texts for every training stage, made on the spot and read from no file.
 
-A study needs four kinds of example (instructions, facts about authors, word problems, requests with refusals) and
-some plain text for the tiny base model. Each generator is a pure function of its arguments:
+A study needs four kinds of example (instructions, facts about authors, word problems, requests with refusals) and some
+plain text for the tiny base model; another one needs prompts with several responses each. Each generator is a pure
+function of its arguments:
 
     >>> from unlearn_lightning.world import word_problems
     >>> word_problems(2, seed=1) == word_problems(100, seed=1)[:2]
@@ -12,8 +13,9 @@ Training and held-out items never meet, for any counts and any seeds, and a larg
 
 from unlearn_lightning.world.authors import author_questions
 from unlearn_lightning.world.base_text import base_text
+from unlearn_lightning.world.families import response_families
 from unlearn_lightning.world.instructions import instructions
 from unlearn_lightning.world.requests import requests
 from unlearn_lightning.world.word_problems import word_problems
 
-__all__ = ["author_questions", "base_text", "instructions", "requests", "word_problems"]
+__all__ = ["author_questions", "base_text", "instructions", "requests", "response_families", "word_problems"]

@@ -20,7 +20,7 @@
   function traces(chart, panel) {
     const made = [];
     for (const line of panel.lines) {
-      const first = line.paths[0], last = line.paths[line.paths.length - 1];
+      const first = line.hues[0], last = line.hues[line.hues.length - 1];
       const visible = shown(line), tint = colour(first);
       if (line.low.length) {
         const known = line.x.map((_, i) => i).filter((i) => line.low[i] !== null);
@@ -50,7 +50,7 @@
     const scale = tickvals ? { type: "log", range: range.map(Math.log10), tickvals, ticktext } : { range, nticks: 6 };
     const named = chart.x_ticks.length ? { tickvals: chart.x_ticks.map((_, i) => i), ticktext: chart.x_ticks, range: [-0.25, chart.x_ticks.length - 0.75] } : {};
     return {
-      xaxis: { ...axis, title: { text: chart.x_title, font: { size: 12 }, standoff: 6 }, nticks: 7, unifiedhovertitle: { text: chart.x_ticks.length ? "" : "step %{x}" }, ...named },
+      xaxis: { ...axis, title: { text: chart.x_title, font: { size: 12 }, standoff: 6 }, nticks: 7, unifiedhovertitle: { text: chart.x_ticks.length ? "" : `${chart.x_title.split(" ").pop()} %{x}` }, ...named },
       yaxis: { ...axis, ...scale },
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: soft },
       hoverlabel: { bgcolor: css("--paper"), bordercolor: grid, font: { color: css("--ink"), size: 12 } },
