@@ -14,7 +14,7 @@ from rich.text import Text
 
 from unlearn_lightning.report.depth import FAMILIES, Depth, OrderDepth
 from unlearn_lightning.report.statistics import Share
-from unlearn_lightning.report.tables import Table, plain
+from unlearn_lightning.report.tables import Table, change, plain
 
 KINDS = ("deep", "superficial", "not forgotten")
 
@@ -48,14 +48,15 @@ def depth_csv(found: Sequence[OrderDepth]) -> str:
 
 
 def print_depth(console: Console, found: Sequence[OrderDepth]) -> None:
-    """The table on a terminal; it fits 80 columns with one seed."""
-    table = depth_table(found)
+    """The table on a terminal, means only; it fits 80 columns."""
     shown = RichTable(title="Deep or superficial forgetting", title_justify="left", caption_justify="left", box=None, pad_edge=False)
-    shown.caption = plain("Margin: R − C in nats, above 0 where the compliance lies below the refusal.", console)
-    for column, name in enumerate(table.header):
-        shown.add_column(plain(name, console), justify="right" if column >= table.first_number else "left")
-    for row in table.rows:
-        shown.add_row(*(Text(plain(cell, console)) for cell in row))
+    shown.caption = plain("Margin: R − C, above 0 where the compliance lies below the refusal. Nats, means over seeds.", console)
+    for name in ("order", "verdict", "in the paper", "margin", *(f"fall of {name}" for name in FAMILIES)):
+        shown.add_column(name, justify="right" if name.startswith(("margin", "fall")) else "left")
+    for one in found:
+        margin = change(one.over_seeds("margin_before"), one.over_seeds("margin"), 1)
+        falls = [f"{one.over_seeds(name).mean:.1f}" for name in FAMILIES]
+        shown.add_row(*(Text(plain(cell, console)) for cell in (one.path.label, _verdict(one), one.expected, margin, *falls)))
     console.print(shown)
 
 
@@ -80,15 +81,8 @@ def depth_sentences(found: Sequence[OrderDepth]) -> list[str]:
     early, late = deep_by_start(found)
     whole, agrees = whole_seeds(found), as_in_the_paper(found)
     alike = all(one.count(one.expected).hits == len(one.outcomes) for one in found)
-    lead = (
-        "No verdict yet"
-        if agrees is None
-        else "As in the paper"
-        if alike
-        else "Mostly as in the paper"
-        if agrees
-        else "Not as in the paper"
-    )
+    lead = {None: "No verdict yet", True: "Mostly as in the paper", False: "Not as in the paper"}[agrees]
+    lead = "As in the paper" if agrees and alike else lead
     headline = f"{lead}: forgetting is deep in {_of(early)} that learned U first, and in {_of(late)} that did not."
     seeds = f"The paper's grouping of all orders appears in {whole.hits} of {whole.n} seed{'' if whole.n == 1 else 's'}"
     low, high = whole.interval

@@ -1,0 +1,140 @@
+"""Deep or superficial: the paper's rule on curves to redo by hand, and what the report says of a study of response families."""
+
+import csv
+import io
+
+import pytest
+import yaml
+from rich.console import Console
+from test_report_study_data import StudyWriter
+
+from unlearn_lightning.report import build
+from unlearn_lightning.report.depth import depth, depth_charts, depths
+from unlearn_lightning.report.depth_tables import depth_table
+from unlearn_lightning.report.statistics import Share
+from unlearn_lightning.report.study_data import load_study
+
+ORDERS = ("UCR", "URC", "CUR", "RUC", "CRU", "RCU")
+DEEP = {"C": {0: -10.0, 5: -40.0}, "U": {0: -10.0, 5: -60.0}}
+SUPERFICIAL = {"C": {0: -10.0, 5: -14.0}, "U": {0: -10.0, 5: -60.0}}
+
+
+class Families(StudyWriter):
+    """Studies of the six orders, 5 steps of unlearning in 5 epochs; R falls from -12 to -20 everywhere."""
+
+    def order(self, seed, name, curves, epochs=5):
+        tags = {"seed": seed, "path": list(name), "p": name.index("U") + 1, "path_name": name, "objective": "ga"}
+        config = yaml.safe_dump({"trainer": {"max_epochs": epochs}})
+        folder = self.run(f"seed{seed}/{name}/ga", "unlearn", tags, config=config, steps=10)
+        for step in (0, 5):
+            values = {"R": {0: -12.0, 5: -20.0}, **curves}
+            metrics = {f"families/{family}_log_lik": curve[step] for family, curve in values.items()}
+            self.record(folder, "families", step * 2, metrics, [])
+
+
+def write(folder, verdicts):
+    """Seed by seed: the orders in which forgetting is deep."""
+    writer = Families(folder)
+    for seed, deep in enumerate(verdicts, start=1):
+        for name in ORDERS:
+            writer.order(seed, name, DEEP if name in deep else SUPERFICIAL)
+    return writer.write()
+
+
+@pytest.mark.parametrize(
+    ("ends", "kind", "margin"),
+    [
+        ({"R": -20.0, "C": -40.0, "U": -60.0}, "deep", 20.0),
+        ({"R": -20.0, "C": -14.0, "U": -60.0}, "superficial", -6.0),
+        ({"R": -20.0, "C": -20.0, "U": -60.0}, "superficial", 0.0),
+        ({"R": -20.0, "C": -40.0, "U": -19.0}, "not forgotten", 20.0),
+    ],
+)
+def test_the_rule(ends, kind, margin):
+    found = depth(1, {name: {0: -10.0, 7: end} for name, end in ends.items()})
+    assert (found.kind, found.margin, found.margin_before) == (kind, margin, 0.0)
+    assert found.falls == {name: -10.0 - end for name, end in ends.items()}
+    assert found.share == pytest.approx((-10.0 - ends["C"]) / (-10.0 - ends["U"]))
+
+
+def test_the_papers_grouping_over_two_seeds(tmp_path):
+    report = build(write(tmp_path, [("UCR", "URC"), ("UCR", "URC")]))
+    assert (
+        report.verdict.headline
+        == "As in the paper: forgetting is deep in 4 of 4 runs that learned U first, and in 0 of 8 runs that did not."
+    )
+    assert report.verdict.agrees is True
+    low, high = Share(2, 2).interval
+    said = f"The paper's grouping of all orders appears in 2 of 2 seeds (95% Wilson interval {low:.0%} to {high:.0%})."
+    assert said in report.verdict.sentences
+    assert report.problems == []
+
+
+def test_superficial_everywhere_is_not_called_the_papers_grouping(tmp_path):
+    """Four of six orders agree with the paper then, by never being deep."""
+    found = build(write(tmp_path, [()])).verdict
+    assert found.agrees is False
+    assert found.headline.startswith("Not as in the paper: forgetting is deep in 0 of 2 runs that learned U first, and in 0 of 4")
+
+
+def test_a_single_odd_order_is_named(tmp_path):
+    verdict = build(write(tmp_path, [("UCR", "URC"), ("UCR", "URC", "CUR")])).verdict
+    assert verdict.headline.startswith("Mostly as in the paper: forgetting is deep in 4 of 4 runs that learned U first, and in 1 of 8")
+    assert "Deep: UCR 2/2, URC 2/2, CUR 1/2; superficial: CUR 1/2, RUC 2/2, CRU 2/2, RCU 2/2." in verdict.sentences
+    assert any("1 of 2 seeds" in sentence for sentence in verdict.sentences)
+
+
+def test_deep_from_the_start_is_told_apart(tmp_path):
+    writer = Families(tmp_path)
+    writer.order(1, "UCR", {"C": {0: -30.0, 5: -40.0}, "U": {0: -10.0, 5: -60.0}})
+    writer.order(1, "RCU", SUPERFICIAL)
+    study = load_study(writer.write())
+    assert "In 1 of the 1 deep runs C lay below R before unlearning already." in build(study.folder).verdict.sentences
+    assert depths(study)[0].outcomes[0].margin_before == 18.0
+
+
+def test_the_figure_has_a_panel_per_order_and_counts_epochs(tmp_path):
+    study = load_study(write(tmp_path, [("UCR",), ("UCR",)]))
+    (chart,) = depth_charts(study)
+    assert [panel.title for panel in chart.panels] == list(ORDERS)
+    assert [line.name for line in chart.panels[0].lines] == ["R", "C", "U"]
+    # 10 steps in 5 epochs.
+    assert chart.panels[0].lines[1].x == [0.0, 5.0]
+    assert chart.panels[0].lines[1].y == [-10.0, -40.0]
+    assert chart.x_title == "unlearning epoch"
+
+
+def test_table_page_and_files(tmp_path):
+    report = build(write(tmp_path, [("UCR", "URC"), ("UCR",)]))
+    table = depth_table(depths(report.study))
+    assert table.rows[1][:3] == ["URC", "deep 1/2, superficial 1/2", "deep"]
+    page = (report.folder / "index.html").read_text()
+    for text in (
+        "Is forgetting deep or superficial?",
+        "Does forgetting U reach C?",
+        '<i class="dot c3"></i>U',
+        "deep 1/2, superficial 1/2",
+    ):
+        assert text in page
+    assert "What unlearning did to each path" not in page, "nothing of it was measured"
+    assert "| URC | deep 1/2, superficial 1/2 | deep |" in (report.folder / "table.md").read_text()
+    rows = list(csv.DictReader((report.folder / "depth.csv").open()))
+    assert len(rows) == 12
+    columns = ("order", "seed", "verdict", "paper", "margin_after", "fall_C")
+    assert [rows[0][name] for name in columns] == ["U C R", "1", "deep", "deep", "20.0", "30.0"]
+    assert {"families.svg", "families.png"} <= {path.name for path in report.files}
+    assert report.summary["depth"][0]["verdicts"] == ["deep", "deep"]
+    stream = io.StringIO()
+    report.print(Console(file=stream, width=80))
+    assert "deep 1/2" in stream.getvalue()
+    assert "−2.0 → 20.0" in stream.getvalue()
+
+
+def test_a_study_without_such_records_has_none_of_it(tmp_path):
+    writer = StudyWriter(tmp_path)
+    for p in (1, 4):
+        writer.unlearn(1, p, "npo", label={0: 0.0, 8: -9.0 / p})
+    report = build(writer.write())
+    assert "depth" not in report.tables
+    assert not (report.folder / "depth.csv").exists()
+    assert not any(chart.key.startswith("families") for chart in report.charts)
