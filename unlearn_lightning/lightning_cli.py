@@ -46,7 +46,6 @@ for _package in (objectives, callbacks, unlearn_lightning.data, unlearn_lightnin
         import_module(f"{_package.__name__}.{_module.name}")
 import_plugins()
 
-RUNS = "runs"
 NULL_GROUP = r"(--\S+\.backbone)\.(lora|scratch)[=\n]null(?=\n|$)"
 TRAINER_DEFAULTS = {
     # Our own sampler shares out the examples; Lightning's would shuffle them again under DDP.
@@ -122,7 +121,7 @@ class UnlearnCLI(LightningCLI):
         self.key, parents = run_key(config)
         model, data = type(self.model).__name__, type(self.datamodule).__name__
         verb = "" if self.subcommand == "fit" else f"{self.subcommand}-"
-        self.run_folder = Path(config["run_folder"] or Path(RUNS) / f"{verb}{model}-{data}-{self.key[:12]}").absolute()
+        self.run_folder = Path(config["run_folder"] or wandb_mode.usual_folder() / f"{verb}{model}-{data}-{self.key[:12]}").absolute()
         if self.subcommand != "fit" and (self.run_folder / "run.json").is_file():
             raise ValueError(
                 f"{self.run_folder} holds a training run, whose records `{self.subcommand}` would overwrite: set another --run_folder."

@@ -22,9 +22,12 @@ def parser() -> argparse.ArgumentParser:
         description="Makes the tables, the figures and the page of a study from the records in its run folders; no model is loaded.",
         allow_abbrev=False,
     )
-    found.add_argument("study", metavar="STUDY", type=Path, help="the folder that `unlearn study` wrote, such as runs/demo")
+    found.add_argument(
+        "study", metavar="STUDY", type=Path, help="what `unlearn study` wrote, such as runs/demo, or a folder of studies and runs"
+    )
     found.add_argument("--out", metavar="DIR", type=Path, help="where the report goes (default: STUDY/report)")
     found.add_argument("--against", metavar="OTHER_STUDY", type=Path, help="another study to compare with, row by row")
+    found.add_argument("--match_at", metavar="NATS", type=float, help="compare paths at this forget score (default: what all reach)")
     found.add_argument("--upload", action="store_true", help="also log tables and figures to W&B, as one run in the study's group")
     return found
 
@@ -41,7 +44,7 @@ def report(arguments: Sequence[str]) -> int:
 
     console = Console()
     try:
-        made = build(options.study, options.out, options.against)
+        made = build(options.study, options.out, options.against, options.match_at)
     except (FileNotFoundError, ValueError) as error:
         print(f"unlearn report: {error}", file=sys.stderr)
         return 2

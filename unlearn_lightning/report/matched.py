@@ -1,9 +1,10 @@
 """Paths compared at equal forgetting. They forget at different speeds, so equal steps compare unequal amounts of it.
 
-For each objective and seed the target is the largest forget score that every path reaches. Utility and accuracy are read
-off at the (fractional) step at which a path first reaches it, linear between measured steps.
+For each objective and seed the target is the largest forget score that every path reaches, or a given one, by which whole studies can be
+compared. Utility and accuracy are read off at the (fractional) step at which a path first reaches it, linear between measured steps.
 """
 
+import math
 from dataclasses import dataclass
 
 from unlearn_lightning.report.outcomes import first, utility
@@ -23,8 +24,14 @@ class MatchedRow:
     accuracy_change: Estimate
 
 
-def matched_forgetting(study: Study) -> list[MatchedRow]:
-    """Rows objective by objective; a seed needs at least two paths that forget at all."""
+def matched_forgetting(study: Study, at: float | None = None) -> list[MatchedRow]:
+    """Rows objective by objective.
+
+    Args:
+        study: finished runs are compared; without `at` a seed needs at least two paths that forget at all.
+        at: the forget score (nats) to compare at; null for the largest that all paths of an objective and seed reach. A path that never
+            reaches it counts as measured nowhere.
+    """
     rows = []
     for objective in study.objectives:
         found: dict[int, list[tuple[float, float, float, float]]] = {}
@@ -32,8 +39,8 @@ def matched_forgetting(study: Study) -> list[MatchedRow]:
             runs = {path.index: run for path in study.paths for run in study.unlearned(objective, path) if run.seed == seed}
             scores = {index: drops(run.metric("forget", "forget/phrases_log_lik")) for index, run in runs.items()}
             scores = {index: score for index, score in scores.items() if score}
-            target = matched_score(list(scores.values()))
-            if len(scores) < 2 or target != target:
+            target = matched_score(list(scores.values())) if at is None else at
+            if (len(scores) < 2 and at is None) or math.isnan(target):
                 continue
             for index, score in scores.items():
                 step = crossing_step(score, target)
@@ -44,3 +51,20 @@ def matched_forgetting(study: Study) -> list[MatchedRow]:
         for index, values in sorted(found.items()):
             rows.append(MatchedRow(objective, study.paths[index], *(estimate(column) for column in zip(*values, strict=True))))
     return rows
+
+
+def compared_utility(study: Study, at: float) -> float:
+    """One number by which the trials of a sweep compare: utility at the forget score `at` (nats), mean over all unlearning runs.
+
+    A run that never reaches it counts with its utility at the end less the share of `at` that is missing, so that there is a number to
+    climb by everywhere. nan where no run measured both.
+    """
+    values = []
+    for run in study.finished("unlearn"):
+        scores = drops(run.metric("forget", "forget/phrases_log_lik"))
+        kept = utility(run.metric("retain", f"retain/{study.retain_name}_log_lik"))
+        if scores and kept:
+            at_match = interpolate(kept, crossing_step(scores, at))
+            missing = 1 - max(scores.values()) / at
+            values.append(kept[max(kept)] - missing if math.isnan(at_match) else at_match)
+    return sum(values) / len(values) if values else math.nan

@@ -81,7 +81,7 @@ def config_differences(study: Study, kind: str) -> Table:
     collapsed: set[str] = set()
     for setting in settings:
         found = {name: list(dict.fromkeys(config.get(setting, "–") for config in group)) for name, group in groups.items()}
-        if len({value for values in found.values() for value in values}) < 2 or _is_place(setting, found):
+        if len({value for values in found.values() for value in values}) < 2 or is_place(setting, found):
             continue
         whole = _absent_part(setting, groups)
         if whole == setting:
@@ -137,7 +137,7 @@ def _config(run: Run) -> Any:
     return read_yaml(run.folder / "config.yaml")
 
 
-def _is_place(setting: str, found: Mapping[str, list[str]]) -> bool:
+def is_place(setting: str, found: Mapping[str, list[str]]) -> bool:
     name = setting.rsplit(".", 1)[-1]
     return name == "seed_everything" or any("/" in value or "\\" in value for values in found.values() for value in values)
 

@@ -13,13 +13,14 @@ from unlearn_lightning.report.comparison_tables import comparison_csv, compariso
 from unlearn_lightning.report.depth import DEPTH_CAPTION, depth_charts, depths
 from unlearn_lightning.report.depth_tables import depth_csv, depth_table, print_depth
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.matched import MatchedRow, matched_forgetting
+from unlearn_lightning.report.gather import load
+from unlearn_lightning.report.matched import MatchedRow, compared_utility, matched_forgetting
 from unlearn_lightning.report.outcomes import Row, summarize
 from unlearn_lightning.report.page import Page
 from unlearn_lightning.report.print_figures import save_figures
 from unlearn_lightning.report.provenance import config_differences, run_table
 from unlearn_lightning.report.recency import MEASURED, RECENCY_CAPTION, recency, recency_table
-from unlearn_lightning.report.study_data import Study, load_study
+from unlearn_lightning.report.study_data import Study
 from unlearn_lightning.report.tables import Table, closing_csv, closing_table, growth_table, matched_table, print_closing_table
 from unlearn_lightning.report.verdict import Verdict, verdict
 
@@ -39,6 +40,8 @@ class Report:
     tables: dict[str, Table] = field(default_factory=dict)
     """Every table beside the closing one, by name."""
     files: list[Path] = field(default_factory=list)
+    compared: dict[str, float] = field(default_factory=dict)
+    """Single numbers by which a sweep compares its trials, by the names they have in W&B."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -67,7 +70,7 @@ class Report:
         ]  # fmt: skip
         return {
             "study": self.study.name, "verdict": found, "rows": rows, "recency": counted, "recency_measures": controls,
-            "depth": depth, "problems": self.problems,
+            "depth": depth, "compared": self.compared, "problems": self.problems,
         }  # fmt: skip
 
     def print(self, console: Console | None = None) -> None:
@@ -87,8 +90,10 @@ class Report:
         console.print(f"  beside it table.csv, table.md and {len(self.charts)} figures (SVG, PNG) in figures/", highlight=False)
 
 
-def build(study_folder: Path, out: Path | None = None, against: Path | None = None) -> Report:
-    """Write the report of a study into `out` (default `<study>/report/`): index.html, table.csv, table.md and figures/.
+def build(study_folder: Path, out: Path | None = None, against: Path | None = None, match_at: float | None = None) -> Report:
+    """Write the report of a study, or of a folder of runs and studies, into `out` (default `<study>/report/`).
+
+    It is index.html, table.csv, table.md and figures/.
 
     Runs that are missing or unfinished, and probes that were not measured, are named and left out.
 
@@ -96,22 +101,25 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
         study_folder: the study, as `unlearn study` wrote it.
         out: where the report goes.
         against: another study to compare with.
+        match_at: the forget score (nats) at which paths are compared; null for the largest that all reach.
 
     Raises:
         FileNotFoundError: there is no study in `study_folder` or `against`.
         ValueError: a file has a format this version does not know.
     """
-    study = load_study(Path(study_folder))
-    other = load_study(Path(against)) if against else None
+    study = load(Path(study_folder))
+    other = load(Path(against)) if against else None
     folder = Path(out) if out else study.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
     distances = Distances(study)
     rows = summarize(study, distances)
     drawn = [*depth_charts(study), *charts(study, distances)]
-    report = Report(study, rows, matched_forgetting(study), verdict(study, rows, distances), _missing(study), folder, drawn)
+    report = Report(study, rows, matched_forgetting(study, match_at), verdict(study, rows, distances), _missing(study), folder, drawn)
     if other:
         report.comparison = compare(study, rows, other, summarize(other, Distances(other)))
         report.problems += [f"In {report.comparison.names[1]}: {problem}" for problem in _missing(other)]
+    if match_at is not None:
+        report.compared["matched/utility"] = compared_utility(study, match_at)
     report.tables = _tables(report, distances)
     report.problems += distances.problems
     page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison)

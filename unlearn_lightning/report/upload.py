@@ -1,4 +1,4 @@
-"""A study's report as one W&B run: every table and every figure, grouped with the study's runs.
+"""A study's report as one W&B run: every table and every figure, grouped with the study's runs. In a sweep it is the trial's run.
 
 upload(build(Path("runs/demo")))        # -> runs/demo/wandb/offline-run-20260101_120000-abcd1234, or online with an account
 """
@@ -35,10 +35,12 @@ def upload(report: Report) -> Path | None:
         run = wandb.init(
             project=wandb_mode.project(), group=study.name, job_type="report", name=f"{study.name} report", dir=str(study.folder),
             config=read_yaml(study.folder / "study.yaml"), mode="offline" if wandb_mode.is_offline() else "online", reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True),
+            settings=wandb.Settings(
+                silent=True, console="off", x_disable_stats=True, x_disable_meta=True, **wandb_mode.trial_settings()
+            ),
         )  # fmt: skip
         run.log(content)
-        run.summary.update({"headline": report.verdict.headline, "agrees": report.verdict.agrees})
+        run.summary.update({"headline": report.verdict.headline, "agrees": report.verdict.agrees, **report.compared})
         run.finish()
     except wandb.Error as error:
         message = f"W&B did not take the report ({error}). The report is in {report.folder}; WANDB_MODE=offline keeps the W&B run here."

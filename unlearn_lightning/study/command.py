@@ -13,14 +13,16 @@ import jsonargparse
 from rich.console import Console
 
 from unlearn_lightning.records import read_study, write_text
+from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.study_config import StudyConfig
 from unlearn_lightning.study.study_file import StudyFile
+from unlearn_lightning.wandb_mode import beside_the_trial, in_trial, trial_name, usual_folder
 
 if TYPE_CHECKING:
     from unlearn_lightning.study.tree import Run
 
 
-OWN = ("store", "folder", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops")
+OWN = ("store", "folder", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops", "match_at")
 
 
 def parser() -> jsonargparse.ArgumentParser:
@@ -44,6 +46,9 @@ def parser() -> jsonargparse.ArgumentParser:
     found.add_argument("--plan", action="store_true", help="Show the tree, its commands and what it takes, and train nothing.")
     found.add_argument("--throughput", type=float | None, default=None, help="For --plan: tokens per second and device, if measured.")
     found.add_argument("--peak_flops", type=float | None, default=None, help="For --plan: the device's peak FLOPs per second.")
+    found.add_argument(
+        "--match_at", type=float | None, default=None, help="Compare paths at this forget score, nats; null for what all reach."
+    )
     found.add_class_arguments(StudyConfig, as_group=False)
     return found
 
@@ -57,11 +62,13 @@ def study(arguments: Sequence[str]) -> int:
             return 2
         rest = ["--config", first, *rest]
     own = parser()
-    parsed = own.parse_args(rest if rest else [first])
-    options = parsed.as_dict()
-    settings = {name: options.pop(name) for name in OWN}
-    options.pop("config")
     try:
+        rest, changes = settings_flags(rest)
+        parsed = own.parse_args(rest if rest else [first])
+        change(parsed, changes)
+        options = parsed.as_dict()
+        settings = {name: options.pop(name) for name in OWN}
+        options.pop("config")
         config = StudyConfig(**options)
         return _plan(config, settings) if settings["plan"] else _study(config, settings, own.dump(parsed, skip_unset=False))
     except (ValueError, OSError) as error:
@@ -79,13 +86,13 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
 
         with quick_hub():
             runs = plan(config, Path(settings["store"]), Resolver().resolve, Unread())
-    folder = Path(settings["folder"] or f"runs/{config.name}")
+    folder = _folder(config, settings)
     print_plan(config, runs, folder, console, settings["throughput"], settings["peak_flops"])
     return 0
 
 
 def _study(config: StudyConfig, settings: dict[str, Any], written_out: str) -> int:
-    folder = Path(settings["folder"] or f"runs/{config.name}")
+    folder = _folder(config, settings)
     console = Console()
     with console.status("planning"):
         from unlearn_lightning.lightning_cli import Resolver
@@ -106,20 +113,25 @@ def _study(config: StudyConfig, settings: dict[str, Any], written_out: str) -> i
     status = executed = 0
     try:
         jobs = settings["jobs"] or default_jobs(config, runs, len(devices))
-        executed = run_study(config, runs, folder, console, jobs, wanted, settings["retry_failed"], devices)
+        with beside_the_trial():
+            executed = run_study(config, runs, folder, console, jobs, wanted, settings["retry_failed"], devices)
         console.print(f"{executed} runs executed, {len(wanted) - executed} were finished already.")
     except RunFailed as failure:
         console.print(str(failure), markup=False, style="red")
         status = 1
-    _report(folder, console, upload_it=executed > 0)
+    _report(folder, console, executed > 0 or in_trial(), settings["match_at"])
     return status
 
 
-def _report(folder: Path, console: Console, upload_it: bool) -> None:
+def _folder(config: StudyConfig, settings: dict[str, Any]) -> Path:
+    return Path(settings["folder"] or usual_folder() / f"{config.name}{trial_name()}")
+
+
+def _report(folder: Path, console: Console, upload_it: bool, match_at: float | None) -> None:
     from unlearn_lightning.report import build
     from unlearn_lightning.report.upload import UploadError, upload
 
-    report = build(folder)
+    report = build(folder, match_at=match_at)
     report.print(console)
     if upload_it:
         try:

@@ -1,0 +1,148 @@
+"""A folder of runs and studies, such as a sweep's, read as one study: equal runs once, others told apart by the settings they differ in.
+
+load(Path("runs/sweeps/k2j8x1qa")).objectives      # ["NPO · beta=0.1", "NPO · beta=0.5", "NPO · beta=2.0"]
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unlearn_lightning.records import read_run
+from unlearn_lightning.report.provenance import flatten, is_place, read_yaml
+from unlearn_lightning.report.study_data import Run, Study, load_study
+
+# Parts of a configuration that say how a run is done or watched, and not what comes out.
+ASIDE = (
+    "run_folder",
+    "checkpoint_every_n_steps",
+    "seed_everything",
+    "ckpt_path",
+    "trainer.logger",
+    "trainer.callbacks",
+    "model.class_path",
+)
+
+
+def load(folder: Path) -> Study:
+    """The study in a folder, or else the studies and runs below it as one.
+
+    Raises:
+        FileNotFoundError: there is neither.
+        ValueError: a file has a format this version does not know.
+    """
+    return load_study(folder) if (folder / "study.json").is_file() or not _below(folder) else _gathered(folder)
+
+
+def _below(folder: Path) -> list[Path]:
+    places = sorted(folder.iterdir()) if folder.is_dir() and not (folder / "run.json").is_file() else []
+    return [place for place in places if (place / "study.json").is_file() or (place / "run.json").is_file()]
+
+
+def _gathered(folder: Path) -> Study:
+    runs: dict[str, Run] = {}
+    forget = ""
+    for place in _below(folder):
+        if (place / "study.json").is_file():
+            study = load_study(place)
+            forget = forget or study.forget
+            found = study.runs
+        else:
+            found = _with_ancestors(place)
+            forget = forget or next((_stage(run) for run in found if run.kind == "unlearn"), "")
+        for run in found:
+            known = runs.setdefault(run.key, run)
+            # A run that only leads up to one path may end another.
+            known.tags = {**run.tags, **{tag: value for tag, value in known.tags.items() if value is not None}}
+    _tell_apart(runs)
+    _one_retrained_model(runs)
+    return Study(folder.name, folder, forget or "the forget stage", list(runs.values()))
+
+
+def _with_ancestors(folder: Path) -> list[Run]:
+    """A single run and the runs that it starts from, as far as they are there, first to last, with the tags that a study would give."""
+    info = read_run(folder)
+    earlier: list[Run] = []
+    for place in _origins(folder):
+        if (place / "run.json").is_file():
+            earlier += _with_ancestors(place)
+    path = [stage for run in earlier[-1:] for stage in run.tags["path"]]
+    run = Run(info["key"], folder.name, info["kind"], folder.resolve(), info.get("parents") or [], {}, info)
+    if run.kind == "unlearn":
+        forget = _stage(run)
+        position = path.index(forget) + 1 if forget in path else 0
+        run.tags = {"seed": info.get("seed"), "path": path, "p": position, "objective": info["model"]}
+    else:
+        run.tags = {"seed": info.get("seed"), "path": [*path, _stage(run)], "p": None}
+    return [*earlier, run]
+
+
+def _origins(folder: Path) -> Iterable[Path]:
+    """The run folders that a run's configuration starts from: of its base model, then of its adapters."""
+    backbone = read_yaml(folder / "config.yaml").get("model", {}).get("init_args", {}).get("backbone", {})
+    adapters = backbone.get("adapter") or []
+    places = [backbone.get("model"), *([adapters] if isinstance(adapters, str) else adapters)]
+    return [Path(place).parent for place in places if place]
+
+
+def _stage(run: Run) -> str:
+    return str(run.info.get("data", "stage")).removesuffix("Stage").lower()
+
+
+def _tell_apart(runs: dict[str, Run]) -> None:
+    """Gives unlearning runs of one seed, path and objective, which a single study never has, tags for the settings they differ in."""
+    groups: dict[Any, list[Run]] = {}
+    for run in runs.values():
+        if run.kind == "unlearn":
+            groups.setdefault((run.seed, run.path_identity, run.name_without("")), []).append(run)
+    settings = {run.key: _settings(run, runs) for run in runs.values() if run.kind == "unlearn"}
+    different: dict[str, None] = {}
+    for group in groups.values():
+        names = dict.fromkeys(name for run in group for name in settings[run.key])
+        for name in names:
+            values = {settings[run.key].get(name, "–") for run in group}
+            if len(values) > 1 and not is_place(name, {"": list(values)}):
+                different[name] = None
+    for name, tag in _short(list(different)).items():
+        for key, known in settings.items():
+            if name in known:
+                runs[key].tags[tag] = yaml.safe_load(known[name])
+    for run in runs.values():
+        # Both were worked out from the tags as they were.
+        run.__dict__.pop("extra_tags", None)
+        run.__dict__.pop("objective", None)
+
+
+def _one_retrained_model(runs: dict[str, Run]) -> None:
+    """Where trials trained their stages differently there are several retrained models of a seed and path, and none is everyone's."""
+    models: dict[Any, list[Run]] = {}
+    for run in runs.values():
+        if run.tags.get("retrained"):
+            models.setdefault((run.seed, run.stages), []).append(run)
+    for several in models.values():
+        if len(several) > 1:
+            for run in several:
+                run.tags.pop("retrained")
+
+
+def _settings(run: Run, runs: dict[str, Run]) -> dict[str, str]:
+    """What decides a run's result: its own settings and, with their stage before the name, those of all it starts from."""
+    found = {name: value for name, value in flatten(read_yaml(run.folder / "config.yaml")).items() if not name.startswith(ASIDE)}
+    for key in run.parents:
+        if key in runs:
+            stage = (runs[key].stages or ("base",))[-1]
+            found |= {f"{stage}.{name}" if runs[key].kind == "stage" else name: v for name, v in _settings(runs[key], runs).items()}
+    return found
+
+
+def _short(names: list[str]) -> dict[str, str]:
+    """Each name's shortest end that tells it from the others, without `init_args`."""
+    parts = {name: [part for part in name.split(".") if part != "init_args"] for name in names}
+    short = {}
+    for name in names:
+        for length in range(1, len(parts[name]) + 1):
+            short[name] = ".".join(parts[name][-length:])
+            if sum(parts[other][-length:] == parts[name][-length:] for other in names) == 1:
+                break
+    return short
