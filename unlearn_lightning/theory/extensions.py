@@ -66,7 +66,8 @@ class Unlearner:
         while True:
             chosen: set[int] = set()
             while len(chosen) < self.batch_size:
-                waiting = waiting or rng.permutation(k).tolist()
+                # A new epoch's rows that this batch holds already come last, so that they keep their turn.
+                waiting = waiting or sorted(rng.permutation(k).tolist(), key=lambda row: row not in chosen)
                 chosen.add(waiting.pop())
             yield np.isin(np.arange(k), list(chosen)).astype(np.float64)
 

@@ -39,8 +39,7 @@ def save_survival(rows: Sequence[Survival], orders: Sequence[str], folder: Path)
                 _band(panel, row.distance, row.unlearner, COLOURS[index])
             panel.set_title(group, loc="left")
         for index, row in enumerate([alone, *last.values()]):
-            name = row.unlearner if row is alone else f"{row.group.split(',')[0].split(' as ')[-1]}: {row.unlearner}"
-            _band(panels[len(groups)], row.to_retrained.max(1), name, COLOURS[index])
+            _band(panels[len(groups)], row.to_retrained.max(1), row.unlearner, COLOURS[index])
         panels[len(groups)].set_title("further path to retrained", loc="left")
         for number, panel in enumerate(panels):
             panel.set_yscale("log")

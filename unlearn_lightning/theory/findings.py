@@ -35,9 +35,10 @@ class Pair:
         return np.where(steps >= self.bound.t0, self.bound.log_distance(steps), np.nan)
 
     def margin(self) -> Array:
-        """(B,) the smallest ratio of distance to bound from t0 on."""
-        smallest: Array = np.exp(np.nanmin(np.log(self.distance) - self.log_bound(), axis=0))
-        return smallest
+        """(B,) the smallest ratio of distance to bound from t0 on; nan where the steps end before t0."""
+        ratios = np.log(self.distance) - self.log_bound()
+        smallest = np.where(np.isnan(ratios), np.inf, ratios).min(0)
+        return np.where(np.isinf(smallest), np.nan, np.exp(smallest))
 
 
 @dataclass(frozen=True)

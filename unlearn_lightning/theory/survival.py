@@ -82,7 +82,7 @@ def survival(setup: Setup, seeds: Sequence[int], steps: int = 400) -> Iterator[S
     groups: list[tuple[str, Setup, Problem, list[Unlearner]]] = [
         (
             f"retain, n={setup.rows * stages}, d={setup.dimension}", setup, few,
-            [Unlearner(f"{share} x stable limit", retain_weight=share * stable) for share in (0.01, 0.1, 0.5)],
+            [Unlearner(f"{share} x stable weight", retain_weight=share * stable) for share in (0.01, 0.1, 0.5)],
         ),
         (
             f"retain, n={many_setup.rows * stages}, d={setup.dimension}", many_setup, many,
