@@ -8,6 +8,10 @@ A model's prediction on a probe example is the vector of per-token log-likelihoo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 def squared_distance(one: Mapping[str, Sequence[float]], other: Mapping[str, Sequence[float]]) -> float:
@@ -38,3 +42,9 @@ def squared_distance(one: Mapping[str, Sequence[float]], other: Mapping[str, Seq
             )
         total += sum((a - b) ** 2 for a, b in zip(vector, other[name], strict=True))
     return total / len(one)
+
+
+def squared_distances(one: NDArray[Any], other: NDArray[Any]) -> NDArray[Any]:
+    """The same for predictions that lie in arrays: (..., examples, numbers per example) -> (...)."""
+    distances: NDArray[Any] = ((one - other) ** 2).sum(-1).mean(-1)
+    return distances

@@ -17,6 +17,7 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   study     train, unlearn and measure all the paths   unlearn study configs/studies/demo.yaml
   status    how each run of a study is doing           unlearn status runs/demo
   report    tables and a page from a study's records   unlearn report runs/demo
+  theory    the linear model's theorem, measured      unlearn theory --seeds 20
   export    a run's model for plain transformers       unlearn export runs/forgotten
 """
 TRAINER_VERBS = ("fit", "validate", "test")
@@ -44,6 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
         from unlearn_lightning.report.command import report
 
         return report(arguments[1:])
+    elif verb == "theory":
+        from unlearn_lightning.theory.command import theory
+
+        return theory(arguments[1:])
     elif verb == "export":
         from unlearn_lightning.export import main as export
 
@@ -70,7 +75,7 @@ def _trainer(arguments: list[str]) -> int:
 def _unknown(verb: str) -> int:
     import difflib
 
-    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "report", "export"], n=1)
+    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "report", "theory", "export"], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     print(f"unlearn: there is no verb {verb!r}.{hint} `unlearn --help` lists them.", file=sys.stderr)
     return 2
