@@ -18,6 +18,8 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   status    how each run of a study is doing           unlearn status runs/demo
   report    tables and a page from a study's records   unlearn report runs/demo
   export    a run's model for plain transformers       unlearn export runs/forgotten
+  configs   the configurations that come along         unlearn configs stages/tofu.yaml --copy mine.yaml
+  new       a metric, objective or stage to fill in    unlearn new callback ResponseLength
 """
 TRAINER_VERBS = ("fit", "validate", "test")
 
@@ -25,6 +27,9 @@ TRAINER_VERBS = ("fit", "validate", "test")
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Class paths also name files of this folder, as with `python -m`; last, so that none takes an installed module's place.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     verb = arguments[0] if arguments else "--help"
     if verb in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -48,6 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
         from unlearn_lightning.export import main as export
 
         return export(arguments[1:])
+    elif verb == "configs":
+        from unlearn_lightning.shipped_configs import main as configs
+
+        return configs(arguments[1:])
+    elif verb == "new":
+        from unlearn_lightning.new import main as new
+
+        return new(arguments[1:])
     else:
         return _unknown(verb)
     return 0
@@ -70,7 +83,7 @@ def _trainer(arguments: list[str]) -> int:
 def _unknown(verb: str) -> int:
     import difflib
 
-    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "report", "export"], n=1)
+    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "report", "export", "configs", "new"], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     print(f"unlearn: there is no verb {verb!r}.{hint} `unlearn --help` lists them.", file=sys.stderr)
     return 2
