@@ -155,6 +155,15 @@ class UnlearnCLI(LightningCLI):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"Several probes are named {twice[0]!r}, and would overwrite each other's records: set their init_args.name.")
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Checkpoints are read as tensors and plain values: a pickle in one is refused and never executed."""
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if arguments.get("weights_only") is False:
+            raise ValueError(
+                "weights_only is false, but a checkpoint is never unpickled here, as that would execute what it says. Leave it out."
+            )
+        return {**arguments, "weights_only": True}
+
     def _run_subcommand(self, subcommand: str) -> None:
         with locked(self.run_folder) if self.trainer.is_global_zero else nullcontext():
             if subcommand == "fit":

@@ -1,4 +1,4 @@
-"""NewObjective: by hand, and in a run of three steps."""
+"""NewObjective: by hand, and in a run of three steps on the same eight examples."""
 
 import csv
 
@@ -9,7 +9,7 @@ from unlearn_lightning.lightning_cli import run
 
 RUN = (
     "fit -c configs/stages/safety.yaml -c configs/backbones/tiny-llama.yaml -c configs/trainers/cpu.yaml -c configs/loggers/csv.yaml "
-    "--model new_objective.NewObjective --model.optimizer.lr 1e-3 --trainer.max_steps 3 --data.batch_size 8"
+    "--model new_objective.NewObjective --model.optimizer.lr 1e-3 --trainer.max_epochs 3 --data.train_examples 8 --data.batch_size 8"
 )
 
 
@@ -25,4 +25,4 @@ def test_a_run_makes_the_forget_set_less_likely(tmp_path):
     run([*RUN.split(), "--run_folder", str(tmp_path / "run")])
     with (tmp_path / "run" / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
-    assert losses[-1] < losses[0] < 0
+    assert 0 > losses[0] > losses[1] > losses[2]
