@@ -136,7 +136,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(theirs, "_MLFLOW_AVAILABLE", None)
     configured = {"trainer": {"logger": {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": "file:x"}}}}
-    with pytest.raises(ValueError, match=r"MLFlowLogger needs a package .*pip install 'unlearn_lightning\[loggers\]'"):
+    with pytest.raises(ValueError, match=r"MLFlowLogger needs a package .*pip install -e '\.\[loggers\]'"):
         run_loggers(tmp_path, configured, {})
 
 

@@ -50,8 +50,8 @@ def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any
             loggers.append(instantiate_class((), {"class_path": one["class_path"], "init_args": settings}))
         except ImportError as error:
             raise ValueError(
-                f"{kind} needs a package that is not installed ({error}). `pip install 'unlearn_lightning[loggers]'` brings those of "
-                "configs/loggers/."
+                f"{kind} needs a package that is not installed ({error}). Those of configs/loggers/ are the extra `loggers`: "
+                "pip install -e '.[loggers]'."
             ) from error
     return loggers
 
