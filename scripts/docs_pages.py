@@ -18,16 +18,17 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from unlearn_lightning.main import HELP  # noqa: E402
+
 # Title -> page, in the order of the navigation. A page that is not written yet is left out; one that is not named here comes last.
 NAVIGATION = {
-    "Home": "index.md", "Tour": "tour.md", "Studies": "studies.md", "Results": "results.md", "Run folders": "runs.md", "Extending": "extend.md",
-    "Reproducing the paper": "reproduce.md", "Theory": "theory.md", "Performance": "performance.md", "Scaling": "scaling.md",
-    "Loggers": "loggers.md", "Clusters": "cluster.md", "Sweeps": "sweeps.md", "Ethics": "ethics.md", "Command line": "commands.md",
-    "API": "api.md", "Changes": "changelog.md", "Contributing": "contributing.md", "Security": "security.md",
+    "Home": "index.md", "Tour": "tour.md", "Studies": "studies.md", "Results": "results.md", "Run folders": "runs.md",
+    "Extending": "extend.md", "Reproducing the paper": "reproduce.md", "Theory": "theory.md", "Performance": "performance.md",
+    "Scaling": "scaling.md", "Loggers": "loggers.md", "Clusters": "cluster.md", "Sweeps": "sweeps.md", "Ethics": "ethics.md",
+    "Command line": "commands.md", "API": "api.md", "Changes": "changelog.md", "Contributing": "contributing.md", "Security": "security.md",
 }  # fmt: skip
 # Pages made of a file at the top of the repository.
 TOP = {"index.md": "README.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md", "security.md": "SECURITY.md"}
-VERBS = ("fit", "study", "status", "report", "export", "configs", "new")
 CLASSES = ("--model.help=StageFineTuning", "--model.help=NPO", "--data.help=ChatStage", "--trainer.callbacks.help=ForgetLikelihood")
 API = ("callbacks", "unlearn_lightning/objectives", "unlearn_lightning/modules", "unlearn_lightning/data", "unlearn_lightning")
 NOT_API = {"__init__", "main"}
@@ -62,7 +63,8 @@ def as_page(text: str) -> str:
 
 def commands() -> str:
     """What `unlearn --help` and each verb's `--help` print."""
-    calls: list[list[str]] = [["--help"], *([verb, "--help"] for verb in VERBS), *(["fit", about] for about in CLASSES)]
+    verbs = [verb for verb in re.findall(r"^  (\w+) ", HELP, re.M) if verb not in ("validate", "test")]
+    calls: list[list[str]] = [["--help"], *([verb, "--help"] for verb in verbs), *(["fit", about] for about in CLASSES)]
     parts = ["# Command line", "What the commands print themselves; `validate` and `test` take what `fit` takes."]
     for call, text in zip(calls, helps(calls), strict=True):
         parts.append(f"## unlearn {' '.join(call)}\n\n" + "".join(f"    {line}\n" for line in text.splitlines()))

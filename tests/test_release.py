@@ -16,6 +16,7 @@ import yaml
 import unlearn_lightning
 from unlearn_lightning import shipped_configs
 from unlearn_lightning.main import main
+from unlearn_lightning.study.study_file import read_study_file
 
 ROOT = Path(__file__).parents[1]
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", "runs", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", "wandb", "mlruns")
@@ -120,6 +121,12 @@ def test_a_file_of_ones_own_goes_first(tmp_path, monkeypatch):
     found = shipped_configs.with_found_configs(given)
     assert found[2:4] == [str(ROOT / "configs/stages/math.yaml"), f"--config={ROOT}/configs/stages/tofu.yaml"]
     assert found[4:] == ["--model", "-c", "{model: NPO}"]
+
+
+def test_a_study_file_may_be_like_a_shipped_one(tmp_path):
+    (tmp_path / "mine.yaml").write_text("like: configs/studies/demo.yaml\nname: mine\n")
+    read = read_study_file(tmp_path / "mine.yaml")
+    assert read == {**read_study_file(ROOT / "configs/studies/demo.yaml"), "name": "mine"}
 
 
 def test_a_configuration_that_is_nowhere_gets_the_nearest_name(capsys):

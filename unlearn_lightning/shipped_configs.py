@@ -27,18 +27,23 @@ def names() -> list[str]:
     return sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("*/*.yaml"))
 
 
+def shipped(name: str) -> Path | None:
+    """The shipped configuration of that name, with or without `configs/` before it; none if there is none."""
+    short = Path(name).as_posix().removeprefix("configs/")
+    return FOLDER / short if short in names() else None
+
+
 def find(name: str) -> Path:
-    """The file `name`, or else the shipped configuration of that name, with or without `configs/` before it.
+    """The file `name`, or else the shipped configuration of that name.
 
     Raises:
         FileNotFoundError: there is neither; the message has the nearest name.
     """
     if Path(name).is_file():
         return Path(name)
-    short = Path(name).as_posix().removeprefix("configs/")
-    if short in names():
-        return FOLDER / short
-    near = difflib.get_close_matches(short, names(), n=1)
+    if found := shipped(name):
+        return found
+    near = difflib.get_close_matches(name.removeprefix("configs/"), names(), n=1)
     hint = f" Did you mean configs/{near[0]}?" if near else ""
     raise FileNotFoundError(
         f"There is no configuration {name}, neither as a file nor among the shipped ones.{hint} `unlearn configs` lists them."
