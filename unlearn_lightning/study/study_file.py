@@ -1,6 +1,6 @@
 """A study's YAML file, which may build on another one and then states only what is different.
 
-    like: demo.yaml                       # beside this file, or shipped (configs/studies/demo.yaml); merged under it, and may itself be like another
+    like: demo.yaml                       # beside this file, or a shipped one; merged under it, and may itself be like another
     name: demo_cosine
     objectives:
       simnpo: null                        # left out
