@@ -186,7 +186,7 @@ def test_variants_of_an_objective_carry_its_name(corpus, questions, tmp_path):
 
 def test_a_missing_study_file(capsys):
     assert main(["study", "configs/studies/none.yaml"]) == 2
-    assert "no study configuration" in capsys.readouterr().err
+    assert "There is no configuration" in capsys.readouterr().err
 
 
 def test_merging_settings():

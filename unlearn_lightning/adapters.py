@@ -17,6 +17,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from torch import nn
 
+WEIGHTS = "adapter_model.safetensors"
 # Names of the adapters within PEFT: the trainable one, and the frozen ones below it, numbered.
 TRAINABLE = "default"
 FROZEN = "frozen"
@@ -74,6 +75,8 @@ def load_adapter(base: nn.Module, folder: str, trainable: bool, name: str = TRAI
     if not (Path(folder) / "adapter_config.json").is_file():
         hint = " It holds full weights: set backbone.model to it." if (Path(folder) / "config.json").is_file() else ""
         raise FileNotFoundError(f"No adapter in {folder} (no adapter_config.json).{hint} The run that makes it must finish first.")
+    if not (Path(folder) / WEIGHTS).is_file():
+        raise FileNotFoundError(f"The adapter in {folder} has no {WEIGHTS}. Other formats are pickles, which are never read: convert it.")
     try:
         if isinstance(base, PeftModel):
             base.load_adapter(folder, name, is_trainable=trainable)
@@ -84,7 +87,7 @@ def load_adapter(base: nn.Module, folder: str, trainable: bool, name: str = TRAI
         why = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error).splitlines()[0])
         raise ValueError(MISFIT.format(folder=folder, why=why)) from error
     # Layers that one side lacks pass PEFT with a warning at most.
-    with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as saved:
+    with safe_open(Path(folder) / WEIGHTS, "pt") as saved:
         if different := set(saved.keys()) ^ set(get_peft_model_state_dict(net, adapter_name=name, save_embedding_layers=False)):
             raise ValueError(MISFIT.format(folder=folder, why=f"only one of them has {min(different)}"))
     return net

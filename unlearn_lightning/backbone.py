@@ -131,7 +131,7 @@ class Backbone:
         with _quiet():
             base = AutoModelForCausalLM.from_pretrained(
                 self.model, dtype=dtype, attn_implementation=self.attention, revision=self.revision,
-                quantization_config=self._quantization_config(dtype),
+                quantization_config=self._quantization_config(dtype), use_safetensors=True, trust_remote_code=False,
             )  # fmt: skip
         for layer in base.modules():
             if isinstance(layer, Linear4bit):
@@ -215,9 +215,9 @@ def _load_tokenizer(
         assert scratch is not None
         loaded: Any = train_tokenizer(scratch)
     else:
-        loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision)
+        loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
     if template_from is not None:
-        loaded.chat_template = AutoTokenizer.from_pretrained(template_from).chat_template
+        loaded.chat_template = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False).chat_template
     if not loaded.chat_template:
         raise ValueError(
             f"The tokenizer of {name} has no chat template. Set backbone.chat_template_from to its instruct sibling, "

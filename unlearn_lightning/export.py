@@ -124,16 +124,21 @@ def stages(run: Path) -> list[str]:
     return before if read_run(run)["kind"] == "unlearn" else [*before, read_run(run)["data"]]
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `unlearn export`."""
+    found = argparse.ArgumentParser(
         prog="unlearn export", description="Writes a run's model for plain transformers and PEFT.", allow_abbrev=False
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="a finished run folder with an adapter")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where it goes (default: RUN/export)")
-    parser.add_argument("--merge", action="store_true", help="whole weights instead of an adapter")
+    found.add_argument("run", metavar="RUN", type=Path, help="a finished run folder with an adapter")
+    found.add_argument("--out", metavar="DIR", type=Path, help="where it goes (default: RUN/export)")
+    found.add_argument("--merge", action="store_true", help="whole weights instead of an adapter")
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit status."""
     try:
-        options = parser.parse_args(list(arguments) or ["--help"])
+        options = parser().parse_args(list(arguments) or ["--help"])
     except SystemExit as end:
         return int(end.code or 0)
     out = options.out or options.run / "export"

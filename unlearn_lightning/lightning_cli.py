@@ -25,7 +25,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 import callbacks
@@ -35,11 +34,13 @@ from unlearn_lightning import objectives, wandb_mode
 from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
+from unlearn_lightning.loggers import ConfigToLoggers, refuse_secrets, run_loggers
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import is_finished, read_run
 from unlearn_lightning.run_key import run_key
 from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder, check_writable
+from unlearn_lightning.shipped_configs import with_found_configs
 
 for _package in (objectives, callbacks, unlearn_lightning.data, unlearn_lightning.modules):
     for _module in pkgutil.iter_modules(_package.__path__):
@@ -91,7 +92,7 @@ class UnlearnCLI(LightningCLI):
             # jsonargparse writes into what it is given.
             args = copy.deepcopy(dict(args))
         else:
-            joined = "\n".join(saved[1:] if args is None else args)
+            joined = "\n".join(with_found_configs(saved[1:] if args is None else args))
             args = re.sub(NULL_GROUP, r'\1={"\2": null}', joined).split("\n")
         try:
             sys.argv = saved[:1]
@@ -100,12 +101,14 @@ class UnlearnCLI(LightningCLI):
             sys.argv = saved
 
     def before_instantiate_classes(self) -> None:
-        """Completes the seeds."""
+        """Completes the seeds, and leaves the loggers to `instantiate_trainer`, which knows the run folder."""
         if self.subcommand is not None:
             config = self.config[self.subcommand]
             # `seed_everything: true` draws one, false leaves the global generators alone.
             seed = config.seed_everything
             fill_seeds(config, seed if type(seed) is int else int(os.environ.get("PL_GLOBAL_SEED", 0)))
+            refuse_secrets(self.resolved())
+            config.trainer.logger = False
 
     def resolved(self) -> dict[str, Any]:
         """The whole configuration of this run as plain values."""
@@ -133,9 +136,8 @@ class UnlearnCLI(LightningCLI):
             "model": model, "data": data, "seed": config["seed_everything"], "key": self.key, "parents": parents,
         }  # fmt: skip
         kwargs["default_root_dir"] = str(self.run_folder)
-        if config["trainer"]["logger"] in (None, True):
-            kwargs["logger"] = self._loggers(config)
-        own = list(self.extra_callbacks)
+        kwargs["logger"] = run_loggers(self.run_folder, config, self.wandb_settings)
+        own = [*self.extra_callbacks, ConfigToLoggers(config)]
         if self.subcommand == "fit":
             own.append(RunRecorder(self.run_folder, config, identity))
         every = config["checkpoint_every_n_steps"]
@@ -152,12 +154,14 @@ class UnlearnCLI(LightningCLI):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"Several probes are named {twice[0]!r}, and would overwrite each other's records: set their init_args.name.")
 
-    def _loggers(self, config: dict[str, Any]) -> list[Logger]:
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        loggers: list[Logger] = [CSVLogger(str(self.run_folder), name="", version="")]
-        if not wandb_mode.is_disabled():
-            loggers.append(wandb_logger(self.run_folder, config, **self.wandb_settings))
-        return loggers
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Checkpoints are read as tensors and plain values: a pickle in one is refused and never executed."""
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        if arguments.get("weights_only") is False:
+            raise ValueError(
+                "weights_only is false, but a checkpoint is never unpickled here, as that would execute what it says. Leave it out."
+            )
+        return {**arguments, "weights_only": True}
 
     def _run_subcommand(self, subcommand: str) -> None:
         with locked(self.run_folder) if self.trainer.is_global_zero else nullcontext():
@@ -184,15 +188,6 @@ class UnlearnCLI(LightningCLI):
             self.config_init["fit"]["ckpt_path"] = str(last)
 
 
-def wandb_logger(folder: Path, config: dict[str, Any], **settings: Any) -> WandbLogger:
-    """A W&B logger in the run folder: online with an account, offline without one (or with WANDB_MODE=offline)."""
-    settings = {"name": folder.name, **settings}
-    offline = wandb_mode.is_offline()
-    if offline:
-        settings["mode"] = "offline"
-    return WandbLogger(project=wandb_mode.project(), save_dir=str(folder), config=config, offline=offline, **settings)
-
-
 def run(
     args: list[str] | dict[str, Any] | None = None,
     callbacks: Sequence[pl.Callback] = (),
@@ -205,7 +200,7 @@ def run(
     Args:
         args: the command; null for the process's own arguments.
         callbacks: added to those of the configuration, without being part of it.
-        wandb: settings of the W&B run, such as group, job_type and tags.
+        wandb: how the run is called in W&B and other loggers: name, group, job_type and tags.
         resolved: the whole configuration, where it is known already; saves working it out again.
         cli: the command line class.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 from unlearn_lightning import __version__
 
@@ -19,13 +20,27 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   report    tables and a page from a study's records   unlearn report runs/demo
   theory    the linear model's theorem, measured      unlearn theory --seeds 20
   export    a run's model for plain transformers       unlearn export runs/forgotten
+  configs   the configurations that come along         unlearn configs stages/tofu.yaml --copy mine.yaml
+  new       a metric, objective or stage to fill in    unlearn new callback ResponseLength
 """
 TRAINER_VERBS = ("fit", "validate", "test")
+ROOMS = {
+    "study": "unlearn_lightning.study.command:study",
+    "status": "unlearn_lightning.study.status:status",
+    "report": "unlearn_lightning.report.command:report",
+    "theory": "unlearn_lightning.theory.command:theory",
+    "export": "unlearn_lightning.export:main",
+    "configs": "unlearn_lightning.shipped_configs:main",
+    "new": "unlearn_lightning.new:main",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Class paths also name files of this folder, as with `python -m`; last, so that none takes an installed module's place.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     verb = arguments[0] if arguments else "--help"
     if verb in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -33,26 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(__version__)
     elif verb in TRAINER_VERBS:
         return _trainer(arguments)
-    elif verb == "study":
-        from unlearn_lightning.study.command import study
-
-        return study(arguments[1:])
-    elif verb == "status":
-        from unlearn_lightning.study.status import status
-
-        return status(arguments[1:])
-    elif verb == "report":
-        from unlearn_lightning.report.command import report
-
-        return report(arguments[1:])
-    elif verb == "theory":
-        from unlearn_lightning.theory.command import theory
-
-        return theory(arguments[1:])
-    elif verb == "export":
-        from unlearn_lightning.export import main as export
-
-        return export(arguments[1:])
+    elif verb in ROOMS:
+        module, _, function = ROOMS[verb].partition(":")
+        return int(getattr(import_module(module), function)(arguments[1:]))
     else:
         return _unknown(verb)
     return 0
@@ -75,7 +73,7 @@ def _trainer(arguments: list[str]) -> int:
 def _unknown(verb: str) -> int:
     import difflib
 
-    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "report", "theory", "export"], n=1)
+    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, *ROOMS], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     print(f"unlearn: there is no verb {verb!r}.{hint} `unlearn --help` lists them.", file=sys.stderr)
     return 2

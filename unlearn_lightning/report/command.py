@@ -28,7 +28,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--out", metavar="DIR", type=Path, help="where the report goes (default: STUDY/report)")
     found.add_argument("--against", metavar="OTHER_STUDY", type=Path, help="another study to compare with, row by row")
     found.add_argument("--match_at", metavar="NATS", type=float, help="compare paths at this forget score (default: what all reach)")
-    found.add_argument("--upload", action="store_true", help="also log tables and figures to W&B, as one run in the study's group")
+    found.add_argument(
+        "--upload", action="store_true", help="also log tables and figures where the study's runs are logged: W&B, TensorBoard, MLflow"
+    )
     return found
 
 
@@ -56,10 +58,10 @@ def _upload(made: "Report", console: Console) -> int:
     from unlearn_lightning.report.upload import UploadError, upload
 
     try:
-        folder = upload(made)
+        told = upload(made)
     except UploadError as error:
         print(f"unlearn report: {error}", file=sys.stderr)
         return 1
-    where = f"W&B run: {folder}" if folder else "Not uploaded: WANDB_MODE is disabled."
-    console.print(where, highlight=False, markup=False, soft_wrap=True)
+    for line in told or ["Not uploaded: the study's runs are logged to their metrics.csv alone."]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0

@@ -1,54 +1,102 @@
-"""A study's report as one W&B run: every table and every figure, grouped with the study's runs. In a sweep it is the trial's run.
+"""A study's report in the places where its runs were logged: every table and every figure.
 
-upload(build(Path("runs/demo")))        # -> runs/demo/wandb/offline-run-20260101_120000-abcd1234, or online with an account
+upload(build(Path("runs/demo")))        # -> ["W&B run: runs/demo/wandb/offline-run-20260101_120000-abcd1234"]
+
+A place is a function `log(content, settings)`, one a file, that gives a line saying where the report lies there. The runs' own
+configurations name the places (`trainer.logger`); runs that name none log to W&B.
 """
 
 import csv
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning import wandb_mode
+from unlearn_lightning.report import to_mlflow, to_tensorboard, to_wandb
 from unlearn_lightning.report.provenance import read_yaml
 from unlearn_lightning.report.report import Report
 
+Cells = tuple[list[str], list[list[Any]]]
+"""Header and rows of a table."""
+
 
 class UploadError(Exception):
-    """W&B did not take the report; the report itself is written."""
+    """The report could not be logged; it is written all the same."""
 
 
-def upload(report: Report) -> Path | None:
-    """Logs the report and returns the folder of its W&B run, which lies in the study folder; None with WANDB_MODE=disabled.
+@dataclass(frozen=True)
+class Content:
+    """What is logged of a report.
+
+    Attributes:
+        study: its name.
+        folder: the study folder.
+        config: the study's whole configuration.
+        summary: the verdict (`headline`, `agrees`) and the numbers that sweeps compare.
+        tables: name -> header and rows; the cells of `closing` are numbers, or null where nothing was measured.
+        figures: name -> PNG file.
+        files: everything that was written, the page among it.
+    """
+
+    study: str
+    folder: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    tables: dict[str, Cells]
+    figures: dict[str, Path]
+    files: list[Path]
+
+
+Place = Callable[[Content, dict[str, Any]], str]
+# By the class of the runs' logger. Others show the runs and no report.
+PLACES: dict[str, Place] = {"WandbLogger": to_wandb.log, "TensorBoardLogger": to_tensorboard.log, "MLFlowLogger": to_mlflow.log}
+
+
+def upload(report: Report) -> list[str]:
+    """Logs the report where the study's runs were logged, and says in a line for each place where that is; none for no place.
 
     Raises:
-        UploadError: W&B could not be reached or refused.
+        UploadError: a place could not be reached or refused.
     """
-    if wandb_mode.is_disabled():
-        return None
-    import wandb
+    content = _content(report)
+    told = []
+    for kind, settings in _places(report):
+        try:
+            told.append(PLACES[kind](content, settings))
+        except Exception as error:
+            # Each place has errors of its own, and none of them is worth losing the report that is written already.
+            raise UploadError(
+                f"{kind} did not take the report ({type(error).__name__}: {error}). The report is in {report.folder}."
+            ) from error
+    return told
 
+
+def _places(report: Report) -> list[tuple[str, dict[str, Any]]]:
+    """The loggers of the study's runs that can show a report, each once, with their settings."""
+    found: dict[str, dict[str, Any]] = {}
+    for run in report.study.runs:
+        if not (run.folder / "config.yaml").is_file():
+            continue
+        configured = read_yaml(run.folder / "config.yaml").get("trainer", {}).get("logger")
+        if configured in (None, True):
+            configured = {"class_path": "WandbLogger"}
+        for one in configured if isinstance(configured, list) else [configured] if configured else []:
+            found.setdefault(one["class_path"].rpartition(".")[2], one.get("init_args") or {})
+    return [(kind, settings) for kind, settings in found.items() if kind in PLACES]
+
+
+def _content(report: Report) -> Content:
     study = report.study
-    header, rows = _closing(report.folder / "table.csv")
-    content: dict[str, Any] = {"tables/closing": wandb.Table(header, rows)}
-    content |= {f"tables/{name}": wandb.Table([*table.header], table.rows) for name, table in report.tables.items()}
-    content |= {f"figures/{path.stem}": wandb.Image(str(path)) for path in report.files if path.suffix == ".png"}
-    try:
-        run = wandb.init(
-            project=wandb_mode.project(), group=study.name, job_type="report", name=f"{study.name} report", dir=str(study.folder),
-            config=read_yaml(study.folder / "study.yaml"), mode="offline" if wandb_mode.is_offline() else "online", reinit="create_new",
-            settings=wandb.Settings(
-                silent=True, console="off", x_disable_stats=True, x_disable_meta=True, **wandb_mode.trial_settings()
-            ),
-        )  # fmt: skip
-        run.log(content)
-        run.summary.update({"headline": report.verdict.headline, "agrees": report.verdict.agrees, **report.compared})
-        run.finish()
-    except wandb.Error as error:
-        message = f"W&B did not take the report ({error}). The report is in {report.folder}; WANDB_MODE=offline keeps the W&B run here."
-        raise UploadError(message) from None
-    return Path(run.dir).parent
+    tables: dict[str, Cells] = {"closing": _closing(report.folder / "table.csv")}
+    tables |= {name: ([*table.header], [[*row] for row in table.rows]) for name, table in report.tables.items()}
+    return Content(
+        study=study.name, folder=study.folder, config=read_yaml(study.folder / "study.yaml"),
+        summary={"headline": report.verdict.headline, "agrees": report.verdict.agrees, **report.compared}, tables=tables,
+        figures={path.stem: path for path in report.files if path.suffix == ".png"}, files=report.files,
+    )  # fmt: skip
 
 
-def _closing(path: Path) -> tuple[list[str | int], list[list[Any]]]:
+def _closing(path: Path) -> Cells:
     """Header and rows of table.csv, with numbers as numbers and nothing where nothing was measured."""
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonargparse
+import yaml
 from rich.console import Console
 
 from unlearn_lightning.records import read_study, write_text
+from unlearn_lightning.shipped_configs import find, with_found_configs
 from unlearn_lightning.study.flags import change, settings_flags
-from unlearn_lightning.study.study_config import StudyConfig
+from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.study_file import StudyFile
 from unlearn_lightning.wandb_mode import beside_the_trial, in_trial, trial_name, usual_folder
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from unlearn_lightning.study.tree import Run
 
 
-OWN = ("store", "folder", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops", "match_at")
+OWN = ("store", "folder", "logger", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops", "match_at")
 
 
 def parser() -> jsonargparse.ArgumentParser:
@@ -37,6 +40,9 @@ def parser() -> jsonargparse.ArgumentParser:
     )
     found.add_argument("--store", default="runs/store", help="Folder of run folders; studies that share it share equal runs.")
     found.add_argument("--folder", type=str | None, default=None, help="The study folder; null for runs/<name>.")
+    found.add_argument(
+        "--logger", type=str | None, default=None, help="Where runs and report are logged: a file such as configs/loggers/tensorboard.yaml."
+    )
     found.add_argument(
         "--jobs", type=int | None, default=None, help="Runs at a time, each on GPUs of its own; null for what the machine carries."
     )
@@ -56,20 +62,23 @@ def parser() -> jsonargparse.ArgumentParser:
 def study(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status: 1 when a run failed."""
     first, *rest = arguments or ["--help"]
-    if not first.startswith("-"):
-        if not Path(first).is_file():
-            print(f"unlearn study: there is no study configuration {first}. The folder configs/studies holds some.", file=sys.stderr)
-            return 2
-        rest = ["--config", first, *rest]
+    given = [first, *rest] if first.startswith("-") else ["--config", first, *rest]
+    try:
+        given = with_found_configs(given)
+    except FileNotFoundError as error:
+        print(f"unlearn study: {error}", file=sys.stderr)
+        return 2
     own = parser()
     try:
-        rest, changes = settings_flags(rest)
-        parsed = own.parse_args(rest if rest else [first])
+        given, changes = settings_flags(given)
+        parsed = own.parse_args(given)
         change(parsed, changes)
         options = parsed.as_dict()
         settings = {name: options.pop(name) for name in OWN}
         options.pop("config")
         config = StudyConfig(**options)
+        if settings["logger"]:
+            config = replace(config, common=merged(config.common, yaml.safe_load(find(settings["logger"]).read_text(encoding="utf-8"))))
         return _plan(config, settings) if settings["plan"] else _study(config, settings, own.dump(parsed, skip_unset=False))
     except (ValueError, OSError) as error:
         print(f"unlearn study: {error}", file=sys.stderr)

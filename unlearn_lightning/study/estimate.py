@@ -217,7 +217,7 @@ class Estimator:
             # Without its corpus the size of the vocabulary is the one that was asked for.
             return build_model(_backbone(backbone).scratch, tokenizer or _Vocabulary(backbone["scratch"]["vocab_size"]), 0)  # type: ignore[arg-type]
         try:
-            config = AutoConfig.from_pretrained(name, revision=backbone["revision"])
+            config = AutoConfig.from_pretrained(name, revision=backbone["revision"], trust_remote_code=False)
             self._note(f"Shape of {name}: from its config.json.")
         except Exception as error:
             if name not in ARCHITECTURES:

@@ -1,6 +1,6 @@
 """A study's YAML file, which may build on another one and then states only what is different.
 
-    like: demo.yaml                       # beside this file; merged under it, and may itself be like another
+    like: demo.yaml                       # beside this file, or a shipped one; merged under it, and may itself be like another
     name: demo_cosine
     objectives:
       simnpo: null                        # left out
@@ -18,6 +18,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from unlearn_lightning.shipped_configs import shipped
 from unlearn_lightning.study.study_config import Settings, merged
 
 LIKE = "like"
@@ -58,8 +59,14 @@ def _chain(path: Path) -> list[Settings]:
         seen.append(place)
         settings, like = _read(place)
         found.append(settings)
-        following = place.parent / like if like is not None else None
+        following = _named(like, place.parent) if like is not None else None
     return found
+
+
+def _named(like: str, folder: Path) -> Path:
+    """The file beside the one that names it, or else the shipped one of that name."""
+    beside = folder / like
+    return beside if beside.is_file() else shipped(like) or beside
 
 
 def _read(path: Path) -> tuple[Settings, str | None]:

@@ -1,0 +1,145 @@
+"""Every command that README.md and docs/ show is run, or at least parsed by the command's own parser, in the order of its page.
+
+What is not run stands in one of the tables below with the reason. A new command that fits no rule fails here until it has one.
+"""
+
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from test_report_study_data import StudyWriter
+
+from unlearn_lightning.main import main
+from unlearn_lightning.records import is_finished
+from unlearn_lightning.shipped_configs import find, with_found_configs
+from unlearn_lightning.study.study_config import merged
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
+SHELL = ("", "sh", "bash", "shell")
+# Blocks of code without a language that show no commands, by how they begin.
+PICTURES = {"scripts/  configs/": "the rooms of the architecture"}
+
+# Pages whose `unlearn fit` and `validate` are trained for real, at this size. Other pages' are parsed: they belong to studies that take
+# hours, and say how long they took.
+TRAINED = ("README.md", "loggers.md", "extend.md")
+SMALL = "--trainer.max_steps 1 --trainer.accelerator cpu --data.train_examples 32 --data.held_out_examples 8"
+
+# Begins of commands that are only parsed, with the reason.
+PARSED = {
+    "unlearn study": "takes minutes to days; tests/test_study.py runs small ones, tests/test_claim.py the demo's",
+    "unlearn report": "would draw the same figures again; tests/test_report_command.py runs it",
+    "unlearn export": "needs a run with an adapter; tests/test_export.py runs it",
+}
+# Begins of commands that are neither run nor parsed, with the reason.
+SKIPPED = {
+    "source .venv/bin/activate": "the environment is the one that the tests run in",
+    "python -m pytest": "tests/test_new.py runs pytest on the written files",
+    "tensorboard --logdir": "serves until it is stopped; tests/test_loggers.py reads what it would show",
+    "mlflow ui": "serves until it is stopped, and needs MLflow's server; tests/test_loggers.py reads what it would show",
+    "unlearn fit ...": "an abbreviation; tests/test_extend.py measures with this metric",
+    "unlearn study ...": "an abbreviation",
+    "unlearn fit --model FlooredAscent": "needs the package of docs/extend.md; tests/test_extend.py installs it and runs this",
+}
+# Words that stand for something of the reader's.
+PLACEHOLDERS = {"RUN": "runs/mine", "STUDY": "runs/demo", "STUDY_FOLDER": "runs/demo", "CONFIG": "configs/studies/demo.yaml"}
+# Verbs that are run wherever they are shown.
+CHEAP = ("status", "configs")
+# Where the `parser()` of a verb is, unless it is in unlearn_lightning/VERB.py.
+MODULES = {"study": "study.command", "report": "report.command"}
+HUB = re.compile(r"configs/backbones/(llama[23]|qwen2\.5)")
+
+
+def commands(page):
+    """The commands of a page's blocks, one string each, and those that its sentences name with arguments."""
+    text = page.read_text()
+    for language, block in BLOCK.findall(text):
+        if language not in SHELL or any(block.startswith(begin) for begin in PICTURES):
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield "block", words
+    for inline in re.findall(r"`(unlearn [^`]+)`", BLOCK.sub("", text)):
+        words = shlex.split(inline)
+        if len(words) > 2 or words[1].startswith("-"):
+            yield "sentence", words
+
+
+def without_environment(words):
+    while "=" in words[0]:
+        words = words[1:]
+    return words
+
+
+def rule(table, words):
+    return next((reason for begin, reason in table.items() if words[: len(begin.split())] == begin.split()), None)
+
+
+def parse(words):
+    """Has the command's own parser read its arguments."""
+    verb, *rest = (re.sub(r"^[A-Z_]+(?=/|$)", lambda found: PLACEHOLDERS.get(found[0], found[0]), word) for word in words[1:])
+    if verb in ("fit", "validate", "test"):
+        with pytest.raises(SystemExit) as end:
+            main([verb, *rest, "--print_config"])
+        assert end.value.code in (0, None), words
+    elif verb.startswith("-") or verb in CHEAP:
+        assert main([verb, *rest]) == 0, words
+    else:
+        if verb == "study":
+            rest = with_found_configs(rest if rest[0].startswith("-") else ["--config", *rest])
+        importlib.import_module(f"unlearn_lightning.{MODULES.get(verb, verb)}").parser().parse_args(rest)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a measured study and a run's configuration, in which the pages' commands run one after the other."""
+    place = tmp_path_factory.mktemp("reader")
+    config = merged(*(yaml.safe_load(find(name).read_text()) for name in ("stages/tofu.yaml", "backbones/tiny-llama.yaml")))
+    (place / "runs/mine").mkdir(parents=True)
+    (place / "runs/mine/config.yaml").write_text(yaml.safe_dump(config))
+    writer = StudyWriter(place, name="demo")
+    for p, drop in {1: 3.0, 4: 1.5}.items():
+        writer.unlearn(1, p, "npo", label={0: 0.0, 2: -drop}, phrases={0: 0.0, 2: -drop})
+    shutil.copytree(writer.write(), place / "runs" / "demo")
+    return place
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_the_page(page, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    for where, words in commands(page):
+        line, words = shlex.join(words), without_environment(words)
+        if rule(SKIPPED, words):
+            continue
+        if words[0].startswith("scripts/"):
+            # They install into .venv first. The tests of what they call are named in the scripts.
+            script = ROOT / words[0]
+            assert os.access(script, os.X_OK), line
+            assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0, line
+            continue
+        assert words[0] == "unlearn", f"{page.name}: `{line}` fits no rule. Add it to one of this file's tables, with the reason."
+        trains = words[1] in ("fit", "validate", "test")
+        if where == "block" and trains and page.name in TRAINED and not HUB.search(line):
+            assert main([*words[1:], *SMALL.split()]) == 0, line
+            if "--run_folder" in words and words[1] == "fit":
+                assert is_finished(Path(words[words.index("--run_folder") + 1])), line
+        elif where == "block" and not trains and not rule(PARSED, words):
+            assert main(words[1:]) == 0, line
+        else:
+            parse(words)
+
+
+def test_every_reason_is_needed():
+    """The tables name nothing that no page shows."""
+    shown = [without_environment(words) for page in PAGES for _, words in commands(page)]
+    for table in (PARSED, SKIPPED):
+        for begin in table:
+            assert any(words[: len(begin.split())] == begin.split() for words in shown), begin

@@ -1,0 +1,55 @@
+"""`unlearn new`: what it writes passes its own test as it is."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from unlearn_lightning.main import main
+
+NAMES = {"callback": "WeakestToken", "objective": "KLFloor", "stage": "SayingsStage"}
+
+
+def test_the_written_files_pass_their_own_tests(tmp_path, capsys):
+    for kind, name in NAMES.items():
+        assert main(["new", kind, name, "--folder", str(tmp_path / "mine")]) == 0
+    told = capsys.readouterr().out
+    assert "--trainer.callbacks+ weakest_token.WeakestToken" in told
+    files = sorted(path.name for path in (tmp_path / "mine").iterdir())
+    modules = ["kl_floor", "sayings_stage", "weakest_token"]
+    assert files == sorted([f"{m}.py" for m in modules] + [f"test_{m}.py" for m in modules])
+    written = "".join((tmp_path / "mine" / file).read_text() for file in files)
+    assert not any(word in written for word in ("NewCallback", "NewObjective", "NewStage", "new_callback", "new_objective", "new_stage"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "mine")], capture_output=True, text=True,
+        env={**os.environ, "WANDB_MODE": "disabled"}, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "7 passed" in done.stdout
+
+
+def test_nothing_is_overwritten(tmp_path, capsys):
+    (tmp_path / "test_mine.py").write_text("kept")
+    assert main(["new", "stage", "Mine", "--folder", str(tmp_path)]) == 2
+    assert "exists already and is left as it is" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["test_mine.py"]
+    assert (tmp_path / "test_mine.py").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("my_metric", "is no class name"), ("../Evil", "is no class name"), ("2Fast", "is no class name"), ("None", "is no class name"),
+        ("Ünlearn", "is no class name"), ("Torch", "installed package's 'torch'"), ("Class", "stand in the way of Python's"),
+    ],
+)  # fmt: skip
+def test_names_are_checked(name, why, tmp_path, capsys):
+    assert main(["new", "callback", name, "--folder", str(tmp_path)]) == 2
+    assert why in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_kind_is_told_what_there_is(capsys):
+    assert main(["new", "launcher", "Mine"]) == 2
+    assert "'callback', 'objective', 'stage'" in capsys.readouterr().err

@@ -1,0 +1,123 @@
+"""Where a run's numbers go: always to metrics.csv in its folder, and to W&B, unless `trainer.logger` names other loggers.
+
+    unlearn fit -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml -c configs/loggers/tensorboard.yaml
+
+A configured logger is Lightning's own class, or any other, with its settings. What they leave open the run says: its folder (a
+relative `save_dir` lies in it), its name and its tags. Every logger gets the whole resolved configuration.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from lightning.pytorch.cli import instantiate_class
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from unlearn_lightning import mlflow_store, wandb_mode
+
+SECRET = re.compile(r"(.*_)?(api_?key|password|secret)|(api|auth|access|hf)_token", re.I)
+URL_WITH_PASSWORD = re.compile(r"\w+://[^/@\s]*:[^/@\s]+@")
+
+
+def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any]) -> list[Logger]:
+    """The loggers of one run.
+
+    Args:
+        folder: the run folder.
+        config: the run's whole resolved configuration. `trainer.logger` null or true stands for W&B, false for none; otherwise it
+            holds one or more `{class_path: ..., init_args: ...}`.
+        about: how the run is called in a study: name, group, job_type, and tags such as "seed=1".
+
+    Raises:
+        ValueError: a logger's package is not installed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    loggers: list[Logger] = [CSVLogger(str(folder), name="", version="")]
+    configured = config["trainer"]["logger"]
+    if configured in (None, True):
+        configured = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {}}
+    for one in configured if isinstance(configured, list) else [configured] if configured else []:
+        kind = one["class_path"].rpartition(".")[2]
+        if kind == "WandbLogger" and wandb_mode.is_disabled():
+            continue
+        settings = _complete(kind, dict(one.get("init_args") or {}), folder, config, about)
+        try:
+            loggers.append(instantiate_class((), {"class_path": one["class_path"], "init_args": settings}))
+        except ImportError as error:
+            raise ValueError(
+                f"{kind} needs a package that is not installed ({error}). Those of configs/loggers/ are the extra `loggers`: "
+                "pip install -e '.[loggers]'."
+            ) from error
+    return loggers
+
+
+def _complete(kind: str, settings: dict[str, Any], folder: Path, config: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """A logger's settings with what they leave open."""
+    name = about.get("name", folder.name)
+    if settings.get("save_dir"):
+        settings["save_dir"] = str(folder / settings["save_dir"])
+    if kind == "WandbLogger":
+        given = {key: value for key, value in settings.items() if value is not None}
+        offline = given.get("offline") or wandb_mode.is_offline()
+        mode = {"mode": "offline"} if offline else {}
+        default = {"project": wandb_mode.project(), "save_dir": str(folder), "name": name}
+        return {**default, **about, **mode, **given, "config": dict(config), "offline": offline}
+    if kind == "MLFlowLogger":
+        tags = {key: about[key] for key in ("group", "job_type") if key in about}
+        tags |= dict(tag.split("=", 1) for tag in about.get("tags", []))
+        settings |= mlflow_store.place(settings)
+        settings["run_name"] = settings.get("run_name") or name
+        settings["tags"] = {**tags, **(settings.get("tags") or {})}
+    return settings
+
+
+class ConfigToLoggers(pl.Callback):
+    """Gives the whole resolved configuration to every logger when the run starts.
+
+    Args:
+        config: the configuration.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = dict(config)
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Logs it, as settings by name and, where a logger can show texts, as the text of config.yaml."""
+        if trainer.is_global_zero:
+            log_config(trainer.loggers, self.config)
+
+
+def log_config(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
+    """The configuration to each logger; the run folder has it as config.yaml, and W&B was made with it."""
+    text = yaml.safe_dump(dict(config), sort_keys=False)
+    for logger in loggers:
+        if isinstance(logger, (CSVLogger, WandbLogger)):
+            continue
+        logger.log_hyperparams(dict(config))
+        if isinstance(logger, TensorBoardLogger):
+            # Four spaces make it a block of code in Markdown.
+            logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_text(str(logger.run_id), text, "config.yaml")
+
+
+def refuse_secrets(config: Any, path: str = "") -> None:
+    """Finds a key or password in a configuration before it is written and logged.
+
+    Raises:
+        ValueError: there is one; the message names its place and not the secret.
+    """
+    pairs = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, (list, tuple)) else ()
+    for key, value in pairs:
+        place = f"{path}.{key}" if path else str(key)
+        if isinstance(value, str) and (SECRET.fullmatch(str(key)) or URL_WITH_PASSWORD.search(value)):
+            raise ValueError(
+                f"{place} holds a key or a password, which config.yaml and the loggers would show. Leave it out and set it in the "
+                "environment (WANDB_API_KEY, HF_TOKEN, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)."
+            )
+        refuse_secrets(value, place)

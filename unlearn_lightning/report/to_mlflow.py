@@ -1,0 +1,39 @@
+"""A report as one MLflow run: tables as MLflow's tables, figures and the page as artifacts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from unlearn_lightning import mlflow_store
+
+if TYPE_CHECKING:
+    from unlearn_lightning.report.upload import Content
+
+
+def log(content: Content, settings: dict[str, Any]) -> str:
+    """Logs tables, figures, page and verdict into the experiment of the study's runs.
+
+    Args:
+        content: the report.
+        settings: of the runs' MLFlowLogger; `experiment_name`, `tracking_uri` and `artifact_location` count.
+    """
+    from mlflow.tracking import MlflowClient
+
+    place = mlflow_store.place(settings)
+    client = MlflowClient(place["tracking_uri"])
+    name = settings.get("experiment_name") or "lightning_logs"
+    known = client.get_experiment_by_name(name)
+    experiment = known.experiment_id if known else client.create_experiment(name, place["artifact_location"])
+    tags = {"group": content.study, "job_type": "report", "headline": content.summary["headline"], "agrees": str(content.summary["agrees"])}
+    run = client.create_run(experiment, tags=tags, run_name=f"{content.study} report").info.run_id
+    client.log_dict(run, content.config, "study.yaml")
+    for table, (header, rows) in content.tables.items():
+        columns = {title: [row[index] for row in rows] for index, title in enumerate(header)}
+        client.log_table(run, columns, f"tables/{table}.json")
+    for path in content.figures.values():
+        client.log_artifact(run, str(path), "figures")
+    for path in content.files:
+        if path.name in ("index.html", "table.csv", "table.md"):
+            client.log_artifact(run, str(path))
+    client.set_terminated(run)
+    return f"MLflow: the run '{content.study} report' of the experiment {name!r} at {client.tracking_uri}"
