@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 import jsonargparse
 from rich.console import Console
 
+from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import read_study, write_text
+from unlearn_lightning.study.launcher import Launcher, launcher_name
+from unlearn_lightning.study.local import Local
+from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.study_config import StudyConfig
 from unlearn_lightning.study.study_file import StudyFile
 
@@ -20,24 +24,29 @@ if TYPE_CHECKING:
     from unlearn_lightning.study.tree import Run
 
 
-OWN = ("store", "folder", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops")
+LAUNCHERS = (Local, Slurm)
+OWN = ("store", "folder", "launcher", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops")
 
 
 def parser() -> jsonargparse.ArgumentParser:
     """The arguments of `unlearn study`."""
+    import_plugins()
+    jsonargparse.set_loader("study", _load)
     found = jsonargparse.ArgumentParser(
-        prog="unlearn study", description="Trains, unlearns and measures all the paths of a study, skipping what is finished."
-    )
+        prog="unlearn study", description="Trains, unlearns and measures all the paths of a study, skipping what is finished.",
+        parser_mode="study",
+    )  # fmt: skip
     found.add_argument(
-        "--config",
-        action=StudyFile,
-        help="The study's YAML file, which may build on another (`like: FILE`); `unlearn study FILE` is short for it.",
-    )
+        "-c", "--config", action=StudyFile,
+        help="A YAML file, which may build on another (`like: FILE`); later ones win. `unlearn study FILE` is short for the first.",
+    )  # fmt: skip
     found.add_argument("--store", default="runs/store", help="Folder of run folders; studies that share it share equal runs.")
     found.add_argument("--folder", type=str | None, default=None, help="The study folder; null for runs/<name>.")
-    found.add_argument(
-        "--jobs", type=int | None, default=None, help="Runs at a time, each on GPUs of its own; null for what the machine carries."
-    )
+    found.add_subclass_arguments(
+        Launcher, "launcher", default={"class_path": "unlearn_lightning.study.local.Local"},
+        help="Where runs are executed: local, slurm, or a class of yours; no part of any run's key.",
+    )  # fmt: skip
+    found.add_argument("--jobs", type=int | None, default=None, help="Short for --launcher.jobs of the local launcher.")
     found.add_argument("--until", type=str | None, default=None, help="Train the paths up to this stage only, and unlearn nothing.")
     found.add_argument("--only", type=str | None, default=None, help="Only runs whose name fits, such as 'seed1/p4/*', and what they need.")
     found.add_argument("--retry-failed", action="store_true", help="Also try again what failed before.")
@@ -46,6 +55,23 @@ def parser() -> jsonargparse.ArgumentParser:
     found.add_argument("--peak_flops", type=float | None, default=None, help="For --plan: the device's peak FLOPs per second.")
     found.add_class_arguments(StudyConfig, as_group=False)
     return found
+
+
+def _load(text: str) -> Any:
+    """Reads YAML as jsonargparse does; launchers go by their names in any case."""
+    content = jsonargparse.get_loader("yaml")(text)
+    launcher = content.get("launcher") if isinstance(content, dict) else None
+    if isinstance(launcher, str):
+        content["launcher"] = launcher_name(launcher)
+    elif isinstance(launcher, dict) and isinstance(launcher.get("class_path"), str):
+        launcher["class_path"] = launcher_name(launcher["class_path"])
+    return content
+
+
+def _launcher_names(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--launcher slurm` as `--launcher Slurm`."""
+    found = [re.sub("^(--launcher=)(.*)", lambda m: m[1] + launcher_name(m[2]), word) for word in arguments]
+    return [launcher_name(word) if before == "--launcher" else word for before, word in zip(["", *found], found, strict=False)]
 
 
 def study(arguments: Sequence[str]) -> int:
@@ -57,16 +83,26 @@ def study(arguments: Sequence[str]) -> int:
             return 2
         rest = ["--config", first, *rest]
     own = parser()
-    parsed = own.parse_args(rest if rest else [first])
+    parsed = own.parse_args(_launcher_names(rest if rest else [first]))
     options = parsed.as_dict()
     settings = {name: options.pop(name) for name in OWN}
     options.pop("config")
     try:
         config = StudyConfig(**options)
-        return _plan(config, settings) if settings["plan"] else _study(config, settings, own.dump(parsed, skip_unset=False))
+        if settings["plan"]:
+            return _plan(config, settings)
+        return _study(config, settings, _launcher(own.instantiate(parsed).launcher, settings["jobs"]), own.dump(parsed, skip_unset=False))
     except (ValueError, OSError) as error:
         print(f"unlearn study: {error}", file=sys.stderr)
         return 2
+
+
+def _launcher(launcher: Launcher, jobs: int | None) -> Launcher:
+    if jobs is None:
+        return launcher
+    if not isinstance(launcher, Local):
+        raise ValueError(f"--jobs is for the local launcher; {type(launcher).__name__} decides itself how many runs there are at a time.")
+    return Local(jobs, launcher.devices)
 
 
 def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
@@ -84,35 +120,36 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
     return 0
 
 
-def _study(config: StudyConfig, settings: dict[str, Any], written_out: str) -> int:
+def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, written_out: str) -> int:
     folder = Path(settings["folder"] or f"runs/{config.name}")
     console = Console()
     with console.status("planning"):
         from unlearn_lightning.lightning_cli import Resolver
         from unlearn_lightning.study.changes import explain_changes
-        from unlearn_lightning.study.runner import RunFailed, run_study
         from unlearn_lightning.study.tree import plan
-        from unlearn_lightning.study.workers import visible_devices
+        from unlearn_lightning.study.work import RunFailed, Work
 
         runs = plan(config, Path(settings["store"]), Resolver().resolve)
-        devices = visible_devices()
-    wanted = chosen(runs, settings["until"], settings["only"])
+    work = Work(config, runs, folder, console, chosen(runs, settings["until"], settings["only"]), settings["retry_failed"])
     stages = sum(run.kind == "stage" for run in runs)
     console.print(f"Study [b]{config.name}[/]: {stages} training runs, {len(runs) - stages} unlearning runs.")
     if (folder / "study.json").is_file():
         for line in explain_changes(read_study(folder), runs):
             console.print(line, markup=False, style="yellow")
     write_text(folder / "study.yaml", written_out)
-    status = executed = 0
+    before, status = len(work.done), 0
+    over = launcher.launch(work)
+    executed = len(work.done) - before
     try:
-        jobs = settings["jobs"] or default_jobs(config, runs, len(devices))
-        executed = run_study(config, runs, folder, console, jobs, wanted, settings["retry_failed"], devices)
-        console.print(f"{executed} runs executed, {len(wanted) - executed} were finished already.")
+        if over:
+            work.check()
+            console.print(f"{executed} runs executed, {before} were finished already.")
     except RunFailed as failure:
         console.print(str(failure), markup=False, style="red")
         status = 1
-    _report(folder, console, upload_it=executed > 0)
-    return status
+    if over:
+        _report(folder, console, upload_it=executed > 0)
+    return status or int(bool(work.failed))
 
 
 def _report(folder: Path, console: Console, upload_it: bool) -> None:
@@ -140,12 +177,3 @@ def chosen(runs: Sequence[Run], until: str | None, only: str | None) -> list[Run
         asked = f"--until {until}" if until is not None else f"--only {only!r}"
         raise ValueError(f"{asked} fits no run. The runs are: {', '.join(run.name for run in runs)}.")
     return found
-
-
-def default_jobs(config: StudyConfig, runs: Sequence[Run], devices: int) -> int:
-    """As many runs at a time as there are GPUs for them; on CPUs, as the cores carry where a run's threads are known, else 1."""
-    from unlearn_lightning.study.workers import on_gpus
-
-    if devices and any(on_gpus(run.config["trainer"]) for run in runs):
-        return devices
-    return max(1, len(os.sched_getaffinity(0)) // config.threads) if config.threads else 1
