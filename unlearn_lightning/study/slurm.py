@@ -136,7 +136,7 @@ class _Submission:
 
     def __init__(self, launcher: Slurm, work: Work, resources: dict[str, _Resources]) -> None:
         self.launcher, self.work, self.resources = launcher, work, resources
-        self.folder = work.folder / "slurm"
+        self.folder = work.folder.absolute() / "slurm"
         self.tasks = queue()
         there = queued({run.key: run.folder for run in work.runs}, self.tasks)
         self.before = {key: task for key, task in there.items() if key not in work.done}
@@ -144,21 +144,26 @@ class _Submission:
 
     def submit(self) -> bool:
         work = self.work
-        todo = [run for run in work.runs if run.key not in work.done and run.key not in self.ids and not work.given_up(run)]
-        left_out = [run for run in work.runs if run.key not in work.done and run.key not in self.ids and work.given_up(run)]
+        missing = [run for run in work.runs if run.key not in work.done and run.key not in self.ids]
+        todo, left_out = ([run for run in missing if work.given_up(run) is hopeless] for hopeless in (False, True))
         if not todo and not self.ids:
             return True
         work.begin()
         arrays = [self._submit_array(group) for group in self._groups(todo)]
-        say = work.console.print
-        if todo:
-            report = self._submit_report(arrays)
-            say(f"Submitted {len(todo)} runs as {len(arrays)} job arrays ({', '.join(arrays)}), and the report as job {report}.")
-        say(f"{len(self.before)} runs were in the queue already, {len(work.done)} are finished.", highlight=False)
+        self._say(f"Submitted: {len(todo)} runs{f' as the job arrays {", ".join(arrays)}' if arrays else ''}.")
+        self._say(f"In the queue already: {len(self.before)}. Finished already: {len(work.done)}.")
         for run in left_out:
-            say(f"Left out, add --retry-failed: {run.name} ({work.failed.get(run.key, 'waits for a run that failed')})", style="red")
-        say(f"This shell is not needed any more. `unlearn status {work.folder}` and `unlearn watch {work.folder}` tell how it goes.")
+            self._say(f"Left out, add --retry-failed: {run.name} ({work.failed.get(run.key, 'waits for a run that failed')})")
+        old = self._report_jobs()
+        if todo or not old:
+            self._say(f"The report is made by job {self._submit_report(arrays)}, when nothing of the study runs any more.")
+            for id_ in old:
+                slurm("scancel", id_)
+        self._say(f"This shell is not needed any more: `unlearn status {work.folder}`, `unlearn watch {work.folder}`.")
         return False
+
+    def _say(self, line: str) -> None:
+        self.work.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _groups(self, todo: list[Run]) -> list[list[Run]]:
         """Runs that wait for the same and take the same, in an order in which what they wait for comes before them."""
@@ -200,21 +205,20 @@ class _Submission:
         self.ids |= {run.key: f"{id_}_{index}" for index, run in enumerate(group)}
         return id_
 
+    def _report_jobs(self) -> list[str]:
+        """Jobs that wait to make this study's report."""
+        jobs = [line.split("|", 1) for line in slurm("squeue", "--me", "--noheader", "--states=PENDING", "--format=%A|%o").splitlines()]
+        return [id_ for id_, script in jobs if Path(script).parent == self.folder and script.endswith("-report.sh")]
+
     def _submit_report(self, arrays: list[str]) -> str:
-        """The last job; one that waited for fewer runs is cancelled."""
+        """The last job; it starts when all others have ended, however they do."""
         launcher, script = self.launcher, self._new_script("report")
-        for line in slurm("squeue", "--me", "--noheader", "--states=PENDING", "--format=%A|%o").splitlines():
-            id_, _, command = line.partition("|")
-            if Path(command).parent == self.folder and command.endswith("-report.sh"):
-                slurm("scancel", id_)
-        after = [*arrays, *(task.id for task in self.before.values())]
+        after = ":".join([*arrays, *(task.id for task in self.before.values())])
         name, log = f"{self.work.study.name}/report", str(script.with_suffix(".out"))
-        lines = ["#!/bin/bash", f"# The report of the study {self.work.study.name}, once nothing of it runs any more."]
-        lines += [*launcher.header(name, log, None, [f"--dependency=afterany:{':'.join(after)}"]), launcher.setup]
-        write_text(
-            script,
-            "\n".join([*lines, f"{launcher.python} -m unlearn_lightning.main report {shlex.quote(str(self.work.folder))} --upload\n"]),
-        )
+        head = f"# The report of the study {self.work.study.name}, when nothing of it runs any more."
+        command = f"{launcher.python} -m unlearn_lightning.main report {shlex.quote(str(self.folder.parent))} --upload\n"
+        options = launcher.header(name, log, None, [f"--dependency=afterany:{after}"])
+        write_text(script, "\n".join(["#!/bin/bash", head, *options, launcher.setup, command]))
         return self._sbatch(script)
 
     def _new_script(self, name: str) -> Path:

@@ -50,7 +50,7 @@ class Work:
     ) -> None:  # fmt: skip
         if unread := [run.name for run in runs if run.key.startswith(UNREAD)]:
             raise ValueError(f"The data of {unread[0]} could not be read, so it can be planned but not run.")
-        self.study, self.folder, self.console = study, folder.absolute(), console
+        self.study, self.folder, self.console = study, folder, console
         chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *run.ancestors())])
         self.runs = [run for run in runs if run in chosen]
         self.done = {run.key for run in self.runs if is_finished(run.folder)}
@@ -93,7 +93,7 @@ class Work:
 
     def command(self, job: Job) -> list[str]:
         """A command that executes the job on any machine with the same files, the words of a command line; one_run.py says how it ends."""
-        file = self.folder / "jobs" / f"{job.name.replace('/', '-')}.json"
+        file = self.folder.absolute() / "jobs" / f"{job.name.replace('/', '-')}.json"
         write_job(file, job)
         return [sys.executable, "-m", "unlearn_lightning.study.one_run", str(file)]
 
