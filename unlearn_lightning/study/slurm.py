@@ -150,7 +150,7 @@ class _Submission:
             return True
         work.begin()
         arrays = [self._submit_array(group) for group in self._groups(todo)]
-        self._say(f"Submitted: {len(todo)} runs{f' as the job arrays {", ".join(arrays)}' if arrays else ''}.")
+        self._say(f"Submitted: {len(todo)} runs." + (f" Job arrays: {', '.join(arrays)}." if arrays else ""))
         self._say(f"In the queue already: {len(self.before)}. Finished already: {len(work.done)}.")
         for run in left_out:
             self._say(f"Left out, add --retry-failed: {run.name} ({work.failed.get(run.key, 'waits for a run that failed')})")
