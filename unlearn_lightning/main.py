@@ -16,6 +16,7 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   test      the same under Lightning's test loop
   study     train, unlearn and measure all the paths   unlearn study configs/studies/demo.yaml
   status    how each run of a study is doing           unlearn status runs/demo
+  watch     the same, live, with what is measured      unlearn watch runs/demo
   report    tables and a page from a study's records   unlearn report runs/demo
   export    a run's model for plain transformers       unlearn export runs/forgotten
 """
@@ -40,6 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         from unlearn_lightning.study.status import status
 
         return status(arguments[1:])
+    elif verb == "watch":
+        from unlearn_lightning.study.watch import watch
+
+        return watch(arguments[1:])
     elif verb == "report":
         from unlearn_lightning.report.command import report
 
@@ -70,7 +75,7 @@ def _trainer(arguments: list[str]) -> int:
 def _unknown(verb: str) -> int:
     import difflib
 
-    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "report", "export"], n=1)
+    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "watch", "report", "export"], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     print(f"unlearn: there is no verb {verb!r}.{hint} `unlearn --help` lists them.", file=sys.stderr)
     return 2

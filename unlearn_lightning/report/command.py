@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--out", metavar="DIR", type=Path, help="where the report goes (default: STUDY/report)")
     found.add_argument("--against", metavar="OTHER_STUDY", type=Path, help="another study to compare with, row by row")
     found.add_argument("--upload", action="store_true", help="also log tables and figures to W&B, as one run in the study's group")
+    found.add_argument("--live", action="store_true", help="the study still runs: an open page loads the next version by itself")
     return found
 
 
@@ -41,7 +42,7 @@ def report(arguments: Sequence[str]) -> int:
 
     console = Console()
     try:
-        made = build(options.study, options.out, options.against)
+        made = build(options.study, options.out, options.against, options.live)
     except (FileNotFoundError, ValueError) as error:
         print(f"unlearn report: {error}", file=sys.stderr)
         return 2

@@ -6,11 +6,14 @@ from typing import Any
 
 from rich.console import Console
 
+from unlearn_lightning.locks import locked
+from unlearn_lightning.records import write_text
 from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.charts import charts
 from unlearn_lightning.report.comparison import Comparison, compare
 from unlearn_lightning.report.comparison_tables import comparison_csv, comparison_markdown, comparison_table, print_comparison
 from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.live import FINAL, live_version, write_version
 from unlearn_lightning.report.matched import MatchedRow, matched_forgetting
 from unlearn_lightning.report.outcomes import Row, summarize
 from unlearn_lightning.report.page import Page
@@ -76,7 +79,7 @@ class Report:
         console.print(f"  beside it table.csv, table.md and {len(self.charts)} figures (SVG, PNG) in figures/", highlight=False)
 
 
-def build(study_folder: Path, out: Path | None = None, against: Path | None = None) -> Report:
+def build(study_folder: Path, out: Path | None = None, against: Path | None = None, live: bool = False) -> Report:
     """Write the report of a study into `out` (default `<study>/report/`): index.html, table.csv, table.md and figures/.
 
     Runs that are missing or unfinished, and probes that were not measured, are named and left out.
@@ -85,14 +88,22 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
         study_folder: the study, as `unlearn study` wrote it.
         out: where the report goes.
         against: another study to compare with.
+        live: the study still runs; an open page then notices when a newer one is written, and loads it.
 
     Raises:
         FileNotFoundError: there is no study in `study_folder` or `against`.
         ValueError: a file has a format this version does not know.
     """
-    study = load_study(Path(study_folder))
+    folder = Path(out) if out else Path(study_folder) / "report"
+    load_study(Path(study_folder))  # Nothing is written where there is no study.
+    # One builder at a time: a study and those who watch it may want the same page.
+    with locked(folder):
+        return _build(Path(study_folder), folder, against, live)
+
+
+def _build(study_folder: Path, folder: Path, against: Path | None, live: bool) -> Report:
+    study = load_study(study_folder)
     other = load_study(Path(against)) if against else None
-    folder = Path(out) if out else study.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
     distances = Distances(study)
     rows = summarize(study, distances)
@@ -103,16 +114,18 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
         report.problems += [f"In {report.comparison.names[1]}: {problem}" for problem in _missing(other)]
     report.tables = _tables(report, distances)
     report.problems += distances.problems
-    page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison)
+    version = live_version(study) if live else FINAL
+    page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison, version)
     closing = closing_table(rows, study.retain_title).markdown()
     for name, content in (
         ("table.csv", comparison_csv(report.comparison) if report.comparison else closing_csv(rows)),
         ("table.md", closing + _recency_markdown(report.tables) + (comparison_markdown(report.comparison) if report.comparison else "")),
         ("index.html", page.html()),
     ):
-        (folder / name).write_text(content, encoding="utf-8")
+        write_text(folder / name, content)
         report.files.append(folder / name)
     report.files += save_figures(drawn, folder / "figures")
+    write_version(folder, version)
     return report
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from unlearn_lightning.study.work import Work
 
 # Seconds before its time limit at which a run is put back into the queue, to go on from its checkpoint.
-WARNING = 90
+WARNING = 30
 
 RUN_SCRIPT = """\
 jobs=({jobs})

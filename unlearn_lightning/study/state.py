@@ -6,6 +6,7 @@ for run in study_states(Path("runs/demo")):
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from unlearn_lightning.locks import is_locked
 from unlearn_lightning.records import read_json, read_study
 from unlearn_lightning.study.slurm_queue import Task, log_of, queued, submission
 
-STATES = ("finished", "running", "queued", "stopped", "failed", "ready", "waiting")
+COLOURS = {"finished": "green", "running": "cyan", "queued": "blue", "stopped": "yellow", "failed": "red", "ready": "", "waiting": "dim"}
+STATES = tuple(COLOURS)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,12 @@ def study_states(folder: Path, tasks: Sequence[Task] | None = None) -> list[RunS
         there = queued({key: run.folder for key, run in found.items()}, tasks)
         found = {key: _in_queue(run, there.get(key)) for key, run in found.items()}
     return list(found.values())
+
+
+def counts(runs: Sequence[RunState]) -> str:
+    """How many runs are in each state, for example `3 finished, 1 running, of 15 runs`."""
+    found = Counter(run.state for run in runs)
+    return ", ".join([*(f"{found[state]} {state}" for state in STATES if found[state]), f"of {len(runs)} runs"])
 
 
 def is_submitted(folder: Path) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from unlearn_lightning.study.slurm_queue import QueueError, Task, queue
-from unlearn_lightning.study.state import STATES, RunState, is_submitted, study_states
-
-COLOURS = {"finished": "green", "running": "cyan", "queued": "blue", "stopped": "yellow", "failed": "red", "ready": "", "waiting": "dim"}
+from unlearn_lightning.study.state import COLOURS, RunState, counts, is_submitted, study_states
 
 
 def status(arguments: Sequence[str]) -> int:
@@ -52,12 +49,6 @@ def tasks_of(folder: Path) -> tuple[list[Task] | None, str]:
         return queue(), ""
     except QueueError as error:
         return None, f"The queue could not be asked ({error}); this is from the files alone."
-
-
-def counts(runs: Sequence[RunState]) -> str:
-    """How many runs are in each state, for example `3 finished, 1 running, of 15 runs`."""
-    found = Counter(run.state for run in runs)
-    return ", ".join([*(f"{found[state]} {state}" for state in STATES if found[state]), f"of {len(runs)} runs"])
 
 
 def tree_of(runs: Sequence[RunState], title: str) -> Tree:
