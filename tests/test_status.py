@@ -13,8 +13,8 @@ from test_study import config_of, small, tree
 from unlearn_lightning.locks import locked
 from unlearn_lightning.main import main
 from unlearn_lightning.records import write_json
-from unlearn_lightning.study.runner import write_study
 from unlearn_lightning.study.state import study_states
+from unlearn_lightning.study.work import write_study
 
 
 @pytest.fixture(name="study")

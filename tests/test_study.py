@@ -18,10 +18,11 @@ from unlearn_lightning.main import main
 from unlearn_lightning.records import read_records, read_run, read_study
 from unlearn_lightning.study.changes import explain_changes
 from unlearn_lightning.study.command import chosen
-from unlearn_lightning.study.runner import RunFailed, run_study
+from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import plan
 from unlearn_lightning.study.unread import Unread, quick_hub
+from unlearn_lightning.study.work import RunFailed, Work
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -152,8 +153,10 @@ def test_a_failed_run_holds_up_its_descendants_only(corpus, questions, tmp_path)
     broken = small(corpus, questions, stages={"math": {"data": {"init_args": {"batch_size": 10, "micro_batch_size": 3}}}}, retrained=False)
     study = config_of(broken)
     runs = tree(broken, tmp_path / "store")
+    work = Work(study, runs, tmp_path / "study", Console(quiet=True))
+    assert Local(jobs=1).launch(work)
     with pytest.raises(RunFailed) as failure:
-        run_study(study, runs, tmp_path / "study", Console(quiet=True))
+        work.check()
     text = str(failure.value)
     assert "seed0/inst-math: ValueError: batch_size 10 must be a multiple of micro_batch_size 3" in text
     assert "seed0/p3/npo: waits for a run that failed" in text

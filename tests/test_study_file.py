@@ -12,9 +12,10 @@ from unlearn_lightning.records import read_study
 from unlearn_lightning.report import build
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.study_data import load_study
-from unlearn_lightning.study.runner import run_study
+from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.state import study_states
 from unlearn_lightning.study.study_file import read_study_file
+from unlearn_lightning.study.work import Work
 
 
 def write(folder, **files):
@@ -103,7 +104,7 @@ def test_impossible_paths_are_refused(changes, message, corpus, questions):
 def test_the_report_and_the_status_use_the_names(corpus, questions, tmp_path):
     settings = {**small(corpus, questions, **NAMED), "objectives": {"ga": {"model": {"class_path": "GradientAscent"}}}}
     folder = tmp_path / "study"
-    run_study(config_of(settings), tree(settings, tmp_path / "store"), folder, Console(quiet=True))
+    Local(jobs=1).launch(Work(config_of(settings), tree(settings, tmp_path / "store"), folder, Console(quiet=True)))
     assert {run.name for run in study_states(folder) if run.kind == "unlearn"} == {f"seed0/{name}/ga" for name in NAMED["paths"]}
     study = load_study(folder)
     assert [(path.label, path.after) for path in study.paths] == [("last", 0), ("first", 2), ("alone", 0)]

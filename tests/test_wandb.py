@@ -11,7 +11,8 @@ import wandb
 from rich.console import Console
 from runs import fit, settings
 
-from unlearn_lightning.study.runner import run_study
+from unlearn_lightning.study.local import Local
+from unlearn_lightning.study.work import Work
 
 WANDB = Path(sys.executable).with_name("wandb")
 
@@ -53,7 +54,7 @@ def test_a_studys_runs_are_grouped_and_tagged(corpus, questions, tmp_path, monke
     settings = small(corpus, questions, retrained=False, positions=[2], base={"trainer": {"max_epochs": 1}})
     settings["objectives"] = {"npo": settings["objectives"]["npo"]}
     runs = tree(settings, tmp_path / "store")
-    run_study(config_of(settings), runs, tmp_path / "study", Console(quiet=True))
+    Local(jobs=1).launch(Work(config_of(settings), runs, tmp_path / "study", Console(quiet=True)))
     (file,) = runs[-1].folder.glob("wandb/offline-run-*/run-*.wandb")
     text = subprocess.run([str(WANDB), "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True).stdout
     for said in ("small", "unlearn", "seed0/p2/npo", "seed=0", "p=2", "objective=npo", "path=inst-safety-math"):

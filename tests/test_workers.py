@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 from test_study import config_of, small, tree
 
-from unlearn_lightning.study.command import default_jobs
-from unlearn_lightning.study.runner import run_study
+from unlearn_lightning.study.local import Local, default_jobs
+from unlearn_lightning.study.work import Work
 from unlearn_lightning.study.workers import Slots, Workers, devices_of, named_devices
 
 SEEN = """
@@ -96,8 +96,10 @@ def test_runs_of_a_study_have_a_device_each(corpus, questions, tmp_path, monkeyp
         settings = small(corpus, questions, seeds=[0, 1], base={"trainer": {**own, "devices": devices}})
         runs = tree(settings, tmp_path / "store")
         bases = [run for run in runs if run.name.endswith("/base")]
-        assert default_jobs(config_of(settings), runs, devices=5) == 5
-        run_study(config_of(settings), runs, tmp_path / "study", Console(quiet=True), 2, bases, devices=["6", "3"])
+        work = Work(config_of(settings), runs, tmp_path / "study", Console(quiet=True), bases)
+        assert default_jobs(work, devices=5) == 5
+        Local(jobs=2, devices=("6", "3")).launch(work)
+        work.check()
         return bases
 
     with pytest.raises(ValueError, match="asks for 3 GPUs, and 2 can be seen"):

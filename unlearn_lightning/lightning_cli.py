@@ -61,6 +61,7 @@ QUIET = (
     ".*Checkpoint directory.*exists and is not empty.*",
     ".*treespec.*",
     ".*LeafSpec.*",
+    ".*`srun` command is available on your system.*",
     ".*Total length of `list` across ranks is zero.*",
 )
 

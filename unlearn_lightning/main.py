@@ -17,6 +17,7 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   test      the same under Lightning's test loop
   study     train, unlearn and measure all the paths   unlearn study configs/studies/demo.yaml
   status    how each run of a study is doing           unlearn status runs/demo
+  watch     the same, live, with what is measured      unlearn watch runs/demo
   report    tables and a page from a study's records   unlearn report runs/demo
   theory    the linear model's theorem, measured      unlearn theory --seeds 20
   export    a run's model for plain transformers       unlearn export runs/forgotten
@@ -27,6 +28,7 @@ TRAINER_VERBS = ("fit", "validate", "test")
 ROOMS = {
     "study": "unlearn_lightning.study.command:study",
     "status": "unlearn_lightning.study.status:status",
+    "watch": "unlearn_lightning.study.watch:watch",
     "report": "unlearn_lightning.report.command:report",
     "theory": "unlearn_lightning.theory.command:theory",
     "export": "unlearn_lightning.export:main",

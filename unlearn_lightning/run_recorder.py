@@ -51,12 +51,13 @@ class RunRecorder(pl.Callback):
         write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         self._write_run("running")
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Says how far it is, once a second at most, for those who watch from outside."""
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """Says how far and how fast it is, once a second at most, for those who watch from outside."""
         if trainer.is_global_zero and time.monotonic() - self._told >= 1:
             self._told = time.monotonic()
             steps = trainer.datamodule.total_steps()  # type: ignore[attr-defined]
-            write_json(self.folder / "progress.json", {"step": trainer.global_step, "steps": steps})
+            speed = round(pl_module.tokens_seen / self._elapsed(), 1)
+            write_json(self.folder / "progress.json", {"step": trainer.global_step, "steps": steps, "tokens_per_second": speed})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Saves the result."""

@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--upload", action="store_true", help="also log tables and figures where the study's runs are logged: W&B, TensorBoard, MLflow"
     )
+    found.add_argument("--live", action="store_true", help="the study still runs: an open page loads the next version by itself")
     return found
 
 
@@ -46,7 +47,7 @@ def report(arguments: Sequence[str]) -> int:
 
     console = Console()
     try:
-        made = build(options.study, options.out, options.against, options.match_at)
+        made = build(options.study, options.out, options.against, options.match_at, options.live)
     except (FileNotFoundError, ValueError) as error:
         print(f"unlearn report: {error}", file=sys.stderr)
         return 2

@@ -13,6 +13,7 @@ from unlearn_lightning.report.comparison import Comparison
 from unlearn_lightning.report.comparison_tables import comparison_html
 from unlearn_lightning.report.depth import DEPTH_CAPTION
 from unlearn_lightning.report.explorer import explorer
+from unlearn_lightning.report.live import FINAL
 from unlearn_lightning.report.outcomes import Row
 from unlearn_lightning.report.provenance import totals, versions
 from unlearn_lightning.report.recency import RECENCY_CAPTION
@@ -32,6 +33,7 @@ class Page:
     charts: list[Chart]
     tables: dict[str, Table]
     comparison: Comparison | None = None
+    version: int = FINAL
 
     def html(self) -> str:
         assets = files(__package__).joinpath("assets")
@@ -42,6 +44,8 @@ class Page:
             "paths": [asdict(path) for path in self.study.paths],
             "charts": {one.key: _numbers(one) for one in self.charts},
             "explorer": found,
+            "version": self.version,
+            "live": self.version != FINAL,
         }
         sections = [
             self._table_one(),
@@ -59,6 +63,8 @@ class Page:
             summary="".join(f"<li>{html.escape(sentence)}</li>" for sentence in self.verdict.sentences),
             scope=html.escape(self._scope()),
             problems=self._problems(),
+            live=self._live(),
+            pictures=" file: 'self'" if self.version != FINAL else "",
             legend=self._legend(),
             sections="\n".join(section for section in sections if section),
             css=read["page.css"],
@@ -73,6 +79,12 @@ class Page:
         counted = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
         interval = " Bands and ± are 95% confidence intervals over seeds (Student's t)." if seeds > 1 else ""
         return f"Forget stage: {study.forget}. {counted}.{interval}"
+
+    def _live(self) -> str:
+        if self.version == FINAL:
+            return ""
+        finished = len(self.study.runs) - len(self.study.unfinished)
+        return f'<p class="live">The study runs: {finished} of {len(self.study.runs)} runs are finished. This page follows by itself.</p>'
 
     def _problems(self) -> str:
         if not self.problems:

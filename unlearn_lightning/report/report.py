@@ -6,6 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from unlearn_lightning.locks import locked
+from unlearn_lightning.records import write_text
 from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.charts import charts
 from unlearn_lightning.report.comparison import Comparison, compare
@@ -14,6 +16,7 @@ from unlearn_lightning.report.depth import DEPTH_CAPTION, depth_charts, depths
 from unlearn_lightning.report.depth_tables import depth_csv, depth_table, print_depth
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.gather import load
+from unlearn_lightning.report.live import FINAL, live_version, write_version
 from unlearn_lightning.report.matched import MatchedRow, compared_utility, matched_forgetting
 from unlearn_lightning.report.outcomes import Row, summarize
 from unlearn_lightning.report.page import Page
@@ -90,7 +93,9 @@ class Report:
         console.print(f"  beside it table.csv, table.md and {len(self.charts)} figures (SVG, PNG) in figures/", highlight=False)
 
 
-def build(study_folder: Path, out: Path | None = None, against: Path | None = None, match_at: float | None = None) -> Report:
+def build(
+    study_folder: Path, out: Path | None = None, against: Path | None = None, match_at: float | None = None, live: bool = False
+) -> Report:
     """Write the report of a study, or of a folder of runs and studies, into `out` (default `<study>/report/`).
 
     It is index.html, table.csv, table.md and figures/.
@@ -102,14 +107,22 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
         out: where the report goes.
         against: another study to compare with.
         match_at: the forget score (nats) at which paths are compared; null for the largest that all reach.
+        live: the study still runs; an open page then notices when a newer one is written, and loads it.
 
     Raises:
         FileNotFoundError: there is no study in `study_folder` or `against`.
         ValueError: a file has a format this version does not know.
     """
-    study = load(Path(study_folder))
+    load(Path(study_folder))  # Nothing is written where there is no study.
+    folder = Path(out) if out else Path(study_folder) / "report"
+    # One builder at a time: a study and those who watch it may want the same page.
+    with locked(folder):
+        return _build(Path(study_folder), folder, against, match_at, live)
+
+
+def _build(study_folder: Path, folder: Path, against: Path | None, match_at: float | None, live: bool) -> Report:
+    study = load(study_folder)
     other = load(Path(against)) if against else None
-    folder = Path(out) if out else study.folder / "report"
     folder.mkdir(parents=True, exist_ok=True)
     distances = Distances(study)
     rows = summarize(study, distances)
@@ -122,7 +135,8 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
         report.compared["matched/utility"] = compared_utility(study, match_at)
     report.tables = _tables(report, distances)
     report.problems += distances.problems
-    page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison)
+    version = live_version(study) if live else FINAL
+    page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison, version)
     closing = closing_table(rows, study.retain_title).markdown()
     deep = {"depth.csv": depth_csv(found)} if (found := depths(study)) else {}
     for name, content in (
@@ -131,9 +145,10 @@ def build(study_folder: Path, out: Path | None = None, against: Path | None = No
         ("index.html", page.html()),
         *deep.items(),
     ):
-        (folder / name).write_text(content, encoding="utf-8")
+        write_text(folder / name, content)
         report.files.append(folder / name)
     report.files += save_figures(drawn, folder / "figures")
+    write_version(folder, version)
     return report
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,9 +14,13 @@ import jsonargparse
 import yaml
 from rich.console import Console
 
+from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import read_study, write_text
 from unlearn_lightning.shipped_configs import find, with_found_configs
 from unlearn_lightning.study.flags import change, settings_flags
+from unlearn_lightning.study.launcher import Launcher, launcher_name
+from unlearn_lightning.study.local import Local
+from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.study_file import StudyFile
 from unlearn_lightning.wandb_mode import beside_the_trial, in_trial, trial_name, usual_folder
@@ -25,27 +29,32 @@ if TYPE_CHECKING:
     from unlearn_lightning.study.tree import Run
 
 
-OWN = ("store", "folder", "logger", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops", "match_at")
+LAUNCHERS = (Local, Slurm)
+OWN = ("store", "folder", "logger", "launcher", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops", "match_at")
 
 
 def parser() -> jsonargparse.ArgumentParser:
     """The arguments of `unlearn study`."""
+    import_plugins()
+    jsonargparse.set_loader("study", _load)
     found = jsonargparse.ArgumentParser(
-        prog="unlearn study", description="Trains, unlearns and measures all the paths of a study, skipping what is finished."
-    )
+        prog="unlearn study", description="Trains, unlearns and measures all the paths of a study, skipping what is finished.",
+        parser_mode="study",
+    )  # fmt: skip
     found.add_argument(
-        "--config",
-        action=StudyFile,
-        help="The study's YAML file, which may build on another (`like: FILE`); `unlearn study FILE` is short for it.",
-    )
+        "-c", "--config", action=StudyFile,
+        help="A YAML file, which may build on another (`like: FILE`); later ones win. `unlearn study FILE` is short for the first.",
+    )  # fmt: skip
     found.add_argument("--store", default="runs/store", help="Folder of run folders; studies that share it share equal runs.")
     found.add_argument("--folder", type=str | None, default=None, help="The study folder; null for runs/<name>.")
     found.add_argument(
         "--logger", type=str | None, default=None, help="Where runs and report are logged: a file such as configs/loggers/tensorboard.yaml."
     )
-    found.add_argument(
-        "--jobs", type=int | None, default=None, help="Runs at a time, each on GPUs of its own; null for what the machine carries."
-    )
+    found.add_subclass_arguments(
+        Launcher, "launcher", default={"class_path": "unlearn_lightning.study.local.Local"},
+        help="Where runs are executed: local, slurm, or a class of yours; no part of any run's key.",
+    )  # fmt: skip
+    found.add_argument("--jobs", type=int | None, default=None, help="Short for --launcher.jobs of the local launcher.")
     found.add_argument("--until", type=str | None, default=None, help="Train the paths up to this stage only, and unlearn nothing.")
     found.add_argument("--only", type=str | None, default=None, help="Only runs whose name fits, such as 'seed1/p4/*', and what they need.")
     found.add_argument("--retry-failed", action="store_true", help="Also try again what failed before.")
@@ -57,6 +66,23 @@ def parser() -> jsonargparse.ArgumentParser:
     )
     found.add_class_arguments(StudyConfig, as_group=False)
     return found
+
+
+def _load(text: str) -> Any:
+    """Reads YAML as jsonargparse does; launchers go by their names in any case."""
+    content = jsonargparse.get_loader("yaml")(text)
+    launcher = content.get("launcher") if isinstance(content, dict) else None
+    if isinstance(launcher, str):
+        content["launcher"] = launcher_name(launcher)
+    elif isinstance(launcher, dict) and isinstance(launcher.get("class_path"), str):
+        launcher["class_path"] = launcher_name(launcher["class_path"])
+    return content
+
+
+def _launcher_names(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--launcher slurm` as `--launcher Slurm`."""
+    found = [re.sub("^(--launcher=)(.*)", lambda m: m[1] + launcher_name(m[2]), word) for word in arguments]
+    return [launcher_name(word) if before == "--launcher" else word for before, word in zip(["", *found], found, strict=False)]
 
 
 def study(arguments: Sequence[str]) -> int:
@@ -71,7 +97,7 @@ def study(arguments: Sequence[str]) -> int:
     own = parser()
     try:
         given, changes = settings_flags(given)
-        parsed = own.parse_args(given)
+        parsed = own.parse_args(_launcher_names(given))
         change(parsed, changes)
         options = parsed.as_dict()
         settings = {name: options.pop(name) for name in OWN}
@@ -79,10 +105,20 @@ def study(arguments: Sequence[str]) -> int:
         config = StudyConfig(**options)
         if settings["logger"]:
             config = replace(config, common=merged(config.common, yaml.safe_load(find(settings["logger"]).read_text(encoding="utf-8"))))
-        return _plan(config, settings) if settings["plan"] else _study(config, settings, own.dump(parsed, skip_unset=False))
+        if settings["plan"]:
+            return _plan(config, settings)
+        return _study(config, settings, _launcher(own.instantiate(parsed).launcher, settings["jobs"]), own.dump(parsed, skip_unset=False))
     except (ValueError, OSError) as error:
         print(f"unlearn study: {error}", file=sys.stderr)
         return 2
+
+
+def _launcher(launcher: Launcher, jobs: int | None) -> Launcher:
+    if jobs is None:
+        return launcher
+    if not isinstance(launcher, Local):
+        raise ValueError(f"--jobs is for the local launcher; {type(launcher).__name__} decides itself how many runs there are at a time.")
+    return Local(jobs, launcher.devices)
 
 
 def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
@@ -100,36 +136,37 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
     return 0
 
 
-def _study(config: StudyConfig, settings: dict[str, Any], written_out: str) -> int:
+def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, written_out: str) -> int:
     folder = _folder(config, settings)
     console = Console()
     with console.status("planning"):
         from unlearn_lightning.lightning_cli import Resolver
         from unlearn_lightning.study.changes import explain_changes
-        from unlearn_lightning.study.runner import RunFailed, run_study
         from unlearn_lightning.study.tree import plan
-        from unlearn_lightning.study.workers import visible_devices
+        from unlearn_lightning.study.work import RunFailed, Work
 
         runs = plan(config, Path(settings["store"]), Resolver().resolve)
-        devices = visible_devices()
-    wanted = chosen(runs, settings["until"], settings["only"])
+    work = Work(config, runs, folder, console, chosen(runs, settings["until"], settings["only"]), settings["retry_failed"])
     stages = sum(run.kind == "stage" for run in runs)
     console.print(f"Study [b]{config.name}[/]: {stages} training runs, {len(runs) - stages} unlearning runs.")
     if (folder / "study.json").is_file():
         for line in explain_changes(read_study(folder), runs):
             console.print(line, markup=False, style="yellow")
     write_text(folder / "study.yaml", written_out)
-    status = executed = 0
+    before, status = len(work.done), 0
+    with beside_the_trial():
+        over = launcher.launch(work)
+    executed = len(work.done) - before
     try:
-        jobs = settings["jobs"] or default_jobs(config, runs, len(devices))
-        with beside_the_trial():
-            executed = run_study(config, runs, folder, console, jobs, wanted, settings["retry_failed"], devices)
-        console.print(f"{executed} runs executed, {len(wanted) - executed} were finished already.")
+        if over:
+            work.check()
+            console.print(f"{executed} runs executed, {before} were finished already.")
     except RunFailed as failure:
         console.print(str(failure), markup=False, style="red")
         status = 1
-    _report(folder, console, executed > 0 or in_trial(), settings["match_at"])
-    return status
+    if over:
+        _report(folder, console, executed > 0 or in_trial(), settings["match_at"])
+    return status or int(bool(work.failed))
 
 
 def _folder(config: StudyConfig, settings: dict[str, Any]) -> Path:
@@ -161,12 +198,3 @@ def chosen(runs: Sequence[Run], until: str | None, only: str | None) -> list[Run
         asked = f"--until {until}" if until is not None else f"--only {only!r}"
         raise ValueError(f"{asked} fits no run. The runs are: {', '.join(run.name for run in runs)}.")
     return found
-
-
-def default_jobs(config: StudyConfig, runs: Sequence[Run], devices: int) -> int:
-    """As many runs at a time as there are GPUs for them; on CPUs, as the cores carry where a run's threads are known, else 1."""
-    from unlearn_lightning.study.workers import on_gpus
-
-    if devices and any(on_gpus(run.config["trainer"]) for run in runs):
-        return devices
-    return max(1, len(os.sched_getaffinity(0)) // config.threads) if config.threads else 1

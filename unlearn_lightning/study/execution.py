@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +16,26 @@ import torch
 import wandb
 
 from unlearn_lightning import lightning_cli
+from unlearn_lightning.study.job import Job, with_comparisons
 
 Tell = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a worker needs to know of a run.
-
-    Attributes:
-        key, name, folder: of the run.
-        config: its whole `unlearn fit` configuration.
-        wandb: settings of its W&B run.
-        threads: CPU threads; null for torch's own choice.
-    """
-
-    key: str
-    name: str
-    folder: Path
-    config: dict[str, Any]
-    wandb: dict[str, Any]
-    threads: int | None
-
-
-def execute(job: Job, tell: Tell) -> str | None:
+def execute(job: Job, tell: Tell | None = None) -> str | None:
     """Runs it; gives None, or why it failed.
 
     Args:
         job: the run.
-        tell: called with key, finished and total optimizer steps.
+        tell: called with key, finished and total optimizer steps; progress.json has them anyway, once a second.
     """
     if job.threads:
         torch.set_num_threads(job.threads)
     job.folder.mkdir(parents=True, exist_ok=True)
     with output_to(job.folder / "log.txt"):
         try:
-            ticker = Ticker(job.key, tell)
-            lightning_cli.run({"subcommand": "fit", "fit": job.config}, callbacks=[ticker], wandb=job.wandb, resolved=job.config)
+            config = with_comparisons(job.config, job.compare)
+            tickers = [Ticker(job.key, tell)] if tell else []
+            lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=tickers, wandb=job.wandb, resolved=config)
         except Exception as error:
             traceback.print_exc()
             return f"{type(error).__name__}: {error}"

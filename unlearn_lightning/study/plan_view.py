@@ -22,7 +22,7 @@ from rich.tree import Tree
 from unlearn_lightning.records import is_finished, read_run, write_text
 from unlearn_lightning.run_key import UNREAD
 from unlearn_lightning.study.estimate import Estimate, Estimator
-from unlearn_lightning.study.runner import with_comparisons
+from unlearn_lightning.study.job import with_comparisons
 from unlearn_lightning.study.study_config import Settings, StudyConfig
 from unlearn_lightning.study.tree import Run
 from unlearn_lightning.study.unread import quick_hub
@@ -182,7 +182,7 @@ def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
 
 def planned_config(run: Run) -> Settings:
     """The run's whole configuration. It is compared with the retrained model, which comes before it in the plan."""
-    config = with_comparisons(run)
+    config = with_comparisons(run.config, {name: other.folder for name, other in run.compare.items()})
     for probe in config["trainer"]["callbacks"] or []:
         if probe["class_path"].endswith("PathDivergence") and "retrained" in run.compare:
             probe["init_args"]["retrained"] = str(run.compare["retrained"].folder)

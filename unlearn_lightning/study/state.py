@@ -1,4 +1,4 @@
-"""How each run of a study is doing, from study.json and the run folders alone: no torch, no process to ask.
+"""How each run of a study is doing, from study.json and the run folders: no torch, no process to ask. A queue's view may be added.
 
 for run in study_states(Path("runs/demo")):
     print(run.name, run.state, run.step, run.steps)     # seed1/p4/npo running 7 16
@@ -6,14 +6,18 @@ for run in study_states(Path("runs/demo")):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.locks import is_locked
 from unlearn_lightning.records import read_json, read_study
+from unlearn_lightning.study.slurm_queue import Task, log_of, queued, submission
 
-STATES = ("finished", "running", "stopped", "failed", "ready", "waiting")
+COLOURS = {"finished": "green", "running": "cyan", "queued": "blue", "stopped": "yellow", "failed": "red", "ready": "", "waiting": "dim"}
+STATES = tuple(COLOURS)
 
 
 @dataclass(frozen=True)
@@ -23,10 +27,11 @@ class RunState:
     Attributes:
         key, name, kind, folder: of the run, as in study.json; the folder may be missing.
         parents: keys of the runs it starts from.
-        state: finished; running (a process works on it); stopped (it was killed, and goes on when the study does); failed; ready (nothing
-            holds it up); waiting (for a run that it starts from).
+        state: finished; running (a process works on it); queued (a cluster will start it); stopped (it was killed, and goes on when the
+            study does); failed; ready (nothing holds it up); waiting (for a run that it starts from).
         step, steps: optimizer steps done and in all; null where they are not known.
         why: what failed, or the names of the runs that it waits for.
+        task: what SLURM's queue says of it.
     """
 
     key: str
@@ -38,10 +43,15 @@ class RunState:
     step: int | None = None
     steps: int | None = None
     why: str = ""
+    task: Task | None = None
 
 
-def study_states(folder: Path) -> list[RunState]:
+def study_states(folder: Path, tasks: Sequence[Task] | None = None) -> list[RunState]:
     """The runs of a study folder in its order, parents before children.
+
+    Args:
+        folder: the study folder.
+        tasks: SLURM's queue (`slurm_queue.queue`); null to go by the files alone.
 
     Raises:
         FileNotFoundError: there is no study.json.
@@ -50,7 +60,33 @@ def study_states(folder: Path) -> list[RunState]:
     found: dict[str, RunState] = {}
     for entry in read_study(folder)["runs"]:
         found[entry["key"]] = _state(entry, folder / entry["folder"], found)
+    if tasks is not None:
+        there = queued({key: run.folder for key, run in found.items()}, tasks)
+        found = {key: _in_queue(run, there.get(key)) for key, run in found.items()}
     return list(found.values())
+
+
+def counts(runs: Sequence[RunState]) -> str:
+    """How many runs are in each state, for example `3 finished, 1 running, of 15 runs`."""
+    found = Counter(run.state for run in runs)
+    return ", ".join([*(f"{found[state]} {state}" for state in STATES if found[state]), f"of {len(runs)} runs"])
+
+
+def is_submitted(folder: Path) -> bool:
+    """Whether runs of a study were ever submitted to a queue."""
+    return any(submission(folder / entry["folder"]) for entry in read_study(folder)["runs"])
+
+
+def _in_queue(run: RunState, task: Task | None) -> RunState:
+    """The run's state where a queue is known: a lock may not be seen from another machine, and a job may be lost before its run began."""
+    if task is None:
+        place = submission(run.folder)
+        if place and run.state in ("ready", "stopped"):
+            return replace(run, why=f"its job has left the queue; {log_of(*place)} may say why")
+        return run
+    if run.state in ("finished", "running") or task.state == "COMPLETING":
+        return replace(run, task=task)
+    return replace(run, state="running" if task.state == "RUNNING" else "queued", task=task)
 
 
 def _state(entry: dict[str, Any], folder: Path, before: dict[str, RunState]) -> RunState:

@@ -1,4 +1,4 @@
-"""`unlearn status FOLDER`: the tree of a study with how each run is doing, also while it runs in another shell.
+"""`unlearn status FOLDER`: the tree of a study with how each run is doing, also while it runs in another shell or on a cluster.
 
 unlearn status runs/demo
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,32 +14,41 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from unlearn_lightning.study.state import STATES, RunState, study_states
-
-COLOURS = {"finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red", "ready": "", "waiting": "dim"}
+from unlearn_lightning.study.slurm_queue import QueueError, Task, queue
+from unlearn_lightning.study.state import COLOURS, RunState, counts, is_submitted, study_states
 
 
 def status(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(prog="unlearn status", description="Shows how each run of a study is doing; reads its files only.")
+    parser = argparse.ArgumentParser(
+        prog="unlearn status", description="Shows how each run of a study is doing, from its files and SLURM's queue."
+    )
     parser.add_argument("folder", type=Path, help="The study folder, such as runs/demo.")
     folder = parser.parse_args(arguments).folder
     try:
-        runs = study_states(folder)
+        tasks, note = tasks_of(folder)
+        runs = study_states(folder, tasks)
     except FileNotFoundError:
         print(f"unlearn status: {folder} holds no study.json. A study writes it at its start, to runs/<its name>.", file=sys.stderr)
         return 2
     except ValueError as error:
         print(f"unlearn status: {error}", file=sys.stderr)
         return 2
-    Console().print(tree_of(runs, title=f"{folder}: {counts(runs)}"))
+    console = Console()
+    console.print(tree_of(runs, title=f"{folder}: {counts(runs)}"))
+    if note:
+        console.print(note, markup=False, style="yellow")
     return 0
 
 
-def counts(runs: Sequence[RunState]) -> str:
-    """How many runs are in each state, for example `3 finished, 1 running, of 15 runs`."""
-    found = Counter(run.state for run in runs)
-    return ", ".join([*(f"{found[state]} {state}" for state in STATES if found[state]), f"of {len(runs)} runs"])
+def tasks_of(folder: Path) -> tuple[list[Task] | None, str]:
+    """The queue, where the study was submitted to one, and what to say where it cannot be asked."""
+    if not is_submitted(folder):
+        return None, ""
+    try:
+        return queue(), ""
+    except QueueError as error:
+        return None, f"The queue could not be asked ({error}); this is from the files alone."
 
 
 def tree_of(runs: Sequence[RunState], title: str) -> Tree:
@@ -57,6 +65,8 @@ def _line(run: RunState) -> Text:
     line = Text.assemble(run.name, "  ", (run.state, COLOURS[run.state]))
     if run.step is not None:
         line.append(f"  {run.step} steps" if run.state == "finished" else f"  {run.step} of {run.steps} steps")
-    if run.state == "failed":
+    if run.task and run.state != "finished":
+        line.append(f"  {run.task.said}", style="dim")
+    if run.why and run.state in ("failed", "ready", "stopped"):
         line.append(f"  {run.why}", style="dim")
     return line

@@ -155,4 +155,50 @@
       select("objective", "under", objectives, objectives[0][0]), select("view", "by", views.map((view) => [view, titles[view]]), views[0]));
     explore();
   }
+
+  // While the study runs, version.svg beside this page tells by its width which version is the newest: a picture may be looked at where
+  // the page is a plain file, and can run nothing. What the reader sees, hid and opened is carried over to the new page.
+  const place = `unlearning report ${location.pathname}`;
+  const anchors = () => [...document.querySelectorAll("header, section")];
+  const folds = () => [...document.querySelectorAll("details")].map((one, i, all) => {
+    const home = one.closest("section")?.id ?? "header";
+    return [one, `${home} ${all.slice(0, i).filter((other) => (other.closest("section")?.id ?? "header") === home).length}`];
+  });
+  function keep() {
+    const anchor = anchors().filter((one) => one.getBoundingClientRect().top <= 80).pop() ?? anchors()[0];
+    const state = {
+      anchor: anchor.id, offset: anchor.getBoundingClientRect().top, hidden: [...hidden],
+      choices: Object.fromEntries(Object.entries(choice).map(([name, menu]) => [name, menu.value])),
+      folds: Object.fromEntries(folds().map(([one, name]) => [name, one.open])),
+    };
+    try { sessionStorage.setItem(place, JSON.stringify(state)); } catch { /* Without storage the page begins at its top. */ }
+  }
+  function restore() {
+    let state = null;
+    try { state = JSON.parse(sessionStorage.getItem(place)); sessionStorage.removeItem(place); } catch { return; }
+    if (!state) return;
+    history.scrollRestoration = "manual";
+    state.hidden.forEach((path) => hidden.add(path));
+    for (const [one, name] of folds()) if (name in state.folds) one.open = state.folds[name];
+    for (const [name, menu] of Object.entries(choice)) {
+      if ([...menu.options].some((option) => option.value === state.choices[name])) menu.value = state.choices[name];
+    }
+    if (choices) explore();
+    toggle();
+    const anchor = (state.anchor && document.getElementById(state.anchor)) || anchors()[0];
+    window.scrollBy({ top: anchor.getBoundingClientRect().top - state.offset, behavior: "instant" });
+  }
+  function follow() {
+    const picture = new Image();
+    const again = () => setTimeout(follow, 2000);
+    picture.onerror = again;
+    picture.onload = () => {
+      if (picture.naturalWidth === data.version || String(getSelection())) return again();
+      keep();
+      location.reload();
+    };
+    picture.src = `version.svg?${Date.now()}`;
+  }
+  restore();
+  if (data.live) follow();
 })();

@@ -1,0 +1,121 @@
+"""One picture of a study in the terminal: what runs, how far it is, and what was measured so far. From files; the queue's view is added.
+
+Console().print(frame(read_states(...), Measured(), title="runs/demo", height=40))
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from unlearn_lightning.records import read_json
+from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
+
+# What a reader wants to see first, where not everything fits.
+URGENCY = ("running", "failed", "stopped", "queued", "finished", "ready", "waiting")
+COLUMNS = 4
+
+
+@dataclass
+class Measured:
+    """What probes have measured, each record read once."""
+
+    _read: dict[Path, dict[str, float]] = field(default_factory=dict)
+
+    def of(self, folder: Path) -> dict[str, tuple[float, float]]:
+        """The first metric of each probe at the first and the last step that were measured, by its name such as forget/label_log_lik."""
+        found = {}
+        for probe in sorted((folder / "records").glob("*")):
+            steps = sorted(probe.glob("[0-9]*.json"))
+            if steps and (last := self._metrics(steps[-1])):
+                name = next(iter(last))
+                found[name] = self._metrics(steps[0]).get(name, last[name]), last[name]
+        return found
+
+    def _metrics(self, file: Path) -> dict[str, float]:
+        if file not in self._read:
+            self._read[file] = read_json(file)["metrics"]
+        return self._read[file]
+
+
+def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = "", height: int | None = None) -> Group:
+    """The picture.
+
+    Args:
+        runs: of the study, parents before children.
+        measured: remembers what was read for the picture before.
+        title: above everything.
+        note: below everything; empty for none.
+        height: lines there are; null for all runs however many.
+    """
+    shown = fitting(runs, None if height is None else height - 4 - bool(note))
+    facts = {run.key: _facts(run) for run in runs if run.state in ("finished", "running")}
+    values = {run.key: measured.of(run.folder) for run in shown}
+    names = [name for name, _ in Counter(name for found in values.values() for name in found).most_common(COLUMNS)]
+    speed = sum(facts[run.key].get("tokens_per_second", 0) for run in runs if run.state == "running")
+    heading = Text.assemble((title, "bold"), f"  {counts(runs)}", f"  {speed:,.0f} tokens/s" if speed else "")
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    table.add_column("run", no_wrap=True, overflow="ellipsis", min_width=12)
+    table.add_column("state", no_wrap=True)
+    table.add_column("steps", no_wrap=True)
+    table.add_column("", width=10)
+    table.add_column("tokens/s", justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    if any(run.task for run in runs):
+        table.add_column("queue", no_wrap=True, style="dim")
+    for run in shown:
+        table.add_row(*_cells(run, facts.get(run.key, {}), values[run.key], names))
+    rest = [run for run in runs if run not in shown]
+    parts: list[RenderableType] = [heading, table]
+    if rest:
+        parts.append(Text(f"not shown: {', '.join(f'{n} {s}' for s in STATES if (n := sum(r.state == s for r in rest)))}", style="dim"))
+    if note:
+        parts.append(Text(note, style="yellow"))
+    return Group(*parts)
+
+
+def fitting(runs: Sequence[RunState], room: int | None) -> list[RunState]:
+    """The runs that there is room for, in their order: those that run first, then those that need somebody, then the latest finished."""
+    if room is None or len(runs) <= room:
+        return list(runs)
+    places = {run.key: place for place, run in enumerate(runs)}
+    # The latest finished ones, and of the others the first.
+    by_urgency = sorted(runs, key=lambda r: (URGENCY.index(r.state), places[r.key] * (-1 if r.state == "finished" else 1)))
+    kept = {run.key for run in by_urgency[: max(1, room - 1)]}
+    return [run for run in runs if run.key in kept]
+
+
+def _facts(run: RunState) -> dict[str, Any]:
+    """How fast it is: from run.json when it is finished, from progress.json while it runs."""
+    try:
+        return read_json(run.folder / ("run.json" if run.state == "finished" else "progress.json"))
+    except FileNotFoundError:
+        return {}
+
+
+def _cells(run: RunState, facts: dict[str, Any], values: dict[str, tuple[float, float]], names: Sequence[str]) -> list[Any]:
+    known = run.step is not None and run.steps
+    steps = f"{run.step}/{run.steps}" if known else ""
+    bar = ProgressBar(total=run.steps, completed=run.step or 0, width=10) if known and run.state == "running" else ""
+    speed = facts.get("tokens_per_second")
+    cells = [run.name, Text(run.state, COLOURS[run.state]), steps, bar, f"{speed:,.0f}" if speed else ""]
+    cells += [_change(*values[name]) if name in values else "" for name in names]
+    said = run.why if run.state == "failed" else run.task.said.removeprefix("job ") if run.task and run.state != "finished" else ""
+    return [*cells, said]
+
+
+def _change(first: float, last: float) -> str:
+    return _number(last) if first == last else f"{_number(first)} → {_number(last)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−")

@@ -1,0 +1,87 @@
+"""What a process needs to know of one run, as a file that travels to wherever the run is executed.
+
+write_job(Path("runs/demo/jobs/seed1-p4-npo.json"), job)
+unlearn_lightning.study.one_run runs/demo/jobs/seed1-p4-npo.json      # python -m ...: executes it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlearn_lightning.records import is_finished, read_json, read_run, record_path, write_json
+from unlearn_lightning.study.study_config import Settings, merged
+
+if TYPE_CHECKING:
+    from unlearn_lightning.study.tree import Run
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, ready to be executed.
+
+    Attributes:
+        key, name, kind, folder: of the run.
+        config: its whole `unlearn fit` configuration, but for the runs it is compared with.
+        wandb: settings of its W&B run.
+        threads: CPU threads; null for torch's own choice.
+        compare: the run folders that its divergence probe may compare with, by name.
+    """
+
+    key: str
+    name: str
+    kind: str
+    folder: Path
+    config: Settings
+    wandb: dict[str, Any]
+    threads: int | None = None
+    compare: dict[str, Path] = field(default_factory=dict)
+
+
+def write_job(path: Path, job: Job) -> None:
+    """Writes a job's file."""
+    paths = {"folder": str(job.folder), "compare": {name: str(folder) for name, folder in job.compare.items()}}
+    write_json(path, asdict(job) | paths, indent=1)
+
+
+def read_job(path: Path) -> Job:
+    """Reads a job's file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, or of another version.
+    """
+    content = read_json(path)
+    content.pop("format")
+    compare = {name: Path(folder) for name, folder in content.pop("compare").items()}
+    return Job(**{**content, "folder": Path(content["folder"]), "compare": compare})
+
+
+def with_comparisons(config: Settings, compare: Mapping[str, Path]) -> Settings:
+    """The run's configuration with the runs that its divergence probe can compare with by now.
+
+    The retrained model is always among them; of the sibling paths those that are finished. The report compares all with all.
+    """
+    callbacks = []
+    for probe in config["trainer"]["callbacks"] or []:
+        if probe["class_path"].rpartition(".")[2] == "PathDivergence" and compare:
+            name = probe["init_args"].get("name") or "divergence"
+            there = {n: str(f) for n, f in compare.items() if is_finished(f) and record_path(f, name, 0).is_file()}
+            retrained = there.pop("retrained", None)
+            probe = merged(probe, {"init_args": {"retrained": retrained, "others": there}})
+        callbacks.append(probe)
+    return merged(config, {"trainer": {"callbacks": callbacks}})
+
+
+def failure(folder: Path) -> str | None:
+    """Why the run in this folder failed; None when it did not."""
+    content = read_run(folder) if (folder / "run.json").is_file() else {}
+    return str(content["error"]) if content.get("status") == "failed" else None
+
+
+def note_failure(run: Job | Run, why: str) -> None:
+    """Says in run.json that the run failed, where the run itself could not."""
+    if failure(run.folder) is None and not is_finished(run.folder):
+        write_json(run.folder / "run.json", {"status": "failed", "kind": run.kind, "key": run.key, "error": why}, indent=1)

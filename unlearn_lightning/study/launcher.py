@@ -1,0 +1,41 @@
+"""Where a study's runs are executed: on this machine (`local`), on a cluster (`slurm`), or wherever a class of yours puts them.
+
+    unlearn study configs/studies/demo.yaml --launcher local --launcher.jobs 2
+    unlearn study configs/studies/demo.yaml --launcher my_unlearning.launcher.Prefixed --launcher.prefix 'nice -n 19'
+
+A launcher decides nothing about results: the same runs come out of each, and what one began another goes on with.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unlearn_lightning.study.work import Work
+
+
+class Launcher(ABC):
+    """Executes a study's runs."""
+
+    @abstractmethod
+    def launch(self, work: Work) -> bool:
+        """Executes what is not finished, or sees to it.
+
+        Returns:
+            True when every run that can be executed now is; the study then makes its report. False when they go on elsewhere.
+
+        Raises:
+            ValueError: the runs cannot be launched like this; nothing was started.
+        """
+
+
+def launcher_name(name: str) -> str:
+    """The class name behind a launcher's name in any case, such as Slurm for `slurm`; others are left as they are."""
+    waiting = [Launcher]
+    while waiting:
+        launcher = waiting.pop()
+        if launcher.__name__.lower() == name.lower():
+            return launcher.__name__
+        waiting += launcher.__subclasses__()
+    return name

@@ -1,0 +1,136 @@
+"""The launcher on this machine: one run after the other in this process, or several workers with GPUs of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from unlearn_lightning.records import is_finished
+from unlearn_lightning.study.launcher import Launcher
+from unlearn_lightning.study.workers import Workers, devices_of, on_gpus, visible_devices
+
+if TYPE_CHECKING:
+    from unlearn_lightning.study.job import Job
+    from unlearn_lightning.study.tree import Run
+    from unlearn_lightning.study.work import Work
+
+# A worker that dies (out of memory, killed) is replaced and its run goes on from its checkpoint, this many times.
+RETRIES = 2
+
+
+class Local(Launcher):
+    """On this machine, until the end or Ctrl-C; the same command goes on.
+
+    Args:
+        jobs: runs at a time, each on GPUs of its own; null for what the machine carries, 1 for this process.
+        devices: the GPUs to share out, as CUDA_VISIBLE_DEVICES names them; null for those that can be seen.
+    """
+
+    def __init__(self, jobs: int | None = None, devices: tuple[str, ...] | None = None) -> None:
+        if jobs is not None and jobs < 1:
+            raise ValueError(f"A study needs at least one job at a time, got jobs: {jobs}.")
+        self.jobs, self.devices = jobs, devices
+
+    def launch(self, work: Work) -> bool:
+        """Executes all that can be executed."""
+        devices = visible_devices() if self.devices is None else self.devices
+        _Execution(work, self.jobs or default_jobs(work, len(devices)), devices).run()
+        return True
+
+
+def default_jobs(work: Work, devices: int) -> int:
+    """As many runs at a time as there are GPUs for them; on CPUs, as the cores carry where a run's threads are known, else 1."""
+    if devices and any(on_gpus(run.config["trainer"]) for run in work.runs):
+        return devices
+    threads = work.study.threads
+    return max(1, len(os.sched_getaffinity(0)) // threads) if threads else 1
+
+
+class _Execution:
+    def __init__(self, work: Work, jobs: int, devices: Sequence[str]) -> None:
+        self.work, self.jobs, self.devices = work, jobs, devices
+        # In this process a run sees all devices; several processes share them out.
+        self.needed = {run.key: devices_of(run.config["trainer"], len(devices)) if jobs > 1 else 0 for run in work.runs}
+        self.deaths: dict[str, int] = {}
+        columns = (SpinnerColumn(), TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, console=work.console)
+        self.tasks: dict[str, TaskID] = {}
+
+    def run(self) -> None:
+        self.work.begin()
+        work = self.work
+        self.overall = self.progress.add_task(f"study {work.study.name}", total=len(work.runs), completed=len(work.done))
+        with self.progress:
+            if self.jobs == 1:
+                self._in_process()
+            else:
+                self._in_workers()
+
+    def _in_process(self) -> None:
+        from unlearn_lightning.study.execution import execute
+
+        while ready := self.work.ready():
+            self._settle(ready[0], execute(self._start(ready[0]), self._tell))
+
+    def _in_workers(self) -> None:
+        running: dict[Future[str | None], Run] = {}
+        with multiprocessing.get_context("spawn").Manager() as manager, Workers(self.jobs, self.devices) as workers:
+            steps: Any = manager.Queue()
+            while True:
+                for run in self.work.ready():
+                    if workers.room(self.needed[run.key]):
+                        running[workers.submit(self.needed[run.key], _work, self._start(run), steps)] = run
+                if not running:
+                    break
+                finished = workers.finished(timeout=0.2)
+                while not steps.empty():
+                    self._tell(*steps.get())
+                for future in finished:
+                    run = running.pop(future)
+                    if isinstance(future.exception(), BrokenProcessPool):
+                        self._worker_died(run)
+                    else:
+                        self._settle(run, future.result())
+
+    def _worker_died(self, run: Run) -> None:
+        self.deaths[run.key] = self.deaths.get(run.key, 0) + 1
+        if is_finished(run.folder):
+            self._settle(run, None)
+        elif self.deaths[run.key] > RETRIES:
+            self._settle(run, f"its process died {self.deaths[run.key]} times (killed, or out of memory?)")
+        else:
+            self.progress.remove_task(self.tasks.pop(run.key))
+            self.work.take_back(run)
+
+    def _start(self, run: Run) -> Job:
+        self.tasks[run.key] = self.progress.add_task(run.name, total=None)
+        return self.work.start(run)
+
+    def _tell(self, key: str, done: int, total: int) -> None:
+        if key in self.tasks:
+            self.progress.update(self.tasks[key], completed=done, total=total)
+
+    def _settle(self, run: Run, why_failed: str | None) -> None:
+        self.progress.remove_task(self.tasks.pop(run.key))
+        self.work.settle(run, why_failed)
+        if run.key in self.work.done:
+            self.progress.advance(self.overall)
+
+
+def _work(job: Job, steps: Any) -> str | None:
+    # Imported in the worker, after it was told its devices.
+    from unlearn_lightning.study.execution import execute
+
+    def tell(*told: Any) -> None:
+        # Where the study itself was killed nobody listens, which is no reason for its run to fail.
+        with suppress(OSError, EOFError):
+            steps.put(told)
+
+    return execute(job, tell)

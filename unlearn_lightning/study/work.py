@@ -1,0 +1,140 @@
+"""What a launcher has to do: the runs of a study that are not finished, what each waits for, and what has become of them.
+
+while ready := work.ready():
+    job = work.start(ready[0])
+    work.settle(ready[0], execute(job))     # or start `work.command(job)` anywhere that sees the same files
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from unlearn_lightning.records import is_finished, write_json
+from unlearn_lightning.run_key import UNREAD
+from unlearn_lightning.study.job import Job, failure, note_failure, write_job
+from unlearn_lightning.study.study_config import StudyConfig
+from unlearn_lightning.study.tree import Run
+
+
+class RunFailed(Exception):
+    """Some runs of a study failed; the others are finished."""
+
+
+class Work:
+    """The runs to execute, and what has become of each.
+
+    Args:
+        study: the study.
+        runs: its tree, parents before children.
+        folder: the study folder; study.json is written there.
+        console: where a launcher says what it does.
+        wanted: execute only these (with what they start from); null for all.
+        retry_failed: also try again what failed before.
+
+    Attributes:
+        runs: those that are wanted, parents before children.
+        done: keys of the finished ones.
+        failed: key -> why.
+
+    Raises:
+        ValueError: data could not be read.
+    """
+
+    def __init__(
+        self, study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console, wanted: Sequence[Run] | None = None,
+        retry_failed: bool = False,
+    ) -> None:  # fmt: skip
+        if unread := [run.name for run in runs if run.key.startswith(UNREAD)]:
+            raise ValueError(f"The data of {unread[0]} could not be read, so it can be planned but not run.")
+        self.study, self.folder, self.console = study, folder, console
+        chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *run.ancestors())])
+        self.runs = [run for run in runs if run in chosen]
+        self.done = {run.key for run in self.runs if is_finished(run.folder)}
+        self.failed = {} if retry_failed else {run.key: why for run in self.runs if (why := failure(run.folder))}
+        self.started: set[str] = set()
+        self._tree = list(runs)
+
+    def begin(self) -> None:
+        """Writes study.json, the list of runs that make up the study; a launcher calls it once nothing is left to refuse."""
+        write_study(self.study, self._tree, self.folder)
+
+    def ready(self) -> list[Run]:
+        """Runs that can start: not started, finished or failed, and nothing that they wait for is open."""
+        taken = self.done | self.started | self.failed.keys()
+        return [run for run in self.runs if run.key not in taken and self.parents_done(run) and self.awaited(run) is None]
+
+    def parents_done(self, run: Run) -> bool:
+        """Whether all that it starts from is finished."""
+        return all(parent.key in self.done for parent in run.parents)
+
+    def awaited(self, run: Run) -> Run | None:
+        """The retrained model that the run is compared with, unless it is finished or given up."""
+        retrained = run.compare.get("retrained")
+        settled = retrained is None or retrained not in self.runs or retrained.key in self.done or self.given_up(retrained)
+        return None if settled else retrained
+
+    def given_up(self, run: Run) -> bool:
+        """Whether it failed, or something that it starts from did."""
+        return run.key in self.failed or any(self.given_up(parent) for parent in run.parents)
+
+    def start(self, run: Run) -> Job:
+        """Marks the run as started, and gives what its process needs to know."""
+        self.started.add(run.key)
+        tags = [f"{k}={v}" for k, v in run.tags.items() if k in ("seed", "p", "path_name", "objective") and v is not None]
+        if path := run.tags["path"]:
+            tags.append(f"path={'-'.join(path)}")
+        settings = {"group": self.study.name, "job_type": run.kind, "name": run.name, "tags": tags}
+        compare = {name: other.folder for name, other in run.compare.items()}
+        return Job(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare)
+
+    def command(self, job: Job) -> list[str]:
+        """A command that executes the job on any machine with the same files, the words of a command line; one_run.py says how it ends."""
+        file = self.folder.absolute() / "jobs" / f"{job.name.replace('/', '-')}.json"
+        write_job(file, job)
+        return [sys.executable, "-m", "unlearn_lightning.study.one_run", str(file)]
+
+    def take_back(self, run: Run) -> None:
+        """Marks a started run as not started, so that it is ready again."""
+        self.started.discard(run.key)
+
+    def settle(self, run: Run, why_failed: str | None = None) -> None:
+        """Notes the end of a started run: finished, or why it failed."""
+        if why_failed is None and not is_finished(run.folder):
+            why_failed = "it ended and is not finished"
+        if why_failed is None:
+            self.done.add(run.key)
+        else:
+            self.failed[run.key] = why_failed
+            note_failure(run, why_failed)
+        self.started.discard(run.key)
+
+    def check(self) -> None:
+        """Nothing when every run is finished.
+
+        Raises:
+            RunFailed: some are not; the message says what failed, what waits for it, and shows the ends of the logs.
+        """
+        missing = {run.key: run.name for run in self.runs if run.key not in self.done}
+        if missing:
+            lines = [f"{len(missing)} of {len(self.runs)} runs are missing:"]
+            lines += [f"  {name}: {self.failed.get(key, 'waits for a run that failed')}" for key, name in missing.items()]
+            for run in self.runs:
+                if run.key in self.failed:
+                    lines += [f"The end of {run.folder / 'log.txt'}:", *last_lines(run.folder / "log.txt")]
+            raise RunFailed("\n".join([*lines, "To go on, mend the cause and add --retry-failed."]))
+
+
+def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
+    """Writes study.json."""
+    content = {"name": study.name, "forget": study.forget, "stages": study.other_stages(), "runs": [r.entry(folder) for r in runs]}
+    write_json(folder / "study.json", content, indent=1)
+
+
+def last_lines(path: Path, count: int = 4) -> list[str]:
+    """The end of a log, indented."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ["(there is none)"]
+    return [f"    {line}" for line in lines if line.strip()][-count:]
