@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
 from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
+from unlearn_lightning.sharding import gathered
 
 
 @dataclass(frozen=True)
@@ -190,13 +191,26 @@ class Backbone:
             return trainable_lora(get_peft_model(base, config))
 
 
-def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: Path) -> None:
-    """Writes the run's result: `adapter/` (PEFT format) with LoRA, `model/` (weights and tokenizer) without."""
+def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: Path, write: bool = True) -> None:
+    """Writes the run's result: `adapter/` (PEFT format) with LoRA, `model/` (weights and tokenizer) without.
+
+    Args:
+        net: the network; all processes must call this with theirs, because they may hold its shards.
+        tokenizer: its tokenizer.
+        run_folder: where the result goes.
+        write: whether this process writes.
+    """
+    names = {name for name, parameter in net.named_parameters() if parameter.requires_grad} if isinstance(net, PeftModel) else None
+    weights = gathered(net, names, keep=write)
+    if not write:
+        return
     with _quiet():
         if isinstance(net, PeftModel):
-            net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE])
+            net.save_pretrained(
+                str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE], state_dict=weights
+            )
         else:
-            net.save_pretrained(run_folder / "model")  # type: ignore[operator]
+            net.save_pretrained(run_folder / "model", state_dict=weights)  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")
 
 
