@@ -25,7 +25,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
@@ -117,7 +117,10 @@ class Backbone:
         return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
 
     def load_base(self) -> nn.Module:
-        """The base model with its weights in `dtype` or quantised, without adapters, in training mode."""
+        """The base model with its weights in `dtype` or quantised, without adapters, in training mode.
+
+        Where torch's default device is `meta` an unquantised one has shapes only, and no weights are read.
+        """
         base = self._read_base()
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -129,6 +132,9 @@ class Backbone:
             assert self.scratch is not None
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
         _check_place(self.model)
+        if torch.get_default_device().type == "meta":
+            config = AutoConfig.from_pretrained(self.model, revision=self.revision)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=self.attention)
         with _quiet():
             base = AutoModelForCausalLM.from_pretrained(
                 self.model, dtype=dtype, attn_implementation=self.attention, revision=self.revision,

@@ -88,7 +88,7 @@ def cut_like(full: Tensor, parameter: Tensor) -> Tensor:
 
 
 def gathered(net: nn.Module, names: set[str] | None = None, keep: bool = True) -> dict[str, Tensor]:
-    """The state dict with whole tensors on the CPU, gathered one at a time. All processes must call it.
+    """The state dict with whole tensors on the CPU, gathered one at a time, tied ones once. All processes must call it.
 
     Args:
         net: sharded or not.
@@ -96,8 +96,9 @@ def gathered(net: nn.Module, names: set[str] | None = None, keep: bool = True) -
         keep: whether this process wants them; the others get nothing, and no memory is spent on them.
     """
     found = {}
+    tied = {name for name, _ in net.named_parameters(remove_duplicate=False)} - {name for name, _ in net.named_parameters()}
     for name, value in net.state_dict().items():
-        if names is None or name in names:
+        if name not in tied and (names is None or name in names):
             full = whole(value.detach())
             if keep:
                 found[name] = full.cpu()

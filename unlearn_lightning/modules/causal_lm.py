@@ -104,7 +104,9 @@ class CausalLMModule(pl.LightningModule):
                 "trainer.strategy to ddp."
             )
         # On the CPU, so that random weights do not depend on the device; bitsandbytes itself puts quantised ones on the process's GPU.
-        with torch.device("cpu"):
+        # Under FSDP2 the first process alone holds the whole model; the others get their shards from it.
+        waits = self.device_mesh is not None and self.backbone.quantization is None and self.global_rank > 0
+        with torch.device("meta" if waits else "cpu"):
             self.net = self.build()
         if self.device_mesh is not None:
             shard(self.net, self.device_mesh["data_parallel"])
