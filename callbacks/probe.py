@@ -27,6 +27,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from unlearn_lightning.adapters import eval_mode
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
 from unlearn_lightning.records import metric_key, record_path, write_json
+from unlearn_lightning.sharding import lockstep
 
 Row = dict[str, Any]
 
@@ -153,7 +154,7 @@ class Probe(pl.Callback):
 
     def _predict_share(self, trainer: pl.Trainer, pl_module: Any) -> dict[int, Row]:
         mine: dict[int, Row] = {}
-        with torch.no_grad(), eval_mode(pl_module.net), trainer.precision_plugin.forward_context():
+        with torch.no_grad(), eval_mode(pl_module.net), trainer.precision_plugin.forward_context(), lockstep(pl_module.net):
             for number, first in enumerate(range(0, len(self.examples), self.chunk_size)):
                 if number % trainer.world_size != trainer.global_rank:
                     continue

@@ -36,7 +36,10 @@ def _reference(net: PeftModel) -> Iterator[None]:
     with torch.no_grad(), eval_mode(net):
         if not frozen:
             with net.disable_adapter():
+                # FSDP2 looks at this when it first gathers a layer, and would never again give its weights a gradient.
+                _trainable_alone(net)
                 yield
+            _trainable_alone(net)
             return
         # Switching all adapters off would give the *pretrained* model here: the frozen ones are stacked and not merged.
         _activate(net, frozen)
@@ -50,6 +53,10 @@ def _activate(net: PeftModel, names: list[str]) -> None:
     """Switches on these adapters; the trainable one keeps its gradients and the others get none, which PEFT would change."""
     tuner: Any = net.base_model
     tuner.set_adapter(names)
+    _trainable_alone(net)
+
+
+def _trainable_alone(net: PeftModel) -> None:
     for name, parameter in net.named_parameters():
         parameter.requires_grad = f".{TRAINABLE}." in name
 

@@ -25,11 +25,12 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
 from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
+from unlearn_lightning.sharding import gathered
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,10 @@ class Backbone:
         return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
 
     def load_base(self) -> nn.Module:
-        """The base model with its weights in `dtype` or quantised, without adapters, in training mode."""
+        """The base model with its weights in `dtype` or quantised, without adapters, in training mode.
+
+        Where torch's default device is `meta` an unquantised one has shapes only, and no weights are read.
+        """
         base = self._read_base()
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -128,6 +132,9 @@ class Backbone:
             assert self.scratch is not None
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
         _check_place(self.model)
+        if torch.get_default_device().type == "meta":
+            config = AutoConfig.from_pretrained(self.model, revision=self.revision)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=self.attention)
         with _quiet():
             base = AutoModelForCausalLM.from_pretrained(
                 self.model, dtype=dtype, attn_implementation=self.attention, revision=self.revision,
@@ -190,13 +197,26 @@ class Backbone:
             return trainable_lora(get_peft_model(base, config))
 
 
-def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: Path) -> None:
-    """Writes the run's result: `adapter/` (PEFT format) with LoRA, `model/` (weights and tokenizer) without."""
+def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: Path, write: bool = True) -> None:
+    """Writes the run's result: `adapter/` (PEFT format) with LoRA, `model/` (weights and tokenizer) without.
+
+    Args:
+        net: the network; all processes must call this with theirs, because they may hold its shards.
+        tokenizer: its tokenizer.
+        run_folder: where the result goes.
+        write: whether this process writes.
+    """
+    names = {name for name, parameter in net.named_parameters() if parameter.requires_grad} if isinstance(net, PeftModel) else None
+    weights = gathered(net, names, keep=write)
+    if not write:
+        return
     with _quiet():
         if isinstance(net, PeftModel):
-            net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE])
+            net.save_pretrained(
+                str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE], state_dict=weights
+            )
         else:
-            net.save_pretrained(run_folder / "model")  # type: ignore[operator]
+            net.save_pretrained(run_folder / "model", state_dict=weights)  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")
 
 

@@ -54,7 +54,10 @@ def generate(
     devices = [net.device] if net.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        output = net.generate(input_ids=padded.to(net.device), attention_mask=mask.to(net.device), generation_config=config)
+        # Processes generate different prompts, and `sharding.lockstep` keeps them together where they must be.
+        output = net.generate(
+            input_ids=padded.to(net.device), attention_mask=mask.to(net.device), generation_config=config, synced_gpus=False
+        )
     texts = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
     return [texts[i * attempts : (i + 1) * attempts] for i in range(len(prompts))]
 

@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 import callbacks
 import unlearn_lightning.data
+import unlearn_lightning.fully_sharded
 import unlearn_lightning.modules
 from unlearn_lightning import objectives, wandb_mode
 from unlearn_lightning.data import StageData
@@ -147,7 +149,12 @@ class UnlearnCLI(LightningCLI):
         elif self.subcommand == "fit":
             kwargs["enable_checkpointing"] = False
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if isinstance(environment, SLURMEnvironment):
+            # Lightning's own requeueing saves a checkpoint in the middle of an optimizer step; `sbatch --requeue` goes on from ours.
+            environment.auto_requeue = False
+        return trainer
 
     def _check_probe_names(self) -> None:
         configured = self._get(self.config_init, "trainer").get("callbacks") or []

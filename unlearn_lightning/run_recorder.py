@@ -60,14 +60,14 @@ class RunRecorder(pl.Callback):
             write_json(self.folder / "progress.json", {"step": trainer.global_step, "steps": steps, "tokens_per_second": speed})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Saves the result."""
-        if trainer.is_global_zero:
-            save_result(pl_module.net, pl_module.tokenizer, self.folder)
+        """Saves the result; all processes put its shards together, where there are any, and the first one writes."""
+        save_result(pl_module.net, pl_module.tokenizer, self.folder, write=trainer.is_global_zero)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Marks the run as finished; by now every other callback has written its last record."""
+        facts = self._facts(trainer, pl_module)
         if trainer.is_global_zero:
-            self._write_run("finished", **self._facts(trainer, pl_module))
+            self._write_run("finished", **facts)
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             (self.folder / "progress.json").unlink(missing_ok=True)
 
@@ -90,6 +90,7 @@ class RunRecorder(pl.Callback):
 
     def _facts(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         data, seconds = trainer.datamodule, self._elapsed()  # type: ignore[attr-defined]
+        peak = torch.tensor(peak_memory_bytes(), device=pl_module.device)
         return {
             "steps": trainer.global_step,
             "examples": len(data.encoded["train"]),
@@ -97,7 +98,7 @@ class RunRecorder(pl.Callback):
             "tokens": pl_module.tokens_seen,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(pl_module.tokens_seen / seconds, 1),
-            "peak_memory_bytes": peak_memory_bytes(),
+            "peak_memory_bytes": int(trainer.strategy.reduce(peak, reduce_op="max")),
         }
 
     def _write_run(self, status: str, **facts: Any) -> None:

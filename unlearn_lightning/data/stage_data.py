@@ -242,16 +242,19 @@ class StageData(pl.LightningDataModule):
         optimizers are configured before Lightning restores its progress.
         """
         assert self.trainer is not None
-        plan, limit = self.plan("train"), self.trainer.limit_train_batches
-        micro_batches = len(EpochSampler(plan, 0, 0))
-        micro_batches = min(micro_batches, limit) if isinstance(limit, int) else int(micro_batches * limit)
-        per_epoch = math.ceil(micro_batches / plan.accumulation)
+        per_epoch = math.ceil(self.micro_batches_per_epoch() / self.plan("train").accumulation)
         epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
         bounds = [per_epoch * epochs] if epochs is not None and epochs >= 0 else []
         bounds += [steps] if steps >= 0 else []
         if not bounds:
             raise ValueError("Training would never end: set trainer.max_epochs or trainer.max_steps.")
         return min(bounds)
+
+    def micro_batches_per_epoch(self) -> int:
+        """How many micro-batches one device takes per epoch."""
+        assert self.trainer is not None
+        there, limit = len(EpochSampler(self.plan("train"), 0, 0)), self.trainer.limit_train_batches
+        return min(there, limit) if isinstance(limit, int) else int(there * limit)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Micro-batches of the current epoch, from where an interrupted run stopped."""

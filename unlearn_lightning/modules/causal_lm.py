@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,7 +25,9 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_lightning import likelihood
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
+from unlearn_lightning.data.position import Pace, fit_progress
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
+from unlearn_lightning.sharding import local, shard
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 
@@ -54,8 +57,10 @@ class CausalLMModule(pl.LightningModule):
         self.net: Any = None
         # Checkpoints hold trainable weights only.
         self.strict_loading = False
+        # Of all processes, counted at every optimizer step.
         self.tokens_seen = 0
         self._step_loss: Tensor | float = 0.0
+        self._step_tokens = 0
         self._held_out = MeanMetric()
 
     # --- what subclasses say -----------------------------------------------------------------------------------------------
@@ -86,9 +91,25 @@ class CausalLMModule(pl.LightningModule):
     # --- Lightning ---------------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Builds the net; returns at once when it is there."""
-        if self.net is None:
+        """Builds the net, and cuts it into shards under FSDP2; returns at once when it is there.
+
+        Raises:
+            ValueError: FSDP2 with 8-bit weights.
+        """
+        if self.net is not None:
+            return
+        if self.device_mesh is not None and self.backbone.quantization == "int8":
+            raise ValueError(
+                "FSDP2 cannot cut int8 weights, whose scales bitsandbytes keeps apart from them. Set backbone.quantization to nf4, or "
+                "trainer.strategy to ddp."
+            )
+        # On the CPU, so that random weights do not depend on the device; bitsandbytes itself puts quantised ones on the process's GPU.
+        # Under FSDP2 the first process alone holds the whole model; the others get their shards from it.
+        waits = self.device_mesh is not None and self.backbone.quantization is None and self.global_rank > 0
+        with torch.device("meta" if waits else "cpu"):
             self.net = self.build()
+        if self.device_mesh is not None:
+            shard(self.net, self.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Any:
         """A fresh optimizer over the trainable weights, and its schedule per step."""
@@ -118,8 +139,8 @@ class CausalLMModule(pl.LightningModule):
         divisor = batch.batch_tokens if self.average == "tokens" else batch.batch_examples
         share = (self.loss(batch) * batch.real).sum() / divisor
         self._step_loss = self._step_loss + share.detach()
-        self.tokens_seen += int(batch.attention_mask[batch.real].sum())
-        # DDP averages gradients over devices, and Lightning divides by the accumulation: undo both, the divisor has it all.
+        self._step_tokens += int(batch.attention_mask[batch.real].sum())
+        # DDP and FSDP2 average gradients over devices, and Lightning divides by the accumulation: undo both, the divisor has it all.
         return share * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -128,10 +149,14 @@ class CausalLMModule(pl.LightningModule):
         Raises:
             FloatingPointError: loss or gradient is NaN or infinite.
         """
-        loss = torch.as_tensor(self._step_loss, device=self.device)
-        gradient = torch.stack([p.grad.detach().float().square().sum() for p in self.parameters() if p.grad is not None]).sum()
-        total = self.trainer.strategy.reduce(torch.stack([loss.float(), gradient]), reduce_op="sum")
-        self._step_loss = 0.0
+        loss = torch.as_tensor(self._step_loss, device=self.device, dtype=torch.float32)
+        gradient = torch.stack([local(p.grad).detach().float().square().sum() for p in self.parameters() if p.grad is not None]).sum()
+        # Every process has all of the gradient, or under FSDP2 its part.
+        share = gradient / (1 if self.device_mesh is not None else self.trainer.world_size)
+        tokens = torch.tensor(float(self._step_tokens), device=self.device)
+        total = self.trainer.strategy.reduce(torch.stack([loss, share, tokens]), reduce_op="sum")
+        self.tokens_seen += round(total[2].item())
+        self._step_loss, self._step_tokens = 0.0, 0
         step = self.trainer.global_step + 1
         # float16's gradient scaler meets infinite gradients as a matter of course, and skips such steps by itself.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
@@ -162,10 +187,20 @@ class CausalLMModule(pl.LightningModule):
         names = self.trainable_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
         checkpoint["tokens_seen"] = self.tokens_seen
+        checkpoint["pace"] = self._pace()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other weights, which non-strict loading would let pass in silence."""
+        """Refuses a checkpoint of other weights, which non-strict loading would let pass in silence.
+
+        Its progress is converted to this run's micro-batches, of which another number of devices makes more or fewer.
+        """
         found, expected = set(checkpoint["state_dict"]), self.trainable_names()
         if found != expected:
             raise ValueError(f"The checkpoint holds other trainable weights than this run: {sorted(found ^ expected)[:4]} ...")
         self.tokens_seen = checkpoint["tokens_seen"]
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            fit_progress(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], Pace(**checkpoint["pace"]), Pace(**self._pace()))
+
+    def _pace(self) -> dict[str, int]:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return {"accumulation": self.trainer.accumulate_grad_batches, "micro_batches": data.micro_batches_per_epoch()}

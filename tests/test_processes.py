@@ -1,0 +1,217 @@
+"""Two processes do what one does: DDP, FSDP2, several nodes; fp32 and 4-bit; adapters and full fine-tuning; resumed across counts.
+
+The two-process runs are made by two pairs of processes on this machine (tests/many_runs.py): "nodes" started by torchrun, and "tasks"
+that find themselves in a SLURM job's environment. Each run is compared with the same run made by one process here.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from runs import fit, run_json, settings, weights
+from test_backbone import trained_adapter
+from test_stopped_runs import Stop, StopAt
+
+from unlearn_lightning import lightning_cli
+from unlearn_lightning.backbone import Backbone, Lora, save_result
+from unlearn_lightning.data.position import Pace, fit_progress
+from unlearn_lightning.records import read_records
+from unlearn_lightning.scratch import Scratch
+from unlearn_lightning.study.study_config import merged
+
+TESTS = Path(__file__).parent
+TRAINERS = TESTS.parent / "configs/trainers"
+# Three chunks for two processes: one has more to measure than the other, and generates for longer.
+PROBES = [
+    {"class_path": "ForgetLikelihood", "init_args": {"limit": 3, "chunk_size": 1, "every_n_steps": 2}},
+    {"class_path": "GSM8KAccuracy", "init_args": {"limit": 3, "chunk_size": 1, "max_new_tokens": 5, "attempts": 2, "temperature": 1.0}},
+]
+KINDS = ("full", "full cached", "lora cached", "nf4 stacked")
+
+
+@pytest.fixture(scope="module")
+def make_config(corpus, tmp_path_factory):
+    """Gives the configuration of one of the KINDS, in one process, in a folder of the module's own."""
+    root = tmp_path_factory.mktemp("processes")
+    lines = [{"prompt": f"Who wrote {'the ' * (i % 5)}book {i}?", "response": f"Ann{' and more' * (i % 7)}. #### {i}"} for i in range(19)]
+    (root / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    scratch = Scratch("llama", hidden=64, layers=2, intermediate=128, heads=4, kv_heads=2, vocab_size=320, corpus=(corpus,))
+    backbone = Backbone(scratch=scratch, lora=None, seed=1)
+    save_result(backbone.load_base(), backbone.load_tokenizer(), root / "base")
+    base = str(root / "base/model")
+    adapter = trained_adapter(base, root / "stage", Lora(rank=4, alpha=8))[1]
+    lora = {"rank": 2, "alpha": 8}
+    stacked = {"model": base, "scratch": None, "adapter": adapter, "lora": lora, "quantization": "nf4"}
+    kinds = {
+        "full": ("StageFineTuning", {}),
+        "full cached": ("NPO", {}),
+        "lora cached": ("NPO", {"cache_reference": True, "backbone": {"lora": lora, "gradient_checkpointing": True}}),
+        # Adam divides by the gradient's size: where that is rounding noise, so would be the step, were eps not larger.
+        "nf4 stacked": ("NPO", {"backbone": stacked, "optimizer": {"init_args": {"eps": 1e-5}}}),
+    }
+
+    def make(kind, name, **more):
+        cls, model = kinds[kind]
+        config = settings(corpus, str(root / "questions.jsonl"), root / name, cls, trainer={"callbacks": PROBES})
+        return merged(merged(config, {"model": {"init_args": model}, "checkpoint_every_n_steps": 1}), more)
+
+    return make
+
+
+def trainer(file, **more):
+    """A shipped trainer configuration, for two "nodes" with a CPU each, with two micro-batches of 2 examples per device and step."""
+    shipped = yaml.safe_load((TRAINERS / f"{file}.yaml").read_text())
+    two = {"trainer": {"accelerator": "cpu", "devices": 1, "num_nodes": 2}, "data": {"init_args": {"micro_batch_size": 2}}}
+    return merged(merged(shipped, two), more)
+
+
+def resumable(kind, make_config, name):
+    """A run that one process stopped after step 4, the first of the second epoch, with four micro-batches per step."""
+    config = make_config(kind, name, data={"init_args": {"micro_batch_size": 2}})
+    with pytest.raises(Stop):
+        lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[StopAt(4)])
+    return name
+
+
+@pytest.fixture(scope="module")
+def two(make_config):
+    """All runs of two processes; gives name -> run folder."""
+    slurm = [{"config": make_config(kind, f"ddp {kind}", **trainer("ddp"))} for kind in KINDS]
+    slurm += [
+        {"config": make_config("lora cached", resumable("lora cached", make_config, "1 to 2 ddp"), **trainer("ddp"))},
+        {"config": make_config("full cached", "2 to 1 ddp", **trainer("ddp")), "stop": 3},
+    ]
+    torchrun = [{"config": make_config(kind, f"fsdp2 {kind}", **trainer("multi_node" if kind == "full" else "fsdp2"))} for kind in KINDS]
+    int8 = {"model": {"init_args": {"backbone": {"quantization": "int8"}}}}
+    torchrun += [
+        {"config": make_config("full", resumable("full", make_config, "1 to 2 fsdp2"), **trainer("fsdp2"))},
+        {"config": make_config("nf4 stacked", "2 to 1 fsdp2", **trainer("fsdp2")), "stop": 4},
+        {"config": make_config("full", "spoiled", **trainer("fsdp2", trainer={"callbacks": []})), "spoil": 2},
+        {"config": make_config("nf4 stacked", "int8", **merged(trainer("fsdp2"), int8))},
+    ]
+    root = Path(slurm[0]["config"]["run_folder"]).parent
+    processes = [*by_torchrun(root / "torchrun.json", torchrun), *by_slurm(root / "slurm.json", slurm)]
+    for process in processes:
+        output, _ = process.communicate(timeout=280)
+        assert process.returncode == 0, output[-4000:]
+    return {Path(entry["config"]["run_folder"]).name: Path(entry["config"]["run_folder"]) for entry in slurm + torchrun}
+
+
+def by_torchrun(file, entries):
+    """Two nodes with one process each."""
+    file.write_text(json.dumps(entries))
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1"]
+    port = ["--master_port", str(free_port())]
+    return [start([*agent, *port, "--node_rank", str(rank), str(TESTS / "many_runs.py"), str(file)]) for rank in (0, 1)]
+
+
+def by_slurm(file, entries):
+    """Two tasks as `srun --nodes 2 --ntasks-per-node 1` would start them."""
+    file.write_text(json.dumps(entries))
+    job = {
+        "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "unlearn", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2",
+        "SLURM_JOB_NUM_NODES": "2", "SLURM_LOCALID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+    }  # fmt: skip
+    command = [sys.executable, str(TESTS / "many_runs.py"), str(file)]
+    return [start(command, **job, SLURM_PROCID=str(rank), SLURM_NODEID=str(rank)) for rank in (0, 1)]
+
+
+def start(command, **environment):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def one(make_config):
+    """The same runs by one process; gives kind -> run folder, each made once."""
+    made = {}
+
+    def run(kind):
+        if kind not in made:
+            config = make_config(kind, f"one {kind}")
+            fit(config)
+            made[kind] = Path(config["run_folder"])
+        return made[kind]
+
+    return run
+
+
+def assert_same(found, expected):
+    mine, other = weights(found), weights(expected)
+    assert mine.keys() == other.keys()
+    for key, value in other.items():
+        torch.testing.assert_close(mine[key], value, atol=1e-5, rtol=0, msg=lambda text, key=key: f"{key}: {text}")
+    facts = [{k: run_json(folder)[k] for k in ("steps", "examples", "tokens", "key")} for folder in (found, expected)]
+    assert facts[0] == facts[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_processes_end_with_the_weights_and_measurements_of_one(two, one, strategy, kind):
+    found, expected = two[f"{strategy} {kind}"], one(kind)
+    assert_same(found, expected)
+    for probe in ("forget", "gsm8k"):
+        records, others = read_records(found, probe), read_records(expected, probe)
+        assert records.keys() == others.keys()
+        assert len(records) > 1
+        for step, record in records.items():
+            assert record["metrics"] == pytest.approx(others[step]["metrics"], abs=1e-5)
+            # Sampled texts, too: each chunk has a seed of its own.
+            assert probe == "forget" or record["examples"] == others[step]["examples"]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("1 to 2 ddp", "lora cached"), ("1 to 2 fsdp2", "full")])
+def test_a_run_begun_on_one_process_goes_on_on_two(two, one, name, kind):
+    assert_same(two[name], one(kind))
+
+
+@pytest.mark.parametrize(("name", "kind", "micro"), [("2 to 1 ddp", "full cached", 4), ("2 to 1 fsdp2", "nf4 stacked", 8)])
+def test_a_run_begun_on_two_processes_goes_on_on_one(two, one, make_config, name, kind, micro):
+    checkpoint = torch.load(two[name] / "checkpoints/last.ckpt", weights_only=True)
+    tensors = [*checkpoint["state_dict"].values(), *checkpoint["optimizer_states"][0]["state"][0].values()]
+    assert {type(value) for value in tensors} == {torch.Tensor}, "whole tensors, which any number of processes can read"
+    fit(make_config(kind, name, data={"init_args": {"micro_batch_size": micro}}))
+    assert_same(two[name], one(kind))
+
+
+def test_a_bad_loss_on_one_process_stops_all_before_the_step(two):
+    for rank in (0, 1):
+        error = (two["spoiled"] / f"error{rank}.txt").read_text()
+        assert error.startswith("FloatingPointError: Step 2: ")
+        assert "squared gradient norm nan" in error
+    assert run_json(two["spoiled"])["status"] == "failed"
+    assert torch.load(two["spoiled"] / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_8_bit_weights_are_not_cut(two):
+    for rank in (0, 1):
+        assert "ValueError: FSDP2 cannot cut int8 weights" in (two["int8"] / f"error{rank}.txt").read_text()
+
+
+def test_progress_is_converted_at_optimizer_steps_only():
+    def progress(ready, before=0):
+        counts = [{"ready": n, "started": n, "processed": n, "completed": n - 1} for n in (before + ready, ready)]
+        return {"total": counts[0], "current": counts[1], "is_last_batch": False}
+
+    # Epochs of three steps, the last of them short: 4 + 4 + 2 micro-batches on one device, 2 + 2 + 1 on two.
+    one, two = Pace(accumulation=4, micro_batches=10), Pace(accumulation=2, micro_batches=5)
+    for saved, ready, before, now, expected, expected_before in [
+        (one, 4, 0, two, 2, 0), (one, 10, 0, two, 5, 0), (two, 2, 5, one, 4, 10), (two, 5, 5, one, 10, 10), (one, 8, 10, one, 8, 10),
+    ]:  # fmt: skip
+        found = progress(ready, before)
+        fit_progress(found, saved, now)
+        assert found == progress(expected, expected_before)
+    with pytest.raises(ValueError, match="after 3 micro-batches, in the middle of an optimizer step of 4"):
+        fit_progress(progress(3), one, two)
