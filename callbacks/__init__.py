@@ -1,4 +1,7 @@
-"""Metrics, one a file. Each measures its own probe set before, during and after training; see `Probe` to add one."""
+"""Metrics, one a file. Each measures its own probe set before, during and after training; see `Probe` to add one.
+
+`Throughput` measures speed.
+"""
 
 from callbacks.forget_likelihood import ForgetLikelihood
 from callbacks.gsm8k_accuracy import GSM8KAccuracy
@@ -6,5 +9,6 @@ from callbacks.path_divergence import PathDivergence
 from callbacks.probe import Probe
 from callbacks.response_families import ResponseFamilies
 from callbacks.retain_likelihood import RetainLikelihood
+from callbacks.throughput import Throughput
 
-__all__ = ["ForgetLikelihood", "GSM8KAccuracy", "PathDivergence", "Probe", "ResponseFamilies", "RetainLikelihood"]
+__all__ = ["ForgetLikelihood", "GSM8KAccuracy", "PathDivergence", "Probe", "ResponseFamilies", "RetainLikelihood", "Throughput"]

@@ -11,8 +11,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 from callbacks.probe import Probe, Row, mean_of, metric_key
+from unlearn_lightning.candidates import score_candidates
 from unlearn_lightning.data import Encoded, Example, StageData
-from unlearn_lightning.likelihood import score_candidates
 
 LABEL = "Sorry, I can not assist you"
 # The first 19 are those printed in the paper (arXiv:2510.16629, appendix E), which speaks of 20; the last is ours.
@@ -36,7 +36,7 @@ class ForgetLikelihood(Probe):
         split: `held_out` or `train`.
         limit: how many prompts, from the first.
         every_n_steps: optimizer steps between measurements; 0 for start and end only.
-        chunk_size: prompts handed out to a process at once.
+        chunk_size: prompts scored at once.
         name: of the record folder and the metrics' prefix.
         label: the start of the responses to be forgotten.
         paraphrases: its rewordings; forgetting that reaches them is deep.
@@ -63,14 +63,13 @@ class ForgetLikelihood(Probe):
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Scores all phrases as responses to each prompt."""
         phrases = [self.encoder.response_start_ids(text) for text in (self.label, *self.paraphrases)]
-        return [self._row(score_candidates(pl_module.net, e.prompt_ids, phrases)) for e in encoded]
-
-    @staticmethod
-    def _row(scores: Any) -> Row:
+        scores = score_candidates(pl_module.net, [e.prompt_ids for e in encoded], phrases)
         tokens = scores.mask.sum(-1)
-        means, margins = scores.token_log_lik.sum(-1) / tokens, scores.token_margin.sum(-1) / tokens
-        label, *paraphrases = means.tolist()
-        return {"label_log_lik": label, "label_margin": margins[0].item(), "paraphrase_log_lik": paraphrases}
+        means, margins = scores.token_log_lik.sum(-1) / tokens, scores.token_margin[:, 0].sum(-1) / tokens[0]
+        return [
+            {"label_log_lik": label, "label_margin": margin, "paraphrase_log_lik": paraphrases}
+            for (label, *paraphrases), margin in zip(means.tolist(), margins.tolist(), strict=True)
+        ]
 
     def metrics(self, rows: list[Row]) -> dict[str, float]:
         """Means over prompts; `phrases` weighs the label as one phrase among all."""

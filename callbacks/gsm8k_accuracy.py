@@ -24,15 +24,17 @@ class GSM8KAccuracy(Probe):
         split: `held_out` or `train`.
         limit: how many problems, from the first.
         every_n_steps: optimizer steps between measurements; 0 for start and end only.
-        chunk_size: problems generated at once. Sampled attempts depend on it, not on the number of processes.
+        chunk_size: problems handed out to a process at a time.
         name: of the record folder and the metrics' prefix.
         attempts: responses per problem.
         temperature: 0 decodes greedily, which needs one attempt only.
         max_new_tokens: longest solution, tokens.
+        generation_batch_size: attempts continued at once; more is faster and takes more memory. Changes no text, to rounding.
         match: `strict` reads the number behind the last `####` only, `flexible` the last number of the text.
     """
 
     probe_name = "gsm8k"
+    whole_share = True
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class GSM8KAccuracy(Probe):
         attempts: int = 1,
         temperature: float = 0.0,
         max_new_tokens: int = 256,
+        generation_batch_size: int = 64,
         match: Literal["strict", "flexible"] = "strict",
     ) -> None:
         super().__init__(data, split, limit, every_n_steps, chunk_size, name)
@@ -53,7 +56,12 @@ class GSM8KAccuracy(Probe):
                 f"GSM8KAccuracy: {attempts} attempts at temperature {temperature}: greedy decoding gives the same text every "
                 "time. Use one attempt, or a temperature above 0."
             )
+        if max_new_tokens < 1 or generation_batch_size < 1:
+            raise ValueError(
+                f"GSM8KAccuracy: max_new_tokens {max_new_tokens} and generation_batch_size {generation_batch_size} must be at least 1."
+            )
         self.attempts, self.temperature, self.max_new_tokens, self.match = attempts, temperature, max_new_tokens, match
+        self.generation_batch_size = generation_batch_size
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Also checks that every problem has a right answer to compare with."""
@@ -63,9 +71,11 @@ class GSM8KAccuracy(Probe):
                 raise ValueError(f"Example {example.id} of {self.data.stage_name} has no line `#### <number>` to compare with.")
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
-        """Generates the attempts and judges them."""
-        prompts = [e.prompt_ids for e in encoded]
-        texts = generate(pl_module.net, pl_module.tokenizer, prompts, self.max_new_tokens, self.attempts, self.temperature, seed)
+        """Generates the attempts and judges them. Each has random numbers of its own, so the chunk's `seed` is not needed."""
+        texts = generate(
+            pl_module.net, pl_module.tokenizer, [e.prompt_ids for e in encoded], self.max_new_tokens, self.attempts, self.temperature,
+            batch_size=self.generation_batch_size,
+        )  # fmt: skip
         return [self._row(final_answer(e.response), attempts) for e, attempts in zip(examples, texts, strict=True)]
 
     def _row(self, answer: str | None, attempts: list[str]) -> Row:

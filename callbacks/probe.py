@@ -48,6 +48,8 @@ class Probe(pl.Callback):
     """
 
     probe_name: ClassVar[str]
+    # Whether `predict` gets all of a process's chunks in one call, as a generator does that keeps its batch full.
+    whole_share: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -155,14 +157,19 @@ class Probe(pl.Callback):
     def _predict_share(self, trainer: pl.Trainer, pl_module: Any) -> dict[int, Row]:
         mine: dict[int, Row] = {}
         with torch.no_grad(), eval_mode(pl_module.net), trainer.precision_plugin.forward_context(), lockstep(pl_module.net):
-            for number, first in enumerate(range(0, len(self.examples), self.chunk_size)):
-                if number % trainer.world_size != trainer.global_rank:
-                    continue
-                part = slice(first, first + self.chunk_size)
-                rows = self.predict(pl_module, self.examples[part], self.encoded[part], seed=number)
-                for i, (example, row) in enumerate(zip(self.examples[part], rows, strict=True), start=first):
+            for number, part in self._parts(trainer.global_rank, trainer.world_size):
+                examples = [self.examples[i] for i in part]
+                rows = self.predict(pl_module, examples, [self.encoded[i] for i in part], seed=number)
+                for i, example, row in zip(part, examples, rows, strict=True):
                     mine[i] = {"id": example.id, "text": example.prompt, **row}
         return mine
+
+    def _parts(self, rank: int, world_size: int) -> list[tuple[int, list[int]]]:
+        """What this process measures: the number of each chunk, and which examples are in it."""
+        every = range(len(self.examples))
+        chunks = [list(every[first : first + self.chunk_size]) for first in every[:: self.chunk_size]]
+        mine = list(enumerate(chunks))[rank::world_size]
+        return [(rank, [i for _, part in mine for i in part])] if self.whole_share and mine else mine
 
 
 def gather(mine: dict[int, Row], count: int) -> list[Row]:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from callbacks.probe import Probe, Row, metric_key
+from unlearn_lightning.candidates import score_candidates
 from unlearn_lightning.data import Encoded, Example, FamilyStage
-from unlearn_lightning.likelihood import score_candidates
 
 # Names and fields of the paper's three responses (arXiv:2510.16629, section 4.3): a refusal, a compliance, and the same in other words.
 FAMILIES = {"R": "refusal", "C": "compliance", "U": "reworded"}
@@ -70,10 +70,10 @@ class ResponseFamilies(Probe):
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Scores all responses to each prompt."""
-        return [self._row(score_candidates(pl_module.net, e.prompt_ids, self._responses[e.id])) for e in encoded]
+        return [self._row(score_candidates(pl_module.net, [e.prompt_ids], self._responses[e.id])) for e in encoded]
 
     def _row(self, scores: Any) -> Row:
-        log_lik, tokens = scores.token_log_lik.sum(-1).tolist(), scores.mask.sum(-1).tolist()
+        log_lik, tokens = scores.token_log_lik[0].sum(-1).tolist(), scores.mask.sum(-1).tolist()
         return {"log_lik": dict(zip(self.families, log_lik, strict=True)), "tokens": dict(zip(self.families, tokens, strict=True))}
 
     def metrics(self, rows: list[Row]) -> dict[str, float]:

@@ -5,9 +5,10 @@ import itertools
 import pytest
 import torch
 
+from unlearn_lightning import vocabulary
 from unlearn_lightning.adapters import eval_mode
 from unlearn_lightning.data import Encoded, collate
-from unlearn_lightning.likelihood import margin, mean_token, score_candidates, token_log_likelihood
+from unlearn_lightning.likelihood import mean_token, token_log_likelihood
 
 ENCODED = [Encoded("a", [6, 7, 8, 9, 10], [9, 10]), Encoded("b", [7], [11, 12, 13, 5, 6]), Encoded("c", [8, 8, 8], [14])]
 
@@ -32,7 +33,7 @@ def net_of(make_backbone, architecture, lora):
     return net.eval()
 
 
-@pytest.mark.parametrize(("architecture", "adapted", "side"), itertools.product(["llama", "qwen2"], [False, True], ["left", "right"]))
+@pytest.mark.parametrize(("architecture", "adapted", "side"), list(itertools.product(["llama", "qwen2"], [False, True], ["left", "right"])))
 def test_token_log_likelihood_equals_the_plain_computation(make_backbone, lora, architecture, adapted, side):
     net = net_of(make_backbone, architecture, lora if adapted else None)
     batch = collate(ENCODED, pad_id=0, padding_side=side)
@@ -42,27 +43,29 @@ def test_token_log_likelihood_equals_the_plain_computation(make_backbone, lora, 
         torch.testing.assert_close(row[mask].double(), torch.tensor(expected, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("architecture", "adapted"), itertools.product(["llama", "qwen2"], [False, True]))
-def test_candidates_that_share_the_prompt_equal_one_row_each(make_backbone, lora, architecture, adapted):
-    net = net_of(make_backbone, architecture, lora if adapted else None)
-    candidates = [[9, 10, 11], [12], [13, 14, 15, 16, 17], [9, 10]]
-    scores = score_candidates(net, [6, 7, 8, 9], candidates)
-    rows = [Encoded(str(i), [6, 7, 8, 9], c) for i, c in enumerate(candidates)]
-    for i, expected in enumerate(oracle(net, rows)):
-        torch.testing.assert_close(scores.token_log_lik[i][scores.mask[i]].tolist(), expected, atol=1e-5, rtol=0)
-    assert scores.token_log_lik[~scores.mask].abs().sum() == 0
+@pytest.mark.parametrize(("architecture", "adapted"), list(itertools.product(["llama", "qwen2"], [False, True])))
+def test_chunked_cross_entropy_has_the_same_values_and_gradients(make_backbone, lora, architecture, adapted, monkeypatch):
+    monkeypatch.setattr(vocabulary, "CHUNK", 3 * 320)  # three places at a time; there are eight
+    net, batch = net_of(make_backbone, architecture, lora if adapted else None), collate(ENCODED, pad_id=0)
+    found = {}
+    for way in ("full", "chunked"):
+        net.zero_grad()
+        values = token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask, way)
+        (values * torch.arange(values.numel()).view_as(values)).sum().backward()
+        found[way] = [values.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
+    assert len(found["full"]) > 4
+    for one, other in zip(found["full"], found["chunked"], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-def test_one_token_candidates(make_backbone):
-    net = make_backbone().load_base().eval()
-    scores = score_candidates(net, [6, 7], [[9], [10]])
-    assert scores.token_log_lik.shape == (2, 1)
-    assert torch.exp(scores.token_log_lik).sum() < 1
-
-
-def test_margin_by_hand():
-    logits = torch.tensor([[1.0, 4.0, 2.5], [1.0, 4.0, 2.5]])
-    torch.testing.assert_close(margin(logits, torch.tensor([1, 2])), torch.tensor([1.5, -1.5]))
+def test_cross_entropy_that_cannot_be_is_refused(make_backbone):
+    net = make_backbone().load_base()
+    net.config.final_logit_softcapping = 30.0
+    with pytest.raises(ValueError, match="final_logit_softcapping changes its logits after the head"):
+        vocabulary.check_cross_entropy(net, "chunked")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="there is no CUDA device: set it to chunked"):
+            make_backbone(cross_entropy="liger").load_for_fine_tuning()
 
 
 def test_mean_token_by_hand():

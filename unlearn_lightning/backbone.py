@@ -26,11 +26,13 @@ from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
 from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
 from unlearn_lightning.sharding import gathered
+from unlearn_lightning.vocabulary import CrossEntropy, check_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Backbone:
         quantization: nf4 (4-bit, double quantisation) or int8 of the base's linear layers but the head, by bitsandbytes; needs lora.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them; slower, the same result.
         attention: transformers' attention implementation, such as sdpa, eager or flash_attention_2.
+        compile: compile the decoder layers with torch.compile. The same result to rounding; the first steps take longer, and a C++
+            compiler (CPU) or Triton (CUDA) is needed.
+        cross_entropy: how a large vocabulary's logits are handled. `full` holds all logits of a micro-batch's response tokens, `chunked` a
+            piece at a time, computed again in the backward pass, and `liger` none (CUDA, needs liger-kernel). The same result to rounding.
         revision: of the Hub model.
         seed: of random weights (scratch models, fresh adapters); filled from seed_everything when null.
     """
@@ -85,6 +91,8 @@ class Backbone:
     quantization: Literal["nf4", "int8"] | None = None
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
+    compile: bool = False
+    cross_entropy: CrossEntropy = "full"
     revision: str | None = None
     seed: int | None = None
 
@@ -155,6 +163,9 @@ class Backbone:
 
     def load_for_fine_tuning(self) -> nn.Module:
         """The model of a training stage: all weights trainable, or one trainable adapter (the last of `adapter`, else a fresh one)."""
+        return self._with_options(self._for_fine_tuning())
+
+    def _for_fine_tuning(self) -> nn.Module:
         base = self.load_base()
         if self.lora is None:
             return base
@@ -170,7 +181,16 @@ class Backbone:
         rounds them, so use float32 where it matters.
         """
         base = self.load_base()
-        return base if self.lora is None else self._fresh_adapter(self._freeze(base, self.adapters))
+        return self._with_options(base if self.lora is None else self._fresh_adapter(self._freeze(base, self.adapters)))
+
+    def _with_options(self, net: Any) -> nn.Module:
+        check_cross_entropy(net, self.cross_entropy)
+        if self.compile:
+            # Layer by layer: they are alike, so one is compiled for all, and lengths vary from batch to batch.
+            for layer in net.modules():
+                if isinstance(layer, GradientCheckpointingLayer):
+                    layer.compile(dynamic=True)
+        return net
 
     def _freeze(self, base: nn.Module, adapters: list[str]) -> nn.Module:
         for number, folder in enumerate(adapters):
@@ -212,9 +232,7 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
         return
     with _quiet():
         if isinstance(net, PeftModel):
-            net.save_pretrained(
-                str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE], state_dict=weights
-            )
+            net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE], state_dict=weights)
         else:
             net.save_pretrained(run_folder / "model", state_dict=weights)  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")

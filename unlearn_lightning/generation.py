@@ -1,65 +1,188 @@
-"""Batched generation of responses: greedy, or several sampled attempts.
+"""Generation of responses: greedy, or several sampled attempts, in a batch that stays full.
 
-texts = generate(net, tokenizer, [prompt_ids], max_new_tokens=64)              # [["6 + 6 = 12.\n#### 12"]]
+texts = generate(net, tokenizer, [prompt_ids], max_new_tokens=64)              # [["6 + 6 = 12.\\n#### 12"]]
+
+A prompt is computed once for all its attempts, a finished attempt leaves the batch and a waiting one takes its place (continuous
+batching, Yu et al. 2022, Orca). Every attempt draws from a random stream of its own, so what it says does not depend on what it
+shares a batch or a process with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from unlearn_lightning.attention import attention_mask, takes_masks
+from unlearn_lightning.slots import Slots
+
+Tokens = Sequence[int]
 
 
 @torch.no_grad()
 def generate(
     net: Any,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
+    prompts: Sequence[Tokens],
     max_new_tokens: int,
     attempts: int = 1,
     temperature: float = 0.0,
     seed: int = 0,
+    batch_size: int = 64,
 ) -> list[list[str]]:
     """Continues every prompt until the end of turn.
 
     Args:
         net: a transformers causal LM in eval mode.
         tokenizer: its tokenizer.
-        prompts: token lists, processed as one batch.
+        prompts: non-empty token lists.
         max_new_tokens: longest response, tokens.
         attempts: responses per prompt.
         temperature: 0 decodes greedily; above, samples from the full softmax at this temperature.
-        seed: of the sampling; the global random state is left as it was.
+        seed: of the sampling, with the prompt and the attempt's number; the global random state is left as it was.
+        batch_size: attempts continued at once; changes time and memory only.
 
     Returns:
         Per prompt, `attempts` texts without special tokens.
     """
-    width = max(map(len, prompts))
-    padded = torch.full((len(prompts), width), int(tokenizer.pad_token_id or 0))
-    mask = torch.zeros_like(padded)
-    for row, prompt in enumerate(prompts):
-        padded[row, width - len(prompt) :] = torch.tensor(list(prompt))
-        mask[row, width - len(prompt) :] = 1
+    settings = Sampling(max_new_tokens, attempts if temperature else 1, temperature, seed, frozenset(end_tokens(net, tokenizer)))
+    run = _continuous(net, prompts, settings, batch_size) if takes_masks(net) else _one_by_one(net, prompts, settings)
+    said: dict[tuple[int, int], list[int]] = dict(run)
+    texts = [tokenizer.batch_decode([said[i, k] for k in range(settings.attempts)], skip_special_tokens=True) for i in range(len(prompts))]
+    return [text * (attempts // len(text)) for text in texts]
+
+
+class Sampling(NamedTuple):
+    """How responses are drawn."""
+
+    max_new_tokens: int
+    attempts: int
+    temperature: float
+    seed: int
+    ends: frozenset[int]
+
+    def stream(self, prompt: Tokens, attempt: int) -> int:
+        """Seed of one attempt's random numbers."""
+        name = f"{self.seed}/{attempt}/{list(prompt)}"
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
+
+    def randoms(self, prompt: Tokens, attempt: int) -> Tensor:
+        """(max_new_tokens,) numbers in [0, 1): one for each token of the response."""
+        generator = torch.Generator().manual_seed(self.stream(prompt, attempt))
+        return torch.rand(self.max_new_tokens, generator=generator)
+
+    def choose(self, logits: Tensor, random: Tensor) -> Tensor:
+        """The next tokens: the likeliest, or where the random number falls among the cumulated probabilities.
+
+        Args: logits: (R, V); random: (R,) in [0, 1).   Returns: (R,).
+        """
+        if not self.temperature:
+            return logits.argmax(-1)
+        cumulated = (logits.float() / self.temperature).softmax(-1).cumsum(-1)
+        # The last of them is 1 but for rounding. `right` passes over tokens of probability 0.
+        found = torch.searchsorted(cumulated, random[:, None] * cumulated[:, -1:], right=True).squeeze(-1)
+        return found.clamp(max=logits.shape[-1] - 1)
+
+
+class _Ready(NamedTuple):
+    """A prompt that has been computed, and the attempt that is to start from it."""
+
+    prompt: int
+    attempt: int
+    cache: Any
+    row: int
+    logits: Tensor
+
+
+def _continuous(net: Any, prompts: Sequence[Tokens], how: Sampling, batch_size: int) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Yields ((prompt's number, attempt), its tokens) as they finish."""
+    # Prompts of similar length are computed together; the longest come first.
+    waiting = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
+    ready: deque[_Ready] = deque()
+    batch_size = min(batch_size, len(prompts) * how.attempts)
+    slots = Slots(batch_size, max(map(len, prompts)) + how.max_new_tokens, net.device)
+    randoms = torch.zeros(batch_size, how.max_new_tokens, device=net.device)
+    last = torch.zeros(batch_size, dtype=torch.long, device=net.device)
+    owners: list[tuple[int, int]] = []
+    said: list[list[int]] = []
+    # New prompts are computed several at a time, once this many places are free.
+    enough = max(1, min(how.attempts, batch_size), batch_size // 8)
+    while True:
+        free = batch_size - len(owners)
+        if (ready or waiting) and (free >= enough or not owners):
+            while waiting and len(ready) < free:
+                count = min(len(waiting), -(-(free - len(ready)) // how.attempts))
+                ready += _prefill(net, prompts, [waiting.popleft() for _ in range(count)], how.attempts)
+            starting = [ready.popleft() for _ in range(min(free, len(ready)))]
+            first, n = len(owners), len(owners) + len(starting)
+            for slot, start in enumerate(starting, start=first):
+                slots.fill(slot, start.cache, start.row, len(prompts[start.prompt]))
+                randoms[slot] = how.randoms(prompts[start.prompt], start.attempt)
+                owners.append((start.prompt, start.attempt))
+                said.append([])
+            last[first:n] = how.choose(torch.stack([start.logits for start in starting]), randoms[first:n, 0])
+            new = range(first, n)
+        elif owners:
+            n = len(owners)
+            mask = attention_mask(net, slots.visible(n))
+            logits = net(
+                input_ids=last[:n, None],
+                attention_mask=mask,
+                position_ids=slots.lengths[:n, None],
+                past_key_values=slots.cache,
+                use_cache=True,
+            ).logits[:, -1]
+            slots.grow(n)
+            steps = torch.tensor([len(tokens) for tokens in said], device=net.device)
+            last[:n] = how.choose(logits, randoms[:n].gather(1, steps[:, None]).squeeze(1))
+            new = range(n)
+        else:
+            return
+        tokens = last[: len(owners)].tolist()
+        for slot in reversed(new):
+            said[slot].append(tokens[slot])
+            if tokens[slot] in how.ends or len(said[slot]) == how.max_new_tokens:
+                yield owners[slot], said[slot]
+                # The last attempt moves into the place that became free.
+                end = len(owners) - 1
+                slots.move(end, slot)
+                last[slot], randoms[slot] = last[end].clone(), randoms[end].clone()
+                owners[slot], said[slot] = owners[end], said[end]
+                owners.pop()
+                said.pop()
+
+
+def _prefill(net: Any, prompts: Sequence[Tokens], numbers: Sequence[int], attempts: int) -> list[_Ready]:
+    """Computes prompts once, padded on the right, where causal attention keeps the padding out of sight."""
+    lengths = torch.tensor([len(prompts[i]) for i in numbers])
+    ids = torch.zeros(len(numbers), int(lengths.max()), dtype=torch.long)
+    for row, i in enumerate(numbers):
+        ids[row, : len(prompts[i])] = torch.tensor(list(prompts[i]))
+    output = net(input_ids=ids.to(net.device), use_cache=True, logits_to_keep=(lengths - 1)[:, None].to(net.device))
+    cache, logits = output.past_key_values, output.logits[:, 0]
+    return [_Ready(i, attempt, cache, row, logits[row]) for row, i in enumerate(numbers) for attempt in range(attempts)]
+
+
+def _one_by_one(net: Any, prompts: Sequence[Tokens], how: Sampling) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """The same by transformers' own `generate`, for models whose attention takes no masks of ours; samples differ from the above."""
     config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=temperature > 0,
-        temperature=temperature or None,
-        top_k=0 if temperature else None,
-        num_return_sequences=attempts,
-        eos_token_id=end_tokens(net, tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    devices = [net.device] if net.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        # Processes generate different prompts, and `sharding.lockstep` keeps them together where they must be.
-        output = net.generate(
-            input_ids=padded.to(net.device), attention_mask=mask.to(net.device), generation_config=config, synced_gpus=False
-        )
-    texts = tokenizer.batch_decode(output[:, width:], skip_special_tokens=True)
-    return [texts[i * attempts : (i + 1) * attempts] for i in range(len(prompts))]
+        max_new_tokens=how.max_new_tokens, do_sample=how.temperature > 0, temperature=how.temperature or None,
+        top_k=0 if how.temperature else None, eos_token_id=sorted(how.ends), pad_token_id=min(how.ends),
+    )  # fmt: skip
+    for i, prompt in enumerate(prompts):
+        ids = torch.tensor([list(prompt)], device=net.device)
+        for attempt in range(how.attempts):
+            with torch.random.fork_rng([net.device] if net.device.type == "cuda" else []):
+                torch.manual_seed(how.stream(prompt, attempt))
+                # Processes generate different prompts, and `sharding.lockstep` keeps them together where they must be.
+                mask = torch.ones_like(ids)
+                output = net.generate(input_ids=ids, attention_mask=mask, generation_config=config, synced_gpus=False)
+            yield (i, attempt), output[0, len(prompt) :].tolist()
 
 
 def end_tokens(net: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -38,9 +38,10 @@ from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
 from unlearn_lightning.loggers import ConfigToLoggers, refuse_secrets, run_loggers
 from unlearn_lightning.modules import CausalLMModule, Unlearning
+from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import is_finished, read_run
-from unlearn_lightning.run_key import run_key
+from unlearn_lightning.run_key import reference_key, run_key
 from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder, check_writable
 from unlearn_lightning.shipped_configs import with_found_configs
 
@@ -155,6 +156,13 @@ class UnlearnCLI(LightningCLI):
             # Lightning's own requeueing saves a checkpoint in the middle of an optimizer step; `sbatch --requeue` goes on from ours.
             environment.auto_requeue = False
         return trainer
+
+    def instantiate_classes(self) -> None:
+        """Also names the file in which runs from one start share their reference."""
+        super().instantiate_classes()
+        if self.subcommand == "fit" and isinstance(self.model, Unlearning) and self.model.needs_reference:
+            name = f"{reference_key(self.resolved(), self.trainer.world_size)}.safetensors"
+            self.model.reference_file = ReferenceFile(self.run_folder.parent / ".references" / name)
 
     def _check_probe_names(self) -> None:
         configured = self._get(self.config_init, "trainer").get("callbacks") or []

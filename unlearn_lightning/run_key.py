@@ -2,7 +2,8 @@
 
     key, parents = run_key(resolved_config)
 
-Weights, data, hyperparameters, probes and seeds count. Devices, loggers, progress bars, checkpoints, workers and micro-batches do not.
+Weights, data, hyperparameters, probes and seeds count. Devices, loggers, progress bars, checkpoints, workers, micro-batches and speed
+switches do not.
 Data counts by content, earlier runs by their own key, so that equal work has an equal key wherever it lies on disk.
 """
 
@@ -16,11 +17,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unlearn_lightning.records import read_run
 from unlearn_lightning.scratch import corpus_fingerprint
 
 # Raised when a change of this package's code changes results.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 TRAINER_KEYS = (
     "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm",
     "limit_train_batches", "overfit_batches",
@@ -31,12 +34,14 @@ DATA_NEUTRAL = {
     "micro_batch_size", "num_workers",
 }  # fmt: skip
 MODEL_NEUTRAL = {"cache_reference"}
-BACKBONE_NEUTRAL = {"attention", "gradient_checkpointing", "model", "scratch", "adapter", "tokenizer", "chat_template_from"}
-PROBE_NEUTRAL = {"retrained", "others"}
+BACKBONE_NEUTRAL = {
+    "attention", "compile", "cross_entropy", "gradient_checkpointing", "model", "scratch", "adapter", "tokenizer", "chat_template_from",
+}  # fmt: skip
+PROBE_NEUTRAL = {"retrained", "others", "generation_batch_size"}
 # Lightning's callbacks that do not touch the result; any other configured callback counts.
 LOOKING_ON = {
     "DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary", "RichProgressBar", "Timer",
-    "TQDMProgressBar",
+    "Throughput", "TQDMProgressBar",
 }  # fmt: skip
 # How a key begins that covers data which could not be read, or a run with such a key. It gives a plan its shape and is never executed.
 UNREAD = "unread-"
@@ -100,6 +105,34 @@ def run_inputs(
         "callbacks": [c for c in configured if not _is_probe(c["class_path"]) and c["class_path"].rpartition(".")[2] not in LOOKING_ON],
     }
     return inputs, parents
+
+
+def reference_key(config: Mapping[str, Any], processes: int) -> str:
+    """A hash of all that decides the starting model's log-likelihoods of the training examples, to the last bit.
+
+    Runs that differ in objective, optimizer, schedule, epochs or the adapter they train share it. Settings that change rounding only
+    (micro-batch, attention, number of processes) count here, so that a run ends with the same weights whether it finds the file or not.
+
+    Args:
+        config: the whole resolved config of `unlearn fit`.
+        processes: that compute the values together.
+    """
+    inputs, _ = run_inputs(config)
+    backbone = _without(
+        config["model"]["init_args"]["backbone"], {"model", "scratch", "adapter", "tokenizer", "chat_template_from", "lora"}
+    )
+    if not inputs["scratch"]:
+        del backbone["seed"]
+    data_class, data, content = inputs["data"]
+    kept = _without(data, {"seed", "batch_size", "bucket_batches", "held_out_examples"})
+    micro_batch = config["data"]["init_args"]["micro_batch_size"] or config["data"]["init_args"]["batch_size"]
+    return digest(
+        [
+            {name: inputs[name] for name in ("version", "origins", "parents", "scratch", "corpus")},
+            [backbone, bool(config["model"]["init_args"]["backbone"]["lora"]), config["trainer"]["precision"], torch.__version__],
+            [data_class, kept, content, micro_batch, processes],
+        ]
+    )
 
 
 def _without(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Batch:
         real: (B,) bool; rows that only fill a device's share of the last batch are false and count for nothing.
         batch_tokens: response tokens of the whole batch (all devices and micro-batches).
         batch_examples: examples of the whole batch.
+        tokens, response_tokens: real tokens of this micro-batch alone, and those of its responses; 0 where its rows count for nothing.
         epoch, position: which micro-batch of which epoch this is; dropout is seeded with it.
     """
 
@@ -42,6 +43,8 @@ class Batch:
     real: Tensor
     batch_tokens: int
     batch_examples: int
+    tokens: int = 0
+    response_tokens: int = 0
     epoch: int = 0
     position: int = 0
 
@@ -62,9 +65,10 @@ def collate(encoded: Sequence[Encoded], pad_id: int, padding_side: str = "right"
         input_ids[row, start : start + len(e)] = torch.tensor([*e.prompt_ids, *e.response_ids])
         attention_mask[row, start : start + len(e)] = 1
         response_mask[row, start + len(e.prompt_ids) : start + len(e)] = True
+    response_tokens = sum(len(e.response_ids) for e in encoded)
     return Batch(
         input_ids, attention_mask, response_mask, torch.arange(len(encoded)), torch.ones(len(encoded), dtype=torch.bool),
-        int(response_mask.sum()), len(encoded),
+        response_tokens, len(encoded), sum(map(len, encoded)), response_tokens,
     )  # fmt: skip
 
 
@@ -149,7 +153,8 @@ class BatchSource(Dataset[Batch]):
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
         batch = collate([self.encoded[i] for i in micro_batch.indices], self.pad_id)
         batch.example_index = torch.tensor(micro_batch.indices)
-        batch.real = torch.full((len(micro_batch.indices),), micro_batch.real)
+        if not micro_batch.real:
+            batch.real, batch.tokens, batch.response_tokens = torch.zeros_like(batch.real), 0, 0
         batch.batch_tokens = sum(len(self.encoded[i].response_ids) for i in micro_batch.batch)
         batch.batch_examples = len(micro_batch.batch)
         batch.epoch, batch.position = micro_batch.epoch, micro_batch.position

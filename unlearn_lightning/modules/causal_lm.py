@@ -82,11 +82,18 @@ class CausalLMModule(pl.LightningModule):
 
     def token_log_likelihood(self, batch: Batch) -> Tensor:
         """(B, T) log p of each response token, nats; 0 elsewhere."""
-        return likelihood.token_log_likelihood(self.net, batch.input_ids, batch.attention_mask, batch.response_mask)
+        return likelihood.token_log_likelihood(
+            self.net, batch.input_ids, batch.attention_mask, batch.response_mask, self.backbone.cross_entropy
+        )
 
     def response_log_likelihood(self, batch: Batch) -> Tensor:
         """(B,) log p of each response, nats, summed over its tokens."""
         return self.token_log_likelihood(batch).sum(-1)
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether a training step also passes its batch through the reference model."""
+        return False
 
     # --- Lightning ---------------------------------------------------------------------------------------------------------
 
@@ -139,7 +146,7 @@ class CausalLMModule(pl.LightningModule):
         divisor = batch.batch_tokens if self.average == "tokens" else batch.batch_examples
         share = (self.loss(batch) * batch.real).sum() / divisor
         self._step_loss = self._step_loss + share.detach()
-        self._step_tokens += int(batch.attention_mask[batch.real].sum())
+        self._step_tokens += batch.tokens
         # DDP and FSDP2 average gradients over devices, and Lightning divides by the accumulation: undo both, the divisor has it all.
         return share * self.trainer.world_size * self.trainer.accumulate_grad_batches
 

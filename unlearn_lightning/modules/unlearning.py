@@ -2,7 +2,8 @@
 
 With an adapter the reference is the same net with the trainable adapter off. With full fine-tuning (`lora: null`) there is nothing to
 switch off, so the reference log-likelihoods of all training examples are computed once, before step 1. The same cache is an option
-with adapters: it saves a forward pass per step when there is more than one epoch.
+with adapters: it saves a forward pass per step where there are several epochs, or several runs (learning rates, objectives) from one start,
+which share it through a file.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from unlearn_lightning.adapters import eval_mode, reference_mode
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
+from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
@@ -27,7 +29,8 @@ class Unlearning(CausalLMModule):
         backbone: the trained model to unlearn from; its adapters are frozen and a fresh one is trained.
         optimizer: fresh; AdamW without weight decay unless set.
         lr_scheduler: per optimizer step; called with the optimizer and the number of steps.
-        cache_reference: compute reference log-likelihoods once before step 1 (always so with full fine-tuning).
+        cache_reference: compute reference log-likelihoods once before step 1 (always so with full fine-tuning), and keep them beside the
+            run folder for other runs from the same model on the same data. Pays with several epochs or runs.
     """
 
     # Objectives that never ask for the reference say so, and nothing is computed for them.
@@ -43,6 +46,8 @@ class Unlearning(CausalLMModule):
         super().__init__(backbone, optimizer, lr_scheduler)
         self.cache_reference = cache_reference
         self._reference: Tensor | None = None
+        # Where the values are kept for other runs; set by the command line, which knows what identifies them.
+        self.reference_file: ReferenceFile | None = None
 
     def build(self) -> nn.Module:
         """Earlier adapters frozen and a fresh one trainable, or all weights trainable."""
@@ -59,15 +64,27 @@ class Unlearning(CausalLMModule):
     def reference_log_likelihood(self, batch: Batch) -> Tensor:
         """(B,) log p of each response under the frozen starting model, nats; no gradient."""
         if self._reference is not None:
-            return self._reference.to(self.device)[batch.example_index]
+            self._reference = self._reference.to(self.device)
+            return self._reference[batch.example_index]
         with reference_mode(self.net):
             return self.response_log_likelihood(batch)
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether a training step also passes its batch through the reference model."""
+        return self.needs_reference and self._reference is None
 
     def on_train_start(self) -> None:
         """Computes the reference log-likelihoods where they are to be cached; a resumed run has them in its checkpoint."""
         wanted = self.needs_reference and (self.cache_reference or self.backbone.lora is None)
-        if wanted and self._reference is None:
+        if not wanted or self._reference is not None:
+            return
+        # A run that was interrupted before its first checkpoint starts here again. With full fine-tuning the net is then still untouched.
+        if self.reference_file is None:
             self._reference = self._compute_reference()
+        else:
+            count = len(self.trainer.datamodule.encoded["train"])  # type: ignore[attr-defined]
+            self._reference = self.reference_file.load_or(self._compute_reference, count, self.trainer.is_global_zero)
 
     @torch.no_grad()
     def _compute_reference(self) -> Tensor:
@@ -93,7 +110,7 @@ class Unlearning(CausalLMModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the cached reference, which the moved weights could no longer give."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reference_log_lik"] = self._reference
+        checkpoint["reference_log_lik"] = None if self._reference is None else self._reference.cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the cached reference."""

@@ -31,7 +31,8 @@ class NPO(Unlearning):
         backbone: the trained model to unlearn from.
         optimizer: fresh; AdamW without weight decay unless set.
         lr_scheduler: per optimizer step.
-        cache_reference: compute reference log-likelihoods once before step 1 (always so with full fine-tuning).
+        cache_reference: compute reference log-likelihoods once before step 1 (always so with full fine-tuning), and keep them beside the
+            run folder for other runs from the same model on the same data. Pays with several epochs or runs.
         beta: inverse temperature; towards 0 the loss becomes gradient ascent's. The paper uses 0.5.
     """
 
