@@ -1,6 +1,6 @@
 """What each process of tests/test_processes.py does: all runs of a list, one after another, in one process group.
 
-    torchrun --nnodes 2 ... tests/many_runs.py LIST.json      # [{"config": {...}, "stop": 3, "spoil": null}, ...]
+torchrun --nnodes 2 ... tests/many_runs.py LIST.json      # [{"config": {...}, "stop": 3, "spoil": null}, ...]
 """
 
 import json

@@ -18,6 +18,7 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   status    how each run of a study is doing           unlearn status runs/demo
   report    tables and a page from a study's records   unlearn report runs/demo
   export    a run's model for plain transformers       unlearn export runs/forgotten
+  memory    which GPU holds a training step            unlearn memory configs/backbones/llama3.1-8b-nf4.yaml
 """
 TRAINER_VERBS = ("fit", "validate", "test")
 
@@ -48,6 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         from unlearn_lightning.export import main as export
 
         return export(arguments[1:])
+    elif verb == "memory":
+        from unlearn_lightning.study.memory_command import memory
+
+        return memory(arguments[1:])
     else:
         return _unknown(verb)
     return 0
@@ -70,7 +75,7 @@ def _trainer(arguments: list[str]) -> int:
 def _unknown(verb: str) -> int:
     import difflib
 
-    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "report", "export"], n=1)
+    near = difflib.get_close_matches(verb, [*TRAINER_VERBS, "study", "status", "report", "export", "memory"], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     print(f"unlearn: there is no verb {verb!r}.{hint} `unlearn --help` lists them.", file=sys.stderr)
     return 2
