@@ -4,16 +4,21 @@ import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
+from rich.console import Console
 from runs import fit, settings, weights
 from test_backbone import BATCH, log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
+from test_study import config_of, small, tree
 from transformers import AutoModelForCausalLM
 
 from unlearn_lightning import lightning_cli
 from unlearn_lightning.adapters import eval_mode, reference_mode
 from unlearn_lightning.backbone import Backbone, Lora, save_result
 from unlearn_lightning.likelihood import token_log_likelihood
+from unlearn_lightning.main import main
+from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.scratch import Scratch
+from unlearn_lightning.study.runner import run_study
 
 KINDS = {"nf4": Linear4bit, "int8": Linear8bitLt}
 
@@ -139,3 +144,64 @@ def test_quantised_weights_cannot_be_trained_and_need_a_base_model(make_backbone
         Backbone(model=base, lora=None, quantization="nf4")
     with pytest.raises(ValueError, match="a base model that was trained before"):
         make_backbone(lora=Lora(), quantization="nf4")
+
+
+def test_a_4_bit_run_is_exported_as_the_model_that_was_trained(base, lora, corpus, questions, tmp_path, capsys):
+    """One adapter for the 4-bit base, or weights that are dequantised before merging; both load in plain transformers and PEFT."""
+    _, adapter = trained_adapter(base, tmp_path / "stage", lora)
+    config = settings(corpus, questions, tmp_path / "run", "NPO")
+    config["model"]["init_args"]["backbone"] = {
+        "model": base, "scratch": None, "quantization": "nf4", "adapter": adapter, "lora": {"rank": 2, "alpha": 8},
+    }  # fmt: skip
+    fit(config)
+    folders = [adapter, str(tmp_path / "run/adapter")]
+    trained = log_lik(Backbone(model=base, lora=Lora(), quantization="nf4", adapter=folders).load_for_unlearning())
+
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "one")]) == 0
+    quantized = Backbone(model=base, lora=Lora(), quantization="nf4").load_base()
+    torch.testing.assert_close(log_lik(PeftModel.from_pretrained(quantized, tmp_path / "one")), trained, atol=1e-5, rtol=0)
+
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "merged"), "--merge"]) == 0
+    said = capsys.readouterr().out
+    assert "merged weights in float32, dequantised from nf4; the largest difference" in said
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    assert not any(isinstance(module, Linear4bit) for module in merged.modules())
+    torch.testing.assert_close(log_lik(merged), trained, atol=1e-5, rtol=0)
+    assert float(said.rsplit("is ", 1)[1].split(",")[0]) < 1e-5
+    # The untouched base's own weights, before quantisation, would be another model.
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "one")
+    assert not torch.allclose(log_lik(plain), trained, atol=1e-4)
+
+
+def test_a_4_bit_study_that_was_interrupted_ends_as_if_it_had_not_been(base, corpus, questions, tmp_path, monkeypatch):
+    """Interrupted in the unlearning, with the path's adapter stacked below the trained one."""
+    backbone = {"model": base, "scratch": None, "quantization": "nf4", "lora": {"rank": 2, "alpha": 8, "dropout": 0.1}}
+    changes = {"base": None, "order": ["inst"], "positions": [2], "retrained": False, "objectives": {"ga": None}, "backbone": backbone}
+    changes["common"] = {"checkpoint_every_n_steps": 1}
+    study = small(corpus, questions, **changes)
+    study |= {"objectives": {"npo": study["objectives"]["npo"]}, "probes": {}, "stage_probes": []}
+
+    def run(store):
+        runs = tree(study, tmp_path / store)
+        run_study(config_of(study), runs, tmp_path / f"{store}-study", Console(quiet=True))
+        return [run.folder for run in runs]
+
+    plain = Unlearning.training_step
+
+    def interrupted(self, batch, batch_idx):
+        if self.trainer.global_step == 1:
+            raise KeyboardInterrupt
+        return plain(self, batch, batch_idx)
+
+    straight = run("straight")
+    assert len(straight) == 3
+    monkeypatch.setattr(Unlearning, "training_step", interrupted)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run("stopped")
+    assert [*(tmp_path / "stopped").glob("*/checkpoints/last.ckpt")]
+    monkeypatch.setattr(Unlearning, "training_step", plain)
+    stopped = run("stopped")
+    for one, other in zip(straight, stopped, strict=True):
+        expected, found = weights(one), weights(other)
+        for key, value in expected.items():
+            assert torch.equal(found[key], value), (one.name, key)

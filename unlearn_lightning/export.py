@@ -32,8 +32,8 @@ def export(run: Path, out: Path, merge: bool = False) -> str:
     Args:
         run: a finished run folder with an adapter.
         out: folder to write; must not exist or be empty.
-        merge: write whole weights in the base model's dtype instead of an adapter. A quantised backbone's weights are taken from the
-            unquantised base model, never from 4-bit ones.
+        merge: write whole weights in the base model's dtype instead of an adapter. A quantised backbone is dequantised before, because
+            merging into 4-bit weights would round the adapter away; so the result is the model that was trained.
 
     Raises:
         FileNotFoundError: there is no such run, or one of its adapters is gone.
@@ -49,15 +49,14 @@ def export(run: Path, out: Path, merge: bool = False) -> str:
     own = str(run / "adapter")
     # A stage goes on with the last adapter, unlearning puts a new one on top of all.
     adapters = [*(settings.adapters if read_run(run)["kind"] == "unlearn" else settings.adapters[:-1]), own]
-    base = dataclasses.replace(settings, quantization=None, gradient_checkpointing=False, adapter=None).load_base().eval()
-    net: Any = base
-    for number, folder in enumerate(adapters):
-        net = load_adapter(net, folder, trainable=False, name=f"part{number}")
+    stacked = _stack(settings, adapters, dequantise=False)
+    before = logits(stacked)
+    net = _stack(settings, adapters, dequantise=True) if merge and settings.quantization else stacked
+    del stacked
     parts = list(net.peft_config)
-    net.base_model.set_adapter(parts)
-    before = logits(net)
     net.base_model.add_weighted_adapter(parts, [1.0] * len(parts), WHOLE, combination_type="cat")
     net.base_model.set_adapter(WHOLE)
+    rank = net.peft_config[WHOLE].r
     if merge:
         net = net.merge_and_unload()
         net.save_pretrained(out)
@@ -65,10 +64,24 @@ def export(run: Path, out: Path, merge: bool = False) -> str:
     else:
         _save_adapter(net, out)
     error = (logits(net) - before).abs().max().item()
-    kind = f"merged weights in {settings.dtype}" if merge else f"one adapter of rank {net.peft_config[WHOLE].r} from {len(adapters)}"
+    if merge:
+        kind = f"merged weights in {settings.dtype}" + (f", dequantised from {settings.quantization}" if settings.quantization else "")
+    else:
+        kind = f"one adapter of rank {rank} from {len(adapters)}"
     exactness = f"{kind}; the largest difference of its logits from the stacked model's is {error:.2g}, on a text of 32 tokens."
-    write_text(out / "README.md", model_card(run, settings, exactness))
+    write_text(out / "README.md", model_card(run, settings, exactness, "transformers" if merge else "peft"))
     return exactness
+
+
+def _stack(settings: Backbone, adapters: Sequence[str], dequantise: bool) -> Any:
+    """The base model under all the adapters, all switched on: as it was trained, or with its 4-bit or 8-bit weights as numbers again."""
+    net: Any = dataclasses.replace(settings, gradient_checkpointing=False, adapter=None).load_base().eval()
+    if dequantise:
+        net = net.dequantize().to(getattr(torch, settings.dtype))
+    for number, folder in enumerate(adapters):
+        net = load_adapter(net, folder, trainable=False, name=f"part{number}")
+    net.base_model.set_adapter(list(net.peft_config))
+    return net.eval()
 
 
 def _save_adapter(net: PeftModel, out: Path) -> None:
@@ -92,15 +105,15 @@ def run_backbone(run: Path) -> Backbone:
 @torch.no_grad()
 def logits(net: Any) -> torch.Tensor:
     """(1, 32, V) the network's logits on a fixed text, float32."""
-    tokens = torch.arange(32)[None] % net.config.vocab_size
-    return net(input_ids=tokens).logits.float()
+    tokens = torch.arange(32, device=net.device)[None] % net.config.vocab_size
+    return net(input_ids=tokens).logits.float().cpu()
 
 
-def model_card(run: Path, settings: Backbone, exactness: str) -> str:
+def model_card(run: Path, settings: Backbone, exactness: str, library: str) -> str:
     """What the model is: base, path, objective, and the last scores of the run's probes."""
     about = read_run(run)
     lines = [
-        "---", f"base_model: {settings.model}", "library_name: peft", "tags: [unlearning]", "---", "",
+        "---", f"base_model: {settings.model}", f"library_name: {library}", "tags: [unlearning]", "---", "",
         f"# {about['model']} on {about['data']}", "",
         f"Made by unlearn_lightning {about['versions']['unlearn_lightning']}; run `{about['key'][:16]}`, seed {about['seed']}.", "",
         f"- base model: {settings.model}" + (f", trained on its {settings.quantization} weights" if settings.quantization else ""),

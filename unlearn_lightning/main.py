@@ -19,8 +19,9 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   status    how each run of a study is doing           unlearn status runs/demo
   watch     the same, live, with what is measured      unlearn watch runs/demo
   report    tables and a page from a study's records   unlearn report runs/demo
-  theory    the linear model's theorem, measured      unlearn theory --seeds 20
+  theory    the linear model's theorem, measured       unlearn theory --seeds 20
   export    a run's model for plain transformers       unlearn export runs/forgotten
+  memory    which GPU holds a training step            unlearn memory configs/backbones/llama3.1-8b-nf4.yaml
   configs   the configurations that come along         unlearn configs stages/tofu.yaml --copy mine.yaml
   new       a metric, objective or stage to fill in    unlearn new callback ResponseLength
 """
@@ -32,6 +33,7 @@ ROOMS = {
     "report": "unlearn_lightning.report.command:report",
     "theory": "unlearn_lightning.theory.command:theory",
     "export": "unlearn_lightning.export:main",
+    "memory": "unlearn_lightning.study.memory_command:memory",
     "configs": "unlearn_lightning.shipped_configs:main",
     "new": "unlearn_lightning.new:main",
 }

@@ -52,17 +52,17 @@ def shard(net: nn.Module, mesh: DeviceMesh) -> None:
 def _fill(net: nn.Module, values: dict[str, Tensor], mesh: DeviceMesh) -> None:
     """Gives every process its shards of the first one's weights, a weight at a time, and its buffers."""
     device = torch.device(mesh.device_type, torch.cuda.current_device()) if mesh.device_type == "cuda" else torch.device("cpu")
-    names = dict(net.named_parameters())
-    made: dict[int, nn.Parameter] = {}
-    for name, parameter in names.items():
-        full = values[name].to(device) if values else torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
-        part = distribute_tensor(full, mesh, parameter.placements, src_data_rank=0)
-        made[id(parameter)] = nn.Parameter(part, requires_grad=parameter.requires_grad)
+    made: dict[Any, nn.Parameter] = {}
+    for name, parameter in net.named_parameters():
+        cut: Any = parameter
+        full = values[name].to(device) if values else torch.empty(cut.shape, dtype=cut.dtype, device=device)
+        part = distribute_tensor(full, mesh, cut.placements, src_data_rank=0)
+        made[parameter] = nn.Parameter(part, requires_grad=parameter.requires_grad)
     for module in net.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None and parameter.is_meta:
+        for name, there in list(module._parameters.items()):
+            if there is not None and there.is_meta:
                 # Tied weights stay tied: both places get the same parameter.
-                setattr(module, name, made[id(parameter)])
+                setattr(module, name, made[there])
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
                 real = torch.empty_like(buffer, device=device) if buffer.is_meta else buffer.to(device)
@@ -113,7 +113,8 @@ def lockstep(net: nn.Module) -> Iterator[None]:
     is 0, as their gathering of weights is what the others need. Use it without gradients. Other networks need nothing of this.
     """
     root = causal_lm(net)
-    if not isinstance(root, FSDPModule):
+    sharded = isinstance(root, FSDPModule)
+    if not sharded:
         yield
         return
     device = next(root.parameters()).device

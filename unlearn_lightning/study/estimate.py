@@ -33,6 +33,7 @@ ARCHITECTURES: dict[str, tuple[Any, int, int, int, int, int, int, bool]] = {
     "meta-llama/Llama-3.2-1B": (LlamaConfig, 2048, 16, 8192, 32, 8, 128256, True),
     "meta-llama/Llama-3.2-3B": (LlamaConfig, 3072, 28, 8192, 24, 8, 128256, True),
     "meta-llama/Llama-3.1-8B": (LlamaConfig, 4096, 32, 14336, 32, 8, 128256, False),
+    "meta-llama/Llama-3.1-70B": (LlamaConfig, 8192, 80, 28672, 64, 8, 128256, False),
     "meta-llama/Llama-2-13b-hf": (LlamaConfig, 5120, 40, 13824, 40, 40, 32000, False),
     "Qwen/Qwen2.5-1.5B": (Qwen2Config, 1536, 28, 8960, 12, 2, 151936, True),
     "Qwen/Qwen2.5-14B": (Qwen2Config, 5120, 48, 13824, 40, 8, 152064, False),
@@ -199,10 +200,11 @@ class Estimator:
 
     def shape(self, backbone: dict[str, Any], lora: dict[str, Any] | None) -> Shape | None:
         """Counts the parameters of the real modules, without memory for them; None when the architecture is unknown, which is noted."""
+        config = self.architecture(backbone)
+        if config is None:
+            return None
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
-            net = self._meta_model(backbone)
-            if net is None:
-                return None
+            net: Any = AutoModelForCausalLM.from_config(config)
             parameters, table = sum(p.numel() for p in net.parameters()), net.get_input_embeddings().weight
             tied = net.get_output_embeddings().weight is table
             if lora is not None:
@@ -210,12 +212,16 @@ class Estimator:
             adapter = sum(p.numel() for p in net.parameters() if p.requires_grad) if lora is not None else 0
         return Shape(parameters, parameters if tied else parameters - table.numel(), adapter)
 
-    def _meta_model(self, backbone: dict[str, Any]) -> Any:
+    def architecture(self, backbone: dict[str, Any]) -> Any:
+        """The transformers config of the backbone's model; None when it is unknown, which is noted."""
         name = backbone["model"]
         if name is None:
             tokenizer = self._once(self.tokenizer, backbone)
             # Without its corpus the size of the vocabulary is the one that was asked for.
-            return build_model(_backbone(backbone).scratch, tokenizer or _Vocabulary(backbone["scratch"]["vocab_size"]), 0)  # type: ignore[arg-type]
+            vocabulary: Any = tokenizer or _Vocabulary(backbone["scratch"]["vocab_size"])
+            with torch.device("meta"):
+                scratch: Any = build_model(_backbone(backbone).scratch, vocabulary, 0)  # type: ignore[arg-type]
+            return scratch.config
         try:
             config = AutoConfig.from_pretrained(name, revision=backbone["revision"], trust_remote_code=False)
             self._note(f"Shape of {name}: from its config.json.")
@@ -229,7 +235,7 @@ class Estimator:
                 num_key_value_heads=kv_heads, vocab_size=vocabulary, tie_word_embeddings=tied,
             )  # fmt: skip
             self._note(f"Shape of {name}: from the built-in table, as its config.json cannot be read ({_first_line(error)}).")
-        return AutoModelForCausalLM.from_config(config)
+        return config
 
 
 class _Vocabulary(list):

@@ -1,0 +1,271 @@
+"""How much memory one device needs for a training step, from the real modules, without that memory: two steps on fake tensors.
+
+    need = step_memory(backbone, Step(length=512, micro_batch_size=4))
+    need.total, need.weights, need.activations                      # bytes
+
+The network, its adapters, the loss and the optimizer are those that train; fake tensors (torch's meta tensors that know their device)
+pass through them, and every tensor is counted while it lives. Only bitsandbytes' layers, which need real weights, are stood in for.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import warnings
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from transformers import AutoModelForCausalLM
+
+from unlearn_lightning.adapters import FROZEN, reference_mode, trainable_lora
+from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.likelihood import selected_log_probs
+from unlearn_lightning.schedule import PaperAdamW
+from unlearn_lightning.study.estimate import Estimator
+
+# bitsandbytes' NF4 (Dettmers et al. 2023, arXiv:2305.14314): 4 bits, an 8-bit scale per 64 weights, a float32 scale per 256 of those.
+BLOCK, SUPERBLOCK = 64, 256
+# Decoder layers are alike, and memory grows by the same amount with each: two sizes give all others.
+FEW, MORE = 2, 3
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one device does between two updates.
+
+    Args:
+        length: tokens per example, padding included.
+        response: of these, tokens whose likelihood is computed; the vocabulary projection runs on them alone.
+        micro_batch_size: examples at once.
+        autocast: computes in bfloat16 (`precision: bf16-mixed`).
+        devices: that share the work.
+        sharded: by FSDP2; otherwise each device has a copy of the model (DDP).
+    """
+
+    length: int = 512
+    response: int = 256
+    micro_batch_size: int = 4
+    autocast: bool = False
+    devices: int = 1
+    sharded: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.response <= self.length or min(self.micro_batch_size, self.devices) < 1:
+            raise ValueError("length, response, micro_batch_size and devices must be at least 1, and response at most length.")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device at the worst moment of a step.
+
+    Attributes:
+        weights: what is frozen, or the whole model where all of it is trained.
+        adapter: the trained adapter's weights.
+        gradients: under DDP twice, as it keeps them in buckets, too.
+        optimizer: AdamW's two averages.
+        activations: what the backward pass needs, logits, and temporary tensors.
+        gathered: FSDP2's whole weights: embeddings and head, and three decoder layers (in use, under way, and the latter's buffer).
+        loading: what must fit once before training; more than all of the above only where FSDP2 cuts weights that bitsandbytes
+            quantised on this device.
+    """
+
+    weights: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    gathered: int = 0
+    loading: int = 0
+
+    @property
+    def total(self) -> int:
+        """The sum of the parts, or the loading where that takes more."""
+        return max(self.loading, sum(dataclasses.astuple(self)[:-1]))
+
+    def plus(self, other: Memory, times: int) -> Memory:
+        """Part by part."""
+        return Memory(*(a + times * b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)))
+
+
+def step_memory(backbone: Backbone, step: Step, estimator: Estimator | None = None) -> Memory:
+    """Memory of a step of unlearning with a reference, the most expensive of this package; fine-tuning needs no more.
+
+    Raises:
+        ValueError: the model's architecture is unknown.
+    """
+    estimator = estimator or Estimator()
+    config = estimator.architecture(dataclasses.asdict(backbone))
+    if config is None:
+        raise ValueError(estimator.notes[-1])
+    few, more = (simulate(backbone, config, layers, step) for layers in (FEW, MORE))
+    return spread(few, more, config.num_hidden_layers, step, loads_whole=backbone.quantization is not None)
+
+
+def spread(few: Memory, more: Memory, layers: int, step: Step, loads_whole: bool) -> Memory:
+    """From models of FEW and MORE layers on one device to one of all layers, on one of the step's devices.
+
+    Args: few, more: what they take.   layers: of the model.   loads_whole: each device holds all weights before they are cut.
+    """
+    layer = more.plus(few, -1)
+    ends, alone = few.plus(layer, -FEW), few.plus(layer, layers - FEW)
+    if step.devices == 1:
+        return alone
+    if not step.sharded:
+        return dataclasses.replace(alone, gradients=2 * alone.gradients)
+    shares = {name: math.ceil(getattr(alone, name) / step.devices) for name in ("weights", "adapter", "gradients", "optimizer")}
+    ends_whole, layer_whole = (part.weights + part.adapter + part.gradients for part in (ends, layer))
+    loading = alone.weights + alone.adapter if loads_whole else 0
+    return Memory(**shares, activations=alone.activations, gathered=ends_whole + 3 * layer_whole, loading=loading)
+
+
+def simulate(backbone: Backbone, config: Any, layers: int, step: Step) -> Memory:
+    """Two steps of a model with so many layers, on one device; the second one meets the first one's gradients and averages."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with warnings.catch_warnings(action="ignore"):
+        net = _fake_network(backbone, config, layers, mode)
+        trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        optimizer = PaperAdamW(trained)
+        with mode, Living([*net.parameters(), *net.buffers()]) as living:
+            for _ in range(2):
+                train(net, optimizer, step)
+    everything = sum(map(_bytes, [*net.parameters(), *net.buffers()]))
+    adapter = sum(map(_bytes, trained)) if backbone.lora else 0
+    states = sum(_bytes(value) for state in optimizer.state.values() for value in state.values())
+    gradients = sum(_bytes(parameter.grad) for parameter in trained if parameter.grad is not None)
+    activations = living.peak - everything - states - gradients
+    return Memory(everything - adapter, adapter, gradients, states, activations)
+
+
+def train(net: Any, optimizer: torch.optim.Optimizer, step: Step) -> None:
+    """One step as Lightning makes it: forward, clear the last gradients, backward, update."""
+    rows, columns = step.micro_batch_size, step.length
+    tokens = torch.zeros((rows, columns), dtype=torch.long)
+    # As transformers makes it of the padding mask.
+    mask = torch.ones((rows, 1, columns, columns), dtype=torch.bool)
+
+    def log_likelihood() -> Tensor:
+        output = net(input_ids=tokens, attention_mask=mask, position_ids=tokens, logits_to_keep=step.response, use_cache=False)
+        return selected_log_probs(output.logits, tokens[:, -step.response :]).sum(-1)
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=step.autocast):
+        own, reference = log_likelihood(), torch.zeros(rows)
+        if isinstance(net, PeftModel):
+            with reference_mode(net):
+                reference = log_likelihood()
+        loss = (own - reference).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _fake_network(backbone: Backbone, config: Any, layers: int, mode: FakeTensorMode) -> Any:
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    with torch.device("meta"):
+        net: Any = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, backbone.dtype), attn_implementation="sdpa")
+        if backbone.gradient_checkpointing:
+            net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if backbone.lora is not None:
+            settings = dataclasses.asdict(backbone.lora)
+            lora = LoraConfig(r=settings.pop("rank"), lora_alpha=settings.pop("alpha"), lora_dropout=settings.pop("dropout"), **settings)
+            net = get_peft_model(net, lora)
+            if backbone.quantization:
+                # Unlearning keeps the stage's adapter below its own.
+                net.add_adapter(f"{FROZEN}0", lora)
+            net = trainable_lora(net)
+        if backbone.quantization:
+            head = net.get_output_embeddings()
+            for module in list(net.modules()):
+                for name, child in list(module.named_children()):
+                    if type(child) is nn.Linear and child is not head and f".{name}" not in (".default", f".{FROZEN}0"):
+                        setattr(module, name, Packed(child, backbone.quantization))
+    _to_fakes(net, mode)
+    return net.train()
+
+
+def _to_fakes(net: nn.Module, mode: FakeTensorMode) -> None:
+    # Tied weights stay one parameter.
+    made = {
+        parameter: nn.Parameter(FakeTensor(mode, parameter.data, torch.device("cpu")), requires_grad=parameter.requires_grad)
+        for parameter in net.parameters()
+    }
+    for module in net.modules():
+        module._parameters = {name: parameter if parameter is None else made[parameter] for name, parameter in module._parameters.items()}
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = FakeTensor(mode, buffer, torch.device("cpu"))
+
+
+class Packed(nn.Module):
+    """Stands in for bitsandbytes' quantised linear layers: as large, and unpacked into a temporary tensor for each use."""
+
+    def __init__(self, linear: nn.Linear, kind: str) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        count = linear.weight.numel()
+        size = count // 2 if kind == "nf4" else count
+        self.weight = nn.Parameter(torch.empty(size, dtype=torch.uint8), requires_grad=False)
+        scales = count // BLOCK + 4 * math.ceil(count / BLOCK / SUPERBLOCK) if kind == "nf4" else 4 * linear.out_features
+        self.register_buffer("scales", torch.empty(scales, dtype=torch.uint8))
+        self.bias, self.dtype = linear.bias, linear.weight.dtype
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As bitsandbytes: in the base's dtype, and back to the input's."""
+        shape = (self.out_features, self.in_features)
+        bias = None if self.bias is None else self.bias.to(self.dtype)
+        return Unpacked.apply(inputs.to(self.dtype), self.weight, shape, bias).to(inputs.dtype)
+
+
+class Unpacked(torch.autograd.Function):
+    """x W^T + b with a W that is unpacked, used and dropped, once in the forward and once in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, packed: Tensor, shape: tuple[int, int], bias: Tensor | None) -> Tensor:
+        ctx.shape = shape
+        return nn.functional.linear(inputs, inputs.new_empty(shape), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradient @ gradient.new_empty(ctx.shape), None, None, None
+
+
+class Living(TorchDispatchMode):
+    """Adds up the storages that live, from their creation to the moment Python and autograd let go of them; `peak` is the most."""
+
+    def __init__(self, there: list[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: dict[int, Any] = {}
+        for tensor in there:
+            self._add(tensor)
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known[key] = weakref.ref(storage, lambda _: self._drop(key, size))
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def _drop(self, key: int, size: int) -> None:
+        self.now -= size
+        self._known.pop(key, None)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._add, output)
+        return output
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
