@@ -15,6 +15,7 @@ import logging
 import os
 import pkgutil
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,17 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 import callbacks
 import unlearn_lightning.data
 import unlearn_lightning.modules
 from unlearn_lightning import objectives, wandb_mode
+from unlearn_lightning.checkpoint_io import WholeFileIO
 from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
+from unlearn_lightning.metrics_file import RunMetrics
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import is_finished, read_run
@@ -62,6 +66,8 @@ QUIET = (
     ".*treespec.*",
     ".*LeafSpec.*",
     ".*Total length of `list` across ranks is zero.*",
+    # The stage's sampler goes on where the run's progress says, and the run stops if it does not.
+    ".*your dataloader is not resumable.*",
 )
 
 
@@ -138,6 +144,7 @@ class UnlearnCLI(LightningCLI):
             kwargs["logger"] = self._loggers(config)
         own = list(self.extra_callbacks)
         if self.subcommand == "fit":
+            kwargs["plugins"] = self._plugins()
             own.append(RunRecorder(self.run_folder, config, identity))
         every = config["checkpoint_every_n_steps"]
         if self.subcommand == "fit" and every and config["trainer"]["enable_checkpointing"] is not False:
@@ -147,6 +154,11 @@ class UnlearnCLI(LightningCLI):
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
         return super().instantiate_trainer(**kwargs)
 
+    def _plugins(self) -> list[Any]:
+        given = self._get(self.config_init, "trainer").get("plugins") or []
+        plugins = list(given) if isinstance(given, list) else [given]
+        return plugins if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [*plugins, WholeFileIO()]
+
     def _check_probe_names(self) -> None:
         configured = self._get(self.config_init, "trainer").get("callbacks") or []
         names = [c.name for c in (configured if isinstance(configured, list) else [configured]) if isinstance(c, callbacks.Probe)]
@@ -155,7 +167,7 @@ class UnlearnCLI(LightningCLI):
 
     def _loggers(self, config: dict[str, Any]) -> list[Logger]:
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        loggers: list[Logger] = [CSVLogger(str(self.run_folder), name="", version="")]
+        loggers: list[Logger] = [RunMetrics(self.run_folder)]
         if not wandb_mode.is_disabled():
             loggers.append(wandb_logger(self.run_folder, config, **self.wandb_settings))
         return loggers
@@ -166,6 +178,9 @@ class UnlearnCLI(LightningCLI):
                 self._refuse_another_runs_folder()
                 if is_finished(self.run_folder):
                     rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
+                    if self.trainer.is_global_zero:
+                        # Left over where it was killed between its last two writes.
+                        shutil.rmtree(self.run_folder / "checkpoints", ignore_errors=True)
                     return
                 self._go_on_where_it_stopped()
             super()._run_subcommand(subcommand)

@@ -220,10 +220,36 @@ class StageData(pl.LightningDataModule):
                     "from data.batch_size and data.micro_batch_size."
                 )
             self.trainer.accumulate_grad_batches = plan.accumulation
+            self.trainer.limit_train_batches = self._limit(plan, self.trainer.limit_train_batches)
             tokens = sum(plan.lengths)
             rank_zero_info(f"{self.stage_name}: {len(plan.lengths)} examples, {tokens} tokens, batches of {self.batch_size}.")
         elif stage in ("validate", "test"):
             self.encoded["held_out"] = self.encode(self.fitting("held_out", tokenizer), tokenizer)
+
+    def _limit(self, plan: EpochPlan, limit: int | float) -> int | float:
+        """`trainer.limit_train_batches` means batches, which are optimizer steps; Lightning counts micro-batches, whose size must not matter.
+
+        Raises:
+            ValueError: it is a share of an epoch that is less than one step; or all epochs would repeat the same batches, unshuffled.
+        """
+        assert self.trainer is not None
+        if self.trainer.overfit_batches:
+            raise ValueError(
+                "trainer.overfit_batches would replace the stage's sampler. To train on a few examples set data.train_examples, and to "
+                "stop an epoch early trainer.limit_train_batches."
+            )
+        if limit in (0, 1.0) and isinstance(limit, float):
+            return limit
+        per_epoch = math.ceil(len(plan.lengths) / plan.batch_size)
+        steps = limit if isinstance(limit, int) else int(per_epoch * limit)
+        if steps < 1 and limit:
+            raise ValueError(f"trainer.limit_train_batches {limit} of {per_epoch} optimizer steps an epoch is less than one step.")
+        return steps * plan.accumulation
+
+    def micro_batches_of(self, steps: int) -> int:
+        """How many micro-batches a device has taken after so many optimizer steps of an epoch."""
+        plan = self.plan("train")
+        return min(steps * plan.accumulation, len(EpochSampler(plan, 0, 0)))
 
     def plan(self, split: Split) -> EpochPlan:
         """How this split's examples are batched on the trainer's devices."""

@@ -56,6 +56,7 @@ class CausalLMModule(pl.LightningModule):
         self.strict_loading = False
         self.tokens_seen = 0
         self._step_loss: Tensor | float = 0.0
+        self._step_tokens = 0
         self._held_out = MeanMetric()
 
     # --- what subclasses say -----------------------------------------------------------------------------------------------
@@ -118,7 +119,7 @@ class CausalLMModule(pl.LightningModule):
         divisor = batch.batch_tokens if self.average == "tokens" else batch.batch_examples
         share = (self.loss(batch) * batch.real).sum() / divisor
         self._step_loss = self._step_loss + share.detach()
-        self.tokens_seen += int(batch.attention_mask[batch.real].sum())
+        self._step_tokens += int(batch.attention_mask[batch.real].sum())
         # DDP averages gradients over devices, and Lightning divides by the accumulation: undo both, the divisor has it all.
         return share * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
@@ -130,8 +131,11 @@ class CausalLMModule(pl.LightningModule):
         """
         loss = torch.as_tensor(self._step_loss, device=self.device)
         gradient = torch.stack([p.grad.detach().float().square().sum() for p in self.parameters() if p.grad is not None]).sum()
-        total = self.trainer.strategy.reduce(torch.stack([loss.float(), gradient]), reduce_op="sum")
-        self._step_loss = 0.0
+        # Counted per step and summed over devices, so that every process, and every checkpoint, knows the whole run's tokens.
+        tokens = torch.as_tensor(float(self._step_tokens), device=self.device)
+        total = self.trainer.strategy.reduce(torch.stack([loss.float(), gradient, tokens]), reduce_op="sum")
+        self.tokens_seen += int(total[2])
+        self._step_loss, self._step_tokens = 0.0, 0
         step = self.trainer.global_step + 1
         # float16's gradient scaler meets infinite gradients as a matter of course, and skips such steps by itself.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
@@ -162,10 +166,23 @@ class CausalLMModule(pl.LightningModule):
         names = self.trainable_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
         checkpoint["tokens_seen"] = self.tokens_seen
+        checkpoint["micro_batches_per_step"] = self.trainer.accumulate_grad_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint of other weights, which non-strict loading would let pass in silence."""
+        """Refuses a checkpoint of other weights, which non-strict loading would let pass in silence; keeps the place in the data."""
         found, expected = set(checkpoint["state_dict"]), self.trainable_names()
         if found != expected:
             raise ValueError(f"The checkpoint holds other trainable weights than this run: {sorted(found ^ expected)[:4]} ...")
         self.tokens_seen = checkpoint["tokens_seen"]
+        self._count_in_own_micro_batches(checkpoint)
+
+    def _count_in_own_micro_batches(self, checkpoint: dict[str, Any]) -> None:
+        """Lightning's progress counts micro-batches; a run that goes on with others, or on other devices, is as many steps on."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        ready = progress["current"]["ready"]
+        # Checkpoints are made behind whole steps, of which an epoch's last may have fewer micro-batches.
+        steps = math.ceil(ready / checkpoint["micro_batches_per_step"])
+        moved = self.trainer.datamodule.micro_batches_of(steps) - ready  # type: ignore[attr-defined]
+        for counts in (progress["current"], progress["total"]):
+            for name in counts:
+                counts[name] += moved
