@@ -114,7 +114,8 @@ def behind_the_last_write():
 
 
 PLACES = (
-    in_a_records_write, in_a_checkpoints_write, in_the_results_write, in_a_metrics_write, before_it_is_called_finished, behind_the_last_write,
+    in_a_records_write, in_a_checkpoints_write, in_the_results_write, in_a_metrics_write, before_it_is_called_finished,
+    behind_the_last_write,
 )  # fmt: skip
 
 

@@ -64,17 +64,19 @@ def shown(study, runs, folder, **options):
 
 
 @pytest.mark.parametrize(
-    ("examples", "batch", "epochs", "steps", "expected"),
+    ("examples", "batch", "epochs", "steps", "limit", "expected"),
     [
-        (4500, 128, 2, -1, 72),  # 35 full batches and one of 20 examples, twice
-        (4000, 256, 10, -1, 160),
-        (19, 8, None, 5, 5),
-        (19, 8, -1, 400, 400),
-        (19, 8, 1, 400, 3),
+        (4500, 128, 2, -1, None, 72),  # 35 full batches and one of 20 examples, twice
+        (4000, 256, 10, -1, 1.0, 160),
+        (19, 8, None, 5, None, 5),
+        (19, 8, -1, 400, None, 400),
+        (19, 8, 1, 400, None, 3),
+        (19, 8, 2, -1, 2, 4),
+        (4500, 128, 2, -1, 0.5, 36),
     ],
 )
-def test_steps(examples, batch, epochs, steps, expected):
-    assert optimizer_steps(examples, batch, epochs, steps) == expected
+def test_steps(examples, batch, epochs, steps, limit, expected):
+    assert optimizer_steps(examples, batch, epochs, steps, limit) == expected
 
 
 def test_endless_training_is_refused():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import command_fit, fit, settings, weights
+from runs import command_fit, fit, run_json, settings, weights
 
 from unlearn_lightning.study.study_config import merged
 
@@ -32,7 +32,10 @@ def test_micro_batches_and_processes_give_the_same_weights(case, corpus, questio
     whole = run("micro8", 8)
     start = run_untrained(corpus, questions, tmp_path, model, more)
     assert max((whole[k] - start[k]).abs().max() for k in whole) > 1e-3, "nothing was learned: the comparison would be empty"
-    for other in (run("micro2", 2), run("micro1", 1), run("two processes", 2, devices=2)):
+    others = [run("micro2", 2), run("micro1", 1), run("two processes", 2, devices=2)]
+    counted = {name: run_json(tmp_path / name)["tokens"] for name in ("micro8", "micro2", "micro1", "two processes")}
+    assert len(set(counted.values())) == 1, counted
+    for other in others:
         assert other.keys() == whole.keys()
         for key, value in whole.items():
             torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0)

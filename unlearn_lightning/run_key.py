@@ -3,7 +3,8 @@
     key, parents = run_key(resolved_config)
 
 Weights, data, hyperparameters, probes, seeds and the source of your own classes count. Devices, loggers, progress bars, checkpoints,
-workers and micro-batches do not. Data counts by content, earlier runs by their own key, so that equal work has an equal key wherever it lies on disk.
+workers and micro-batches do not. Data counts by content, earlier runs by their own key, so that equal work has an equal key wherever
+it lies on disk.
 """
 
 from __future__ import annotations

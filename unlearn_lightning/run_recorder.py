@@ -96,7 +96,7 @@ class RunRecorder(pl.Callback):
             for logger in _own_metrics(trainer):
                 logger.save()
                 # What the step's own batch has to say Lightning logs behind the checkpoint.
-                logged = trainer.global_step % trainer.log_every_n_steps == 0
+                logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
                 last = {name: float(value) for name, value in trainer.callback_metrics.items()} if logged else {}
                 last = {"epoch": trainer.current_epoch, **last} if last else {}
                 checkpoint["metrics"] = {"rows": len(logger.experiment.read()), "step": trainer.global_step - 1, "last": last}

@@ -227,13 +227,13 @@ class StageData(pl.LightningDataModule):
             self.encoded["held_out"] = self.encode(self.fitting("held_out", tokenizer), tokenizer)
 
     def _limit(self, plan: EpochPlan, limit: int | float) -> int | float:
-        """`trainer.limit_train_batches` means batches, which are optimizer steps; Lightning counts micro-batches, whose size must not matter.
+        """`trainer.limit_train_batches` in batches, as everywhere: Lightning counts micro-batches, whose size must not matter.
 
         Raises:
-            ValueError: it is a share of an epoch that is less than one step; or all epochs would repeat the same batches, unshuffled.
+            ValueError: it is less than one optimizer step; or overfit_batches is set.
         """
         assert self.trainer is not None
-        if self.trainer.overfit_batches:
+        if getattr(self.trainer, "overfit_batches", 0):
             raise ValueError(
                 "trainer.overfit_batches would replace the stage's sampler. To train on a few examples set data.train_examples, and to "
                 "stop an epoch early trainer.limit_train_batches."
