@@ -12,8 +12,10 @@ from runs import fit, run_json, settings
 
 from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.main import main
+from unlearn_lightning.own_code import own_code
 from unlearn_lightning.plugins import import_plugins
-from unlearn_lightning.study.study_config import StudyConfig
+from unlearn_lightning.study.changes import explain_changes
+from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import plan
 
 DOC = Path(__file__).parents[1] / "docs" / "extend.md"
@@ -79,6 +81,46 @@ def test_a_study_plans_stages_of_a_plugin(plugin, tmp_path):
     )  # fmt: skip
     runs = plan(study, tmp_path, Resolver().resolve)
     assert any(run.config["model"]["class_path"] == "my_unlearning.objective.FlooredAscent" for run in runs)
+
+
+def test_an_edited_class_of_ones_own_makes_another_key_and_says_so(plugin, tmp_path):
+    stage = {"data": {"class_path": "SayingsStage", "init_args": {"source": "world"}}}
+    study = StudyConfig(
+        name="mine", forget="b", order=("a",), stages={"a": stage, "b": merged(stage, {"data": {"init_args": {"max_length": 100}}})},
+        objectives={"mine": {"model": {"class_path": "FlooredAscent"}}, "ga": {"model": {"class_path": "GradientAscent"}}},
+        backbone={"scratch": {"hidden": 32, "layers": 1, "intermediate": 32, "heads": 2}, "lora": None},
+    )  # fmt: skip
+    before = plan(study, tmp_path, Resolver().resolve)
+    file = plugin / "my_unlearning" / "objective.py"
+    whole = file.read_text()
+    file.write_text(whole + "# edited\n")
+    try:
+        after = plan(study, tmp_path, Resolver().resolve)
+    finally:
+        file.write_text(whole)
+    assert {b.name for b, a in zip(before, after, strict=True) if b.key != a.key} == {"seed0/p1/mine", "seed0/p2/mine"}
+    lines = explain_changes({"runs": [run.entry(tmp_path) for run in before]}, after)
+    assert len(lines) == 2
+    assert all("changed the source code of your own classes" in line for line in lines)
+
+
+def test_code_counts_with_what_it_imports_from_its_own_package(tmp_path, monkeypatch):
+    package = tmp_path / "somebodys"
+    package.mkdir()
+    for name, text in {
+        "__init__": "",
+        "loss": "from . import sums\nclass A: pass",
+        "sums": "import torch\nB = 1",
+        "other": "C = 1",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("somebodys.other")
+    first = own_code(["somebodys.loss.A", "torch.optim.AdamW", "unlearn_lightning.objectives.npo.NPO"])
+    assert set(first) == {"somebodys", "somebodys.loss", "somebodys.sums"}
+    (package / "sums.py").write_text("import torch\nB = 2")
+    second = own_code(["somebodys.loss.A"])
+    assert {name for name in first if first[name] != second[name]} == {"somebodys.sums"}
 
 
 def test_an_unknown_stage_is_named(tmp_path):

@@ -64,17 +64,19 @@ def shown(study, runs, folder, **options):
 
 
 @pytest.mark.parametrize(
-    ("examples", "batch", "epochs", "steps", "expected"),
+    ("examples", "batch", "epochs", "steps", "limit", "expected"),
     [
-        (4500, 128, 2, -1, 72),  # 35 full batches and one of 20 examples, twice
-        (4000, 256, 10, -1, 160),
-        (19, 8, None, 5, 5),
-        (19, 8, -1, 400, 400),
-        (19, 8, 1, 400, 3),
+        (4500, 128, 2, -1, None, 72),  # 35 full batches and one of 20 examples, twice
+        (4000, 256, 10, -1, 1.0, 160),
+        (19, 8, None, 5, None, 5),
+        (19, 8, -1, 400, None, 400),
+        (19, 8, 1, 400, None, 3),
+        (19, 8, 2, -1, 2, 4),
+        (4500, 128, 2, -1, 0.5, 36),
     ],
 )
-def test_steps(examples, batch, epochs, steps, expected):
-    assert optimizer_steps(examples, batch, epochs, steps) == expected
+def test_steps(examples, batch, epochs, steps, limit, expected):
+    assert optimizer_steps(examples, batch, epochs, steps, limit) == expected
 
 
 def test_endless_training_is_refused():
@@ -174,15 +176,17 @@ def test_the_papers_studies_are_planned_without_a_network(file, tmp_path, no_net
     estimates, text = shown(study, runs, tmp_path / "study", peak_flops=1e15)
     assert time.monotonic() - started < 60
     assert stage_runs(study, runs) == (13, 19)
-    assert "13 stage runs instead of 19 (6 shared), 12 unlearning runs; 0 are finished." in text
+    unlearning = 4 * len(study.objectives)  # each objective, and each of its variants, on four paths
+    assert f"13 stage runs instead of 19 (6 shared), {unlearning} unlearning runs; 0 are finished." in text
     assert "for adapters, instead of" in text
     assert "at 40% of the given 1e+15 FLOP/s" in text
     batch = 256 if study.name.endswith(("13b", "14b")) else 128
     assert estimates["seed0/inst"].steps == -(-4000 // batch) * 10
     assert estimates["seed0/safety"].steps == -(-4500 // batch) * 2
-    assert estimates["seed0/p4/npo"].steps == 36
-    ga, npo, simnpo = (estimates[f"seed0/p4/{name}"] for name in ("ga", "npo", "simnpo"))
-    assert ga.flops == simnpo.flops < npo.flops < 1.51 * ga.flops
+    losses = {name: settings["model"]["class_path"] for name, settings in study.objectives.items()}
+    flops = {losses[name]: estimates[f"seed0/p4/{name}"].flops for name in losses}
+    assert {estimates[f"seed0/p4/{name}"].steps for name in losses} == {36}
+    assert flops["GradientAscent"] == flops["SimNPO"] < flops["NPO"] < 1.51 * flops["GradientAscent"]
     assert all(e.estimated for e in estimates.values())
     assert "data set openai/gsm8k/main could not be read" in text
     assert "UTF-8 bytes / 4" in text
@@ -194,7 +198,7 @@ def test_the_papers_studies_are_planned_without_a_network(file, tmp_path, no_net
     assert marked == {run.name for run in runs}
     assert not list((tmp_path / "study").glob("plan/*"))
     assert "unlearn fit -c" in text
-    assert "25 of these configurations are not written" in text
+    assert f"{13 + unlearning} of these configurations are not written" in text
 
 
 def test_the_papers_study_on_data_that_can_be_read(tmp_path, no_network):

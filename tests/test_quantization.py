@@ -10,6 +10,7 @@ from test_backbone import BATCH, log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
 from test_study import config_of, small, tree
 from transformers import AutoModelForCausalLM
+from unlearn_lightning.study.runner import run_study
 
 from unlearn_lightning import lightning_cli
 from unlearn_lightning.adapters import eval_mode, reference_mode
@@ -18,7 +19,6 @@ from unlearn_lightning.likelihood import token_log_likelihood
 from unlearn_lightning.main import main
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.scratch import Scratch
-from unlearn_lightning.study.runner import run_study
 
 KINDS = {"nf4": Linear4bit, "int8": Linear8bitLt}
 

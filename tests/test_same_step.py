@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import command_fit, fit, settings, weights
+from runs import command_fit, fit, run_json, settings, weights
 
 from unlearn_lightning.study.study_config import merged
 
@@ -35,6 +35,8 @@ def test_micro_batches_and_processes_give_the_same_weights(case, corpus, questio
     others = [run("micro2", 2), run("micro1", 1)]
     # As the command starts them; test_processes.py has the other cases.
     others += [run("two processes", 2, devices=2)] if case == "token average" else []
+    counted = {run_json(folder)["tokens"] for folder in tmp_path.iterdir() if (folder / "run.json").is_file()}
+    assert len(counted) == 1, counted
     for other in others:
         assert other.keys() == whole.keys()
         for key, value in whole.items():

@@ -28,6 +28,22 @@ def test_accumulation_is_derived_and_not_typed(corpus, questions, tmp_path):
         fit(settings(corpus, questions, tmp_path / "run", trainer={"accumulate_grad_batches": 4}))
 
 
+def test_a_limited_epoch_counts_optimizer_steps_whatever_the_micro_batches(corpus, questions, tmp_path):
+    limited = {"limit_train_batches": 2, "max_epochs": 2, "max_steps": -1}
+    for micro in (8, 2):
+        data = {"init_args": {"micro_batch_size": micro}}
+        done = fit(settings(corpus, questions, tmp_path / f"micro{micro}", data=data, trainer=limited))
+        assert done.trainer.global_step == 4, "two of the three steps of each epoch"
+    for key, value in weights(tmp_path / "micro8").items():
+        torch.testing.assert_close(weights(tmp_path / "micro2")[key], value, atol=1e-5, rtol=0)
+    half = fit(settings(corpus, questions, tmp_path / "half", trainer={**limited, "limit_train_batches": 0.7}))
+    assert half.trainer.global_step == 4
+    with pytest.raises(ValueError, match=r"limit_train_batches 0\.1 of 3 optimizer steps an epoch is less than one step"):
+        fit(settings(corpus, questions, tmp_path / "none", trainer={**limited, "limit_train_batches": 0.1}))
+    with pytest.raises(ValueError, match=r"overfit_batches would replace the stage's sampler"):
+        fit(settings(corpus, questions, tmp_path / "overfit", trainer={"overfit_batches": 1}))
+
+
 def test_a_bad_line_is_named_by_the_command_without_a_traceback(corpus, questions, tmp_path):
     Path(questions).write_text('{"prompt": "a", "response": "b"}\n{broken\n')
     file = tmp_path / "run.yaml"
@@ -132,6 +148,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights(kind, limit, corpus, question
             assert torch.equal(weights(tmp_path / name)[key], value), (name, key)
         same = [{k: run_json(tmp_path / n)[k] for k in ("tokens", "steps", "examples")} for n in (name, "straight")]
         assert same[0] == same[1], name
+        csv = [(tmp_path / n / "metrics.csv").read_text() for n in (name, "straight")]
+        assert csv[0] == csv[1], "a step is there twice, or missing"
         assert not (tmp_path / name / "checkpoints").exists()
 
 

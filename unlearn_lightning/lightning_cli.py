@@ -15,6 +15,7 @@ import logging
 import os
 import pkgutil
 import re
+import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -33,6 +35,7 @@ import unlearn_lightning.data
 import unlearn_lightning.fully_sharded
 import unlearn_lightning.modules
 from unlearn_lightning import objectives, wandb_mode
+from unlearn_lightning.checkpoint_io import WholeFileIO
 from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
@@ -66,6 +69,8 @@ QUIET = (
     ".*LeafSpec.*",
     ".*`srun` command is available on your system.*",
     ".*Total length of `list` across ranks is zero.*",
+    # The stage's sampler goes on where the run's progress says, and the run stops if it does not.
+    ".*your dataloader is not resumable.*",
 )
 
 
@@ -143,6 +148,7 @@ class UnlearnCLI(LightningCLI):
         kwargs["logger"] = run_loggers(self.run_folder, config, self.wandb_settings)
         own = [*self.extra_callbacks, ConfigToLoggers(config)]
         if self.subcommand == "fit":
+            kwargs["plugins"] = self._plugins()
             own.append(RunRecorder(self.run_folder, config, identity))
         every = config["checkpoint_every_n_steps"]
         if self.subcommand == "fit" and every and config["trainer"]["enable_checkpointing"] is not False:
@@ -163,6 +169,11 @@ class UnlearnCLI(LightningCLI):
         if self.subcommand == "fit" and isinstance(self.model, Unlearning) and self.model.needs_reference:
             name = f"{reference_key(self.resolved(), self.trainer.world_size)}.safetensors"
             self.model.reference_file = ReferenceFile(self.run_folder.parent / ".references" / name)
+
+    def _plugins(self) -> list[Any]:
+        given = self._get(self.config_init, "trainer").get("plugins") or []
+        plugins = list(given) if isinstance(given, list) else [given]
+        return plugins if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [*plugins, WholeFileIO()]
 
     def _check_probe_names(self) -> None:
         configured = self._get(self.config_init, "trainer").get("callbacks") or []
@@ -185,6 +196,9 @@ class UnlearnCLI(LightningCLI):
                 self._refuse_another_runs_folder()
                 if is_finished(self.run_folder):
                     rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
+                    if self.trainer.is_global_zero:
+                        # Left over where it was killed between its last two writes.
+                        shutil.rmtree(self.run_folder / "checkpoints", ignore_errors=True)
                     return
                 self._go_on_where_it_stopped()
             super()._run_subcommand(subcommand)

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from unlearn_lightning import mlflow_store, wandb_mode
+from unlearn_lightning.metrics_file import RunMetrics
 
 SECRET = re.compile(r"(.*_)?(api_?key|password|secret)|(api|auth|access|hf)_token", re.I)
 URL_WITH_PASSWORD = re.compile(r"\w+://[^/@\s]*:[^/@\s]+@")
@@ -37,7 +38,7 @@ def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any
         ValueError: a logger's package is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    loggers: list[Logger] = [CSVLogger(str(folder), name="", version="")]
+    loggers: list[Logger] = [RunMetrics(folder)]
     configured = config["trainer"]["logger"]
     if configured in (None, True):
         configured = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {}}

@@ -2,9 +2,9 @@
 
     key, parents = run_key(resolved_config)
 
-Weights, data, hyperparameters, probes and seeds count. Devices, loggers, progress bars, checkpoints, workers, micro-batches and speed
-switches do not.
-Data counts by content, earlier runs by their own key, so that equal work has an equal key wherever it lies on disk.
+Weights, data, hyperparameters, probes, seeds and the source of your own classes count. Devices, loggers, progress bars, checkpoints,
+workers, micro-batches and speed switches do not. Data counts by content, earlier runs by their own key, so that equal work has an equal
+key wherever it lies on disk.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from unlearn_lightning.own_code import own_code
 from unlearn_lightning.records import read_run
 from unlearn_lightning.scratch import corpus_fingerprint
 
@@ -90,7 +91,7 @@ def run_inputs(
     backbone = dict(model["backbone"])
     adapters = [backbone["adapter"]] if isinstance(backbone["adapter"], str) else backbone["adapter"] or []
     scratch = backbone["scratch"] if backbone["model"] is None else None
-    configured = _as_list(config["trainer"]["callbacks"])
+    configured = [c for c in _as_list(config["trainer"]["callbacks"]) if c["class_path"].rpartition(".")[2] not in LOOKING_ON]
     inputs = {
         "version": RESULTS_VERSION,
         "trainer": {k: config["trainer"][k] for k in TRAINER_KEYS},
@@ -102,8 +103,10 @@ def run_inputs(
         "corpus": content(_corpus, tuple(scratch["corpus"])) if scratch else None,
         "data": _data(config["data"], "train", content),
         "probes": [_probe(c, config["data"], content) for c in configured if _is_probe(c["class_path"])],
-        "callbacks": [c for c in configured if not _is_probe(c["class_path"]) and c["class_path"].rpartition(".")[2] not in LOOKING_ON],
+        "callbacks": [c for c in configured if not _is_probe(c["class_path"])],
     }
+    if code := own_code(_class_paths([config["model"], config["data"], configured])):
+        inputs["code"] = code
     return inputs, parents
 
 
@@ -133,6 +136,14 @@ def reference_key(config: Mapping[str, Any], processes: int) -> str:
             [data_class, kept, content, micro_batch, processes],
         ]
     )
+
+
+def _class_paths(value: Any) -> list[str]:
+    """Every class that a part of a configuration names."""
+    if isinstance(value, Mapping):
+        here = [value["class_path"]] if isinstance(value.get("class_path"), str) else []
+        return here + _class_paths(list(value.values()))
+    return [path for one in value for path in _class_paths(one)] if isinstance(value, list | tuple) else []
 
 
 def _without(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
@@ -183,13 +194,20 @@ def _planned_or_recorded_key(folder: Path, known: Mapping[str, str]) -> str | No
 
 
 def _content(place: Path) -> str:
-    """Hash of a local folder's weights and configs; of the name for a Hub id."""
-    content = hashlib.sha256()
+    """Hash of a local folder's weights, configs and vocabulary; of the name for a Hub id."""
     if not place.is_dir():
         return str(place)
-    for path in sorted([*place.glob("*.safetensors"), *place.glob("*.json"), *place.glob("*.jinja")]):
-        content.update(path.name.encode())
-        with path.open("rb") as file:
+    files = sorted(path for kind in ("safetensors", "bin", "json", "jinja", "model", "txt") for path in place.glob(f"*.{kind}"))
+    return _files_content(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@functools.lru_cache(maxsize=64)
+def _files_content(files: tuple[tuple[str, int, int], ...]) -> str:
+    """A study's runs share their base model, which may be large: it is read once while size and time of its files stay."""
+    content = hashlib.sha256()
+    for name, _, _ in files:
+        content.update(Path(name).name.encode())
+        with open(name, "rb") as file:
             while chunk := file.read(1 << 20):
                 content.update(chunk)
     return content.hexdigest()

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from unlearn_lightning import __version__
 from unlearn_lightning.backbone import save_result
+from unlearn_lightning.metrics_file import RunMetrics
 from unlearn_lightning.records import write_json, write_text
 
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
@@ -39,6 +40,7 @@ class RunRecorder(pl.Callback):
         self._seconds = 0.0
         self._since = time.monotonic()
         self._told = -math.inf
+        self._metrics: dict[str, Any] = {"rows": 0, "step": 0, "last": {}}
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Writes configuration and status."""
@@ -50,6 +52,14 @@ class RunRecorder(pl.Callback):
     def _write_start(self) -> None:
         write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         self._write_run("running")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Takes metrics.csv back to where the checkpoint was made: what follows is measured, and written, again."""
+        if trainer.is_global_zero:
+            for logger in _own_metrics(trainer):
+                logger.experiment.keep(self._metrics["rows"])
+                if self._metrics["last"]:
+                    logger.log_metrics(self._metrics["last"], step=self._metrics["step"])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Says how far and how fast it is, once a second at most, for those who watch from outside."""
@@ -67,6 +77,8 @@ class RunRecorder(pl.Callback):
         """Marks the run as finished; by now every other callback has written its last record."""
         facts = self._facts(trainer, pl_module)
         if trainer.is_global_zero:
+            for logger in _own_metrics(trainer):
+                logger.save()
             self._write_run("finished", **facts)
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             (self.folder / "progress.json").unlink(missing_ok=True)
@@ -78,6 +90,21 @@ class RunRecorder(pl.Callback):
         if trainer.is_global_zero and (self.folder / "config.yaml").is_file():
             message = f"{type(exception).__name__}: {exception}".strip()
             self._write_run("failed", steps=trainer.global_step, error=message)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Writes out metrics.csv, so that a kill loses none that the checkpoint will not bring again, and notes its length."""
+        if trainer.is_global_zero:
+            for logger in _own_metrics(trainer):
+                logger.save()
+                # What the step's own batch has to say Lightning logs behind the checkpoint.
+                logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+                last = {name: float(value) for name, value in trainer.callback_metrics.items()} if logged else {}
+                last = {"epoch": trainer.current_epoch, **last} if last else {}
+                checkpoint["metrics"] = {"rows": len(logger.experiment.read()), "step": trainer.global_step - 1, "last": last}
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Remembers how long metrics.csv was."""
+        self._metrics = checkpoint.get("metrics", self._metrics)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self._elapsed()}
@@ -106,6 +133,10 @@ class RunRecorder(pl.Callback):
         versions |= {name: version(name) for name in LIBRARIES}
         content = {"status": status, **self.identity, "error": None, **facts, "versions": versions}
         write_json(self.folder / "run.json", content, indent=1)
+
+
+def _own_metrics(trainer: pl.Trainer) -> list[RunMetrics]:
+    return [logger for logger in trainer.loggers if isinstance(logger, RunMetrics)]
 
 
 def check_writable(folder: Path) -> None:

@@ -220,10 +220,31 @@ class StageData(pl.LightningDataModule):
                     "from data.batch_size and data.micro_batch_size."
                 )
             self.trainer.accumulate_grad_batches = plan.accumulation
+            self.trainer.limit_train_batches = self._limit(plan, self.trainer.limit_train_batches)
             tokens = sum(plan.lengths)
             rank_zero_info(f"{self.stage_name}: {len(plan.lengths)} examples, {tokens} tokens, batches of {self.batch_size}.")
         elif stage in ("validate", "test"):
             self.encoded["held_out"] = self.encode(self.fitting("held_out", tokenizer), tokenizer)
+
+    def _limit(self, plan: EpochPlan, limit: int | float) -> int | float:
+        """`trainer.limit_train_batches` in batches, as everywhere: Lightning counts micro-batches, whose size must not matter.
+
+        Raises:
+            ValueError: it is less than one optimizer step; or overfit_batches is set.
+        """
+        assert self.trainer is not None
+        if getattr(self.trainer, "overfit_batches", 0):
+            raise ValueError(
+                "trainer.overfit_batches would replace the stage's sampler. To train on a few examples set data.train_examples, and to "
+                "stop an epoch early trainer.limit_train_batches."
+            )
+        if limit in (0, 1.0) and isinstance(limit, float):
+            return limit
+        per_epoch = math.ceil(len(plan.lengths) / plan.batch_size)
+        steps = limit if isinstance(limit, int) else int(per_epoch * limit)
+        if steps < 1 and limit:
+            raise ValueError(f"trainer.limit_train_batches {limit} of {per_epoch} optimizer steps an epoch is less than one step.")
+        return steps * plan.accumulation
 
     def plan(self, split: Split) -> EpochPlan:
         """How this split's examples are batched on the trainer's devices."""

@@ -20,6 +20,7 @@ MEANING = {
     "scratch": "model sizes",
     "corpus": "the tokenizer's texts",
     "probes": "probes (what is measured, and on which texts)",
+    "code": "the source code of your own classes",
     "callbacks": "callbacks that act on training",
     "version": "this package's results version",
 }

@@ -104,13 +104,15 @@ class Estimate:
     estimated: bool
 
 
-def optimizer_steps(examples: int, batch_size: int, max_epochs: int | None, max_steps: int) -> int:
-    """Optimizer steps of a run, as Lightning counts them; -1 stands for no limit.
+def optimizer_steps(examples: int, batch_size: int, max_epochs: int | None, max_steps: int, limit: int | float | None = None) -> int:
+    """Optimizer steps of a run; -1 stands for no limit of epochs or steps, and `limit` is trainer.limit_train_batches.
 
     Raises:
         ValueError: neither epochs nor steps are limited.
     """
     per_epoch = math.ceil(examples / batch_size)
+    if limit is not None:
+        per_epoch = min(per_epoch, limit) if isinstance(limit, int) else int(per_epoch * limit)
     limits = [per_epoch * max_epochs] if max_epochs is not None and max_epochs >= 0 else []
     limits += [max_steps] if max_steps >= 0 else []
     if not limits:
@@ -138,7 +140,7 @@ class Estimator:
         base, lora = origin.config["model"]["init_args"]["backbone"], config["model"]["init_args"]["backbone"]["lora"]
         count = self._once(self.count, config["data"], base)
         batch, trainer = config["data"]["init_args"]["batch_size"], config["trainer"]
-        steps = optimizer_steps(count.examples, batch, trainer["max_epochs"], trainer["max_steps"])
+        steps = optimizer_steps(count.examples, batch, trainer["max_epochs"], trainer["max_steps"], trainer["limit_train_batches"])
         tokens = round(count.tokens * steps / math.ceil(count.examples / batch))
         shape: Shape | None = self._once(self.shape, base, lora)
         flops = result = whole = None

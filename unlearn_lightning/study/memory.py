@@ -27,9 +27,9 @@ from transformers import AutoModelForCausalLM
 
 from unlearn_lightning.adapters import FROZEN, reference_mode, trainable_lora
 from unlearn_lightning.backbone import Backbone
-from unlearn_lightning.likelihood import selected_log_probs
 from unlearn_lightning.schedule import PaperAdamW
 from unlearn_lightning.study.estimate import Estimator
+from unlearn_lightning.vocabulary import selected_log_probs
 
 # bitsandbytes' NF4 (Dettmers et al. 2023, arXiv:2305.14314): 4 bits, an 8-bit scale per 64 weights, a float32 scale per 256 of those.
 BLOCK, SUPERBLOCK = 64, 256
