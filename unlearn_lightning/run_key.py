@@ -87,6 +87,9 @@ def run_inputs(
         return "a parent"
 
     model = config["model"]["init_args"]
+    retain = model.get("retain")
+    # Left out where it is null, so that keys from before there was a retain term hold.
+    apart = {"retain"} if retain is None or _is_retain_term(retain) else set()
     backbone = dict(model["backbone"])
     adapters = [backbone["adapter"]] if isinstance(backbone["adapter"], str) else backbone["adapter"] or []
     scratch = backbone["scratch"] if backbone["model"] is None else None
@@ -94,7 +97,7 @@ def run_inputs(
     inputs = {
         "version": RESULTS_VERSION,
         "trainer": {k: config["trainer"][k] for k in TRAINER_KEYS},
-        "model": [config["model"]["class_path"], _without(model, MODEL_NEUTRAL | {"backbone"})],
+        "model": [config["model"]["class_path"], _without(model, MODEL_NEUTRAL | {"backbone"} | apart)],
         "backbone": _without(backbone, BACKBONE_NEUTRAL | (set() if backbone["quantization"] else {"quantization"})),
         "origins": [origin(p) for p in (backbone["model"], backbone["tokenizer"], backbone["chat_template_from"], *adapters)],
         "parents": parents,
@@ -104,6 +107,8 @@ def run_inputs(
         "probes": [_probe(c, config["data"], content) for c in configured if _is_probe(c["class_path"])],
         "callbacks": [c for c in configured if not _is_probe(c["class_path"]) and c["class_path"].rpartition(".")[2] not in LOOKING_ON],
     }
+    if retain is not None and apart:
+        inputs["retain"] = [_without(retain, {"data"}), _data(retain["data"], "train", content)]
     return inputs, parents
 
 
@@ -133,6 +138,10 @@ def reference_key(config: Mapping[str, Any], processes: int) -> str:
             [data_class, kept, content, micro_batch, processes],
         ]
     )
+
+
+def _is_retain_term(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("data"), Mapping) and "class_path" in value["data"]
 
 
 def _without(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
