@@ -74,15 +74,14 @@ def test_every_retain_example_of_a_step_is_in_one_share():
         shares: dict[int, list[Batch]] = {}
         for rank in range(world):
             for part in forget.micro_batches(seed=1, epoch=2, rank=rank):
-                batch = Batch(*[torch.empty(0)] * 5, 0, len(part.batch), part.epoch, part.position)
-                if (share := term.beside(batch, forget, rank)) is not None:
-                    shares.setdefault(part.position // forget.accumulation, []).append(share)
+                batch = Batch(*[torch.empty(0)] * 5, 0, len(part.batch), epoch=part.epoch, position=part.position)
+                shares.setdefault(part.position // forget.accumulation, []).append(term.beside(batch, forget, rank))
         # An epoch of 19 examples has two full batches and one of 3; epoch 2 begins with step 6.
         assert len(shares) == 3
         for number, found in shares.items():
             expected = [encoded[i] for i in term.of_step(6 + number)]
-            assert sum(len(share.example_index) for share in found) == len(expected)
-            assert sum(int(share.response_mask.sum()) for share in found) == sum(len(e.response_ids) for e in expected)
+            assert sum(int(share.real.sum()) for share in found) == len(expected)
+            assert sum(int(share.response_mask[share.real].sum()) for share in found) == sum(len(e.response_ids) for e in expected)
             assert {share.batch_tokens for share in found} == {sum(len(e.response_ids) for e in expected)}
 
 

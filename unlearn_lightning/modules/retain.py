@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from unlearn_lightning.data import Batch, Encoded, EpochPlan, StageData, collate
@@ -67,8 +68,10 @@ class RetainBatches:
         passes, number = divmod(step, self.per_pass)
         return self.plan.batches(self.seed, passes)[number]
 
-    def beside(self, batch: Batch, forget: EpochPlan, rank: int) -> Batch | None:
-        """This device's share of the retain batch beside a forget micro-batch; None when there are more shares than examples.
+    def beside(self, batch: Batch, forget: EpochPlan, rank: int) -> Batch:
+        """This device's share of the retain batch beside a forget micro-batch.
+
+        Where there are more shares than examples it is one row that counts for nothing, so that all devices go the same way.
 
         Args: batch: of the forget set.   forget: how that is batched.   rank: of this device.
         """
@@ -78,9 +81,10 @@ class RetainBatches:
         # An epoch's last batch may be short, and then has fewer micro-batches to share the retain batch.
         turns = math.ceil(batch.batch_examples / (forget.micro_batch_size * forget.world_size))
         mine = indices[turn * forget.world_size + rank :: turns * forget.world_size]
+        found = collate([self.encoded[i] for i in mine or indices[:1]], self.pad_id)
         if not mine:
-            return None
-        found = collate([self.encoded[i] for i in mine], self.pad_id)
+            found.real = torch.zeros_like(found.real)
+            found.tokens = found.response_tokens = 0
         found.batch_tokens = sum(len(self.encoded[i].response_ids) for i in indices)
         found.batch_examples = len(indices)
         return found

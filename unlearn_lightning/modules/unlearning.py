@@ -86,11 +86,9 @@ class Unlearning(CausalLMModule):
             return share
         assert self._retain_batches is not None
         kept = self._retain_batches.beside(batch, self.trainer.datamodule.plan("train"), self.global_rank)  # type: ignore[attr-defined]
-        if kept is None:
-            return share
         kept = kept.to(self.device)
-        self.tokens_seen += int(kept.attention_mask.sum())
-        return share + self.retain.weight * self.retain_loss(kept).sum() / kept.batch_tokens
+        self._step_tokens += kept.tokens
+        return share + self.retain.weight * (self.retain_loss(kept) * kept.real).sum() / kept.batch_tokens
 
     def retain_loss(self, batch: Batch) -> Tensor:
         """(B,) the retain loss of each example, nats, summed over response tokens."""
