@@ -20,6 +20,7 @@ from unlearn_lightning.study import estimate as estimating
 from unlearn_lightning.study import unread as unread_room
 from unlearn_lightning.study.estimate import ARCHITECTURES, Estimator, Shape, optimizer_steps
 from unlearn_lightning.study.plan_view import Speed, print_plan, stage_runs
+from unlearn_lightning.study.study_file import read_study_file
 from unlearn_lightning.study.tree import plan
 from unlearn_lightning.study.unread import Unread, quick_hub
 
@@ -169,7 +170,7 @@ def test_a_printed_command_does_the_run_that_the_study_then_counts_as_finished(l
 def test_the_papers_studies_are_planned_without_a_network(file, tmp_path, no_network):
     text = file.read_text()
     assert f"#   unlearn study configs/studies/{file.name} --plan" in text
-    study, unread = config_of(yaml.safe_load(text)), Unread()
+    study, unread = config_of(read_study_file(file)), Unread()
     started = time.monotonic()
     with quick_hub():
         runs = plan(study, tmp_path / "store", Resolver().resolve, unread)
@@ -205,7 +206,7 @@ def test_the_papers_study_on_data_that_can_be_read(tmp_path, no_network):
     file = tmp_path / "rows.jsonl"
     row = {"instruction": "Do it.", "output": "Done.", "question": "How many?", "answer": "#### 2"}
     file.write_text(f"{json.dumps(row)}\n" * 8000)
-    read = {**yaml.safe_load((STUDIES / "paper_llama3.2-1b.yaml").read_text()), "source": str(file)}
+    read = {**read_study_file(STUDIES / "paper_llama3.2-1b.yaml"), "source": str(file)}
     read["stages"]["math"]["data"]["init_args"] |= {"train_examples": 8000, "held_out_source": str(file)}
     study = config_of(read)
     with quick_hub():
@@ -232,7 +233,7 @@ def test_only_the_hub_is_excused(tmp_path, corpus, questions):
 
 
 def test_executing_never_falls_back(tmp_path, no_network):
-    study = config_of(yaml.safe_load(PAPER[0].read_text()))
+    study = config_of(read_study_file(PAPER[0]))
     with quick_hub(), pytest.raises(HubError, match="could not be read"):
         plan(study, tmp_path, Resolver().resolve)
 

@@ -20,6 +20,7 @@ from unlearn_lightning.study.changes import explain_changes
 from unlearn_lightning.study.command import chosen
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.study_config import StudyConfig, merged
+from unlearn_lightning.study.study_file import read_study_file
 from unlearn_lightning.study.tree import plan
 from unlearn_lightning.study.unread import Unread, quick_hub
 from unlearn_lightning.study.work import RunFailed, Work
@@ -67,9 +68,12 @@ def tree(settings, store):
         return plan(config_of(settings), store, Resolver().resolve, Unread())
 
 
-@pytest.mark.parametrize("file", sorted((CONFIGS / "studies").glob("*.yaml")), ids=lambda f: f.stem)
+FOUR_PATHS = [file for file in sorted((CONFIGS / "studies").glob("*.yaml")) if "paths" not in read_study_file(file)]
+
+
+@pytest.mark.parametrize("file", FOUR_PATHS, ids=lambda f: f.stem)
 def test_shared_prefixes_are_planned_once(file, tmp_path, request):
-    settings = yaml.safe_load(file.read_text())
+    settings = read_study_file(file)
     assert f"#   unlearn study configs/studies/{file.name}" in file.read_text()
     if settings["source"] == "files":
         request.getfixturevalue("data_root")
@@ -85,14 +89,35 @@ def test_shared_prefixes_are_planned_once(file, tmp_path, request):
     assert ends[3] == ["inst", "tofu", "safety", "math"]
 
 
-@pytest.mark.parametrize(("variant", "original"), [("demo_learning_rates", "demo"), ("paper_learning_rates", "paper_llama3.2-1b")])
-def test_learning_rates_share_the_stages_of_their_study(variant, original):
-    mine, theirs = (yaml.safe_load((CONFIGS / "studies" / f"{name}.yaml").read_text()) for name in (variant, original))
-    assert {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)} == {"name", "objectives"}
+VARIANTS = [file.stem for file in FOUR_PATHS if file.stem.partition("_")[2] in ("learning_rates", "schedules", "retain", "steps")]
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, "demo_adapters"])
+def test_variants_of_objectives_share_the_stages_of_their_study(variant):
+    original = "demo" if variant.startswith("demo") else "paper_llama3.2-1b"
+    mine, theirs = (read_study_file(CONFIGS / "studies" / f"{name}.yaml") for name in (variant, original))
+    assert {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)} <= {"name", "objectives", "seeds"}
+    tags = [tuple(settings["tags"].items()) for settings in mine["objectives"].values()]
+    assert len(set(tags)) == len(tags), "variants must be told apart"
     for settings in mine["objectives"].values():
-        objective, lr = settings["tags"]["objective"], settings["tags"]["lr"]
-        rate = {"model": {"init_args": {"optimizer": {"init_args": {"lr": lr}}}}}
-        assert merged(theirs["objectives"][objective], rate)["model"] == settings["model"]
+        own, base = settings["model"], theirs["objectives"][settings["tags"]["objective"]]["model"]
+        assert own["class_path"] == base["class_path"]
+        assert own.get("init_args", {}).items() >= base.get("init_args", {}).items()
+        if lr := settings["tags"].get("lr"):
+            assert own["init_args"]["optimizer"] == {"init_args": {"lr": lr}}
+
+
+def test_the_recency_study_adds_stages_to_the_demos_last_path(tmp_path):
+    settings = {**read_study_file(CONFIGS / "studies/demo_recency.yaml"), "seeds": [1]}
+    demo = {**read_study_file(CONFIGS / "studies/demo.yaml"), "seeds": [1]}
+    runs, theirs = tree(settings, tmp_path), tree(demo, tmp_path)
+    ends = {run.tags["path_name"]: run.tags["path"] for run in runs if run.kind == "unlearn"}
+    last = ["inst", "tofu", "math", "safety"]
+    assert [path[:4] == last and len(path) - 4 for name, path in ends.items() if name.startswith("p4")] == [0, 1, 2, 3, 4, 5]
+    assert {run.key for run in theirs if run.kind == "unlearn"} < {run.key for run in runs}
+    # A further stage is another instance: other texts, not the same ones again.
+    data = [run.inputs["data"] for run in runs if run.kind == "stage" and run.tags["path"][:4] == last]
+    assert len(set(data)) == len(data) == 6
 
 
 def keys(settings, store):

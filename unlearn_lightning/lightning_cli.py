@@ -144,6 +144,8 @@ class UnlearnCLI(LightningCLI):
             "kind": "unlearn" if isinstance(self.model, Unlearning) else "stage",
             "model": model, "data": data, "seed": config["seed_everything"], "key": self.key, "parents": parents,
         }  # fmt: skip
+        if isinstance(self.model, Unlearning):
+            identity["local"] = self.model.local
         kwargs["default_root_dir"] = str(self.run_folder)
         kwargs["logger"] = run_loggers(self.run_folder, config, self.wandb_settings)
         own = [*self.extra_callbacks, ConfigToLoggers(config)]
@@ -306,6 +308,8 @@ class Resolver:
 
 def fill_seeds(config: Any, seed: int) -> None:
     """Gives seeds that were left null the run's own, so that the written configuration says all."""
-    for owner in (config["model"]["init_args"]["backbone"], config["data"]["init_args"]):
+    model = config["model"]["init_args"]
+    retain = [model["retain"]["data"]["init_args"]] if model.get("retain") else []
+    for owner in (model["backbone"], config["data"]["init_args"], *retain):
         if owner["seed"] is None:
             owner["seed"] = seed

@@ -40,15 +40,25 @@ def token_log_likelihood(
     Returns:
         (B, T) nats in float32, differentiable.
     """
-    targets = response_mask[:, 1:]
-    # Column t predicts token t + 1; only these places are projected onto the vocabulary.
-    places = functional.pad(targets, (0, 1))
+    inputs, places = _inputs_and_places(input_ids, attention_mask, response_mask)
+    chosen = predicted_log_probs(net, inputs, places, input_ids[:, 1:][response_mask[:, 1:]], cross_entropy)
+    return torch.zeros(input_ids.shape, dtype=chosen.dtype, device=chosen.device).masked_scatter(response_mask, chosen)
+
+
+def response_logits(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Tensor:
+    """The logits that predict the N response tokens, row by row: (N, V)."""
+    inputs, places = _inputs_and_places(input_ids, attention_mask, response_mask)
+    logits: Tensor = net(**inputs, logits_to_keep=places, use_cache=False).logits
+    return logits.flatten(0, -2)
+
+
+def _inputs_and_places(input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """What the model reads, and where it predicts a response token: column t predicts token t + 1."""
     inputs: dict[str, Tensor] = {"input_ids": input_ids}
     if not attention_mask[:, 0].all():
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids(attention_mask)}
     # Otherwise all padding is on the right, where causal attention keeps it out of sight: the fastest attention needs no mask.
-    chosen = predicted_log_probs(net, inputs, places, input_ids[:, 1:][targets], cross_entropy)
-    return torch.zeros(input_ids.shape, dtype=chosen.dtype, device=chosen.device).masked_scatter(response_mask, chosen)
+    return inputs, functional.pad(response_mask[:, 1:], (0, 1))
 
 
 def mean_token(token_log_lik: Tensor, response_mask: Tensor) -> Tensor:

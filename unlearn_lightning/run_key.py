@@ -88,6 +88,9 @@ def run_inputs(
         return "a parent"
 
     model = config["model"]["init_args"]
+    retain = model.get("retain")
+    # Left out where it is null, so that keys from before there was a retain term hold.
+    apart = {"retain"} if retain is None or _is_retain_term(retain) else set()
     backbone = dict(model["backbone"])
     adapters = [backbone["adapter"]] if isinstance(backbone["adapter"], str) else backbone["adapter"] or []
     scratch = backbone["scratch"] if backbone["model"] is None else None
@@ -95,7 +98,7 @@ def run_inputs(
     inputs = {
         "version": RESULTS_VERSION,
         "trainer": {k: config["trainer"][k] for k in TRAINER_KEYS},
-        "model": [config["model"]["class_path"], _without(model, MODEL_NEUTRAL | {"backbone"})],
+        "model": [config["model"]["class_path"], _without(model, MODEL_NEUTRAL | {"backbone"} | apart)],
         "backbone": _without(backbone, BACKBONE_NEUTRAL | (set() if backbone["quantization"] else {"quantization"})),
         "origins": [origin(p) for p in (backbone["model"], backbone["tokenizer"], backbone["chat_template_from"], *adapters)],
         "parents": parents,
@@ -105,6 +108,8 @@ def run_inputs(
         "probes": [_probe(c, config["data"], content) for c in configured if _is_probe(c["class_path"])],
         "callbacks": [c for c in configured if not _is_probe(c["class_path"])],
     }
+    if retain is not None and apart:
+        inputs["retain"] = [_without(retain, {"data"}), _data(retain["data"], "train", content)]
     if code := own_code(_class_paths([config["model"], config["data"], configured])):
         inputs["code"] = code
     return inputs, parents
@@ -144,6 +149,10 @@ def _class_paths(value: Any) -> list[str]:
         here = [value["class_path"]] if isinstance(value.get("class_path"), str) else []
         return here + _class_paths(list(value.values()))
     return [path for one in value for path in _class_paths(one)] if isinstance(value, list | tuple) else []
+
+
+def _is_retain_term(value: Any) -> bool:
+    return isinstance(value, Mapping) and isinstance(value.get("data"), Mapping) and "class_path" in value["data"]
 
 
 def _without(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:

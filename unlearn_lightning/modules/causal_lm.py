@@ -141,10 +141,14 @@ class CausalLMModule(pl.LightningModule):
         seed = hash((self.backbone.seed or 0, batch.epoch, batch.position, self.global_rank))
         torch.manual_seed(seed % 2**63)
 
+    def share_of_loss(self, batch: Batch) -> Tensor:
+        """() what this micro-batch adds to the average over the whole batch."""
+        divisor = batch.batch_tokens if self.average == "tokens" else batch.batch_examples
+        return (self.loss(batch) * batch.real).sum() / divisor
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """This micro-batch's share of the batch's average loss, scaled against what Lightning divides by later."""
-        divisor = batch.batch_tokens if self.average == "tokens" else batch.batch_examples
-        share = (self.loss(batch) * batch.real).sum() / divisor
+        share = self.share_of_loss(batch)
         self._step_loss = self._step_loss + share.detach()
         self._step_tokens += batch.tokens
         # DDP and FSDP2 average gradients over devices, and Lightning divides by the accumulation: undo both, the divisor has it all.

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from unlearn_lightning.adapters import eval_mode, reference_mode
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
+from unlearn_lightning.likelihood import response_logits
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
 from unlearn_lightning.modules.reference_file import ReferenceFile
+from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_term, token_kl
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
@@ -31,6 +33,7 @@ class Unlearning(CausalLMModule):
         lr_scheduler: per optimizer step; called with the optimizer and the number of steps.
         cache_reference: compute reference log-likelihoods once before step 1 (always so with full fine-tuning), and keep them beside the
             run folder for other runs from the same model on the same data. Pays with several epochs or runs.
+        retain: what is kept meanwhile; null for a local objective, which sees the forget set only.
     """
 
     # Objectives that never ask for the reference say so, and nothing is computed for them.
@@ -42,12 +45,20 @@ class Unlearning(CausalLMModule):
         optimizer: OptimizerCallable = PaperAdamW,
         lr_scheduler: ScheduleCallable = WarmupStableDecay,
         cache_reference: bool = False,
+        retain: RetainTerm | None = None,
     ) -> None:
         super().__init__(backbone, optimizer, lr_scheduler)
-        self.cache_reference = cache_reference
+        check_term(retain, backbone.lora)
+        self.cache_reference, self.retain = cache_reference, retain
         self._reference: Tensor | None = None
         # Where the values are kept for other runs; set by the command line, which knows what identifies them.
         self.reference_file: ReferenceFile | None = None
+        self._retain_batches: RetainBatches | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether gradients come from the forget set alone."""
+        return self.retain is None
 
     def build(self) -> nn.Module:
         """Earlier adapters frozen and a fresh one trainable, or all weights trainable."""
@@ -60,6 +71,35 @@ class Unlearning(CausalLMModule):
     def loss(self, batch: Batch) -> Tensor:
         """A local objective is its forget loss."""
         return self.forget_loss(batch)
+
+    def setup(self, stage: str) -> None:
+        """Reads and encodes the retain data, so that bad data is found before work starts."""
+        if stage == "fit" and self.retain is not None and self._retain_batches is None:
+            data, tokenizer = self.retain.data, self.tokenizer
+            encoded = data.encode(data.fitting("train", tokenizer), tokenizer)
+            self._retain_batches = RetainBatches(encoded, data, tokenizer.pad_token_id)
+
+    def share_of_loss(self, batch: Batch) -> Tensor:
+        """() the forget loss's share of this micro-batch, and the weighted retain loss's beside it."""
+        share = super().share_of_loss(batch)
+        if self.retain is None:
+            return share
+        assert self._retain_batches is not None
+        kept = self._retain_batches.beside(batch, self.trainer.datamodule.plan("train"), self.global_rank)  # type: ignore[attr-defined]
+        kept = kept.to(self.device)
+        self._step_tokens += kept.tokens
+        return share + self.retain.weight * (self.retain_loss(kept) * kept.real).sum() / kept.batch_tokens
+
+    def retain_loss(self, batch: Batch) -> Tensor:
+        """(B,) the retain loss of each example, nats, summed over response tokens."""
+        assert self.retain is not None
+        if self.retain.loss == "cross_entropy":
+            return -self.response_log_likelihood(batch)
+        inputs = batch.input_ids, batch.attention_mask, batch.response_mask
+        with reference_mode(self.net):
+            reference = response_logits(self.net, *inputs)
+        values = token_kl(reference, response_logits(self.net, *inputs))
+        return torch.zeros(batch.input_ids.shape, device=values.device).masked_scatter(batch.response_mask, values).sum(-1)
 
     def reference_log_likelihood(self, batch: Batch) -> Tensor:
         """(B,) log p of each response under the frozen starting model, nats; no gradient."""

@@ -1,4 +1,4 @@
-"""Gradient ascent: fine-tuning's loss with the sign turned.
+"""Gradient ascent: fine-tuning's loss with the sign turned. With a retain term it is GradDiff (configs/objectives/grad_diff.yaml).
 
 unlearn fit -c configs/objectives/gradient_ascent.yaml -c configs/backbones/tiny-llama.yaml --model.backbone.model RUN/model
 """

@@ -13,6 +13,7 @@ from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.modules.causal_lm import ScheduleCallable
+from unlearn_lightning.modules.retain import RetainTerm
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
@@ -33,6 +34,7 @@ class NPO(Unlearning):
         lr_scheduler: per optimizer step.
         cache_reference: compute reference log-likelihoods once before step 1 (always so with full fine-tuning), and keep them beside the
             run folder for other runs from the same model on the same data. Pays with several epochs or runs.
+        retain: what is kept meanwhile; null for a local objective.
         beta: inverse temperature; towards 0 the loss becomes gradient ascent's. The paper uses 0.5.
     """
 
@@ -45,9 +47,10 @@ class NPO(Unlearning):
         optimizer: OptimizerCallable = PaperAdamW,
         lr_scheduler: ScheduleCallable = WarmupStableDecay,
         cache_reference: bool = False,
+        retain: RetainTerm | None = None,
         beta: float = 0.5,
     ) -> None:
-        super().__init__(backbone, optimizer, lr_scheduler, cache_reference)
+        super().__init__(backbone, optimizer, lr_scheduler, cache_reference, retain)
         if beta <= 0:
             raise ValueError(f"NPO needs beta above 0, got {beta}.")
         self.beta = beta

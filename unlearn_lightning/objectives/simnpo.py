@@ -14,6 +14,7 @@ from unlearn_lightning.data import Batch
 from unlearn_lightning.likelihood import mean_token
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.modules.causal_lm import ScheduleCallable
+from unlearn_lightning.modules.retain import RetainTerm
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
@@ -38,6 +39,7 @@ class SimNPO(Unlearning):
         backbone: the trained model to unlearn from.
         optimizer: fresh; AdamW without weight decay unless set.
         lr_scheduler: per optimizer step.
+        retain: what is kept meanwhile; null for a local objective.
         length_normalized: divide each log-likelihood by its response's tokens (Fan et al. 2024). The paper's own form does not, and
             has almost no gradient left once a response's negative log-likelihood passes about 20 nats.
         beta: inverse temperature. The paper uses 1, un-normalised.
@@ -51,11 +53,12 @@ class SimNPO(Unlearning):
         backbone: Backbone,
         optimizer: OptimizerCallable = PaperAdamW,
         lr_scheduler: ScheduleCallable = WarmupStableDecay,
+        retain: RetainTerm | None = None,
         length_normalized: bool = False,
         beta: float = 1.0,
         gamma: float = 0.0,
     ) -> None:
-        super().__init__(backbone, optimizer, lr_scheduler)
+        super().__init__(backbone, optimizer, lr_scheduler, retain=retain)
         if beta <= 0:
             raise ValueError(f"SimNPO needs beta above 0, got {beta}.")
         if gamma and not length_normalized:

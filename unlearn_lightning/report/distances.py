@@ -19,6 +19,7 @@ class Distances:
         self.study = study
         self.problems: list[str] = []
         self.to_retrained: Callable[[Run], dict[int, float]] = cache_by_key(self._to_retrained)
+        self.in_seed = cache(self._in_seed)
         self.between_paths = cache(self._between_paths)
 
     def _to_retrained(self, run: Run) -> dict[int, float]:
@@ -32,13 +33,17 @@ class Distances:
 
     def _between_paths(self, objective: str, first: TrainingPath, second: TrainingPath) -> list[dict[int, float]]:
         """Distance between two paths under one objective at the steps both measured: one curve per seed that has both."""
-        others = {run.seed: run for run in self.study.unlearned(objective, second)}
-        curves = []
-        for run in self.study.unlearned(objective, first):
-            if other := others.get(run.seed):
-                steps = run.records("divergence").keys() & other.records("divergence").keys()
-                curves.append(self._curve(run, {step: other.vectors(step) for step in sorted(steps)}, f"{run.name} and {other.name}"))
+        curves = (self.in_seed(objective, first, second, run.seed) for run in self.study.unlearned(objective, first))
         return [curve for curve in curves if curve]
+
+    def _in_seed(self, objective: str, first: TrainingPath, second: TrainingPath, seed: int) -> dict[int, float]:
+        """Distance between two paths in one seed at the steps both measured; empty where one is missing."""
+        pair = [run for path in (first, second) for run in self.study.unlearned(objective, path) if run.seed == seed]
+        if len(pair) < 2:
+            return {}
+        run, other = pair
+        steps = run.records("divergence").keys() & other.records("divergence").keys()
+        return self._curve(run, {step: other.vectors(step) for step in sorted(steps)}, f"{run.name} and {other.name}")
 
     def _curve(self, run: Run, others: dict[int, Vectors], pair: str) -> dict[int, float]:
         try:

@@ -6,10 +6,20 @@ compared. Utility and accuracy are read off at the (fractional) step at which a 
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from unlearn_lightning.report.outcomes import first, utility
 from unlearn_lightning.report.statistics import Estimate, crossing_step, drops, estimate, interpolate, matched_score
 from unlearn_lightning.report.study_data import Study, TrainingPath
+
+
+class Matched(NamedTuple):
+    """One run at the matched forget score (nats): the (fractional) step at which it gets there, and what it has kept by then."""
+
+    score: float
+    step: float
+    utility: float
+    accuracy_change: float
 
 
 @dataclass
@@ -34,23 +44,30 @@ def matched_forgetting(study: Study, at: float | None = None) -> list[MatchedRow
     """
     rows = []
     for objective in study.objectives:
-        found: dict[int, list[tuple[float, float, float, float]]] = {}
+        found: dict[int, list[Matched]] = {}
         for seed in study.seeds:
-            runs = {path.index: run for path in study.paths for run in study.unlearned(objective, path) if run.seed == seed}
-            scores = {index: drops(run.metric("forget", "forget/phrases_log_lik")) for index, run in runs.items()}
-            scores = {index: score for index, score in scores.items() if score}
-            target = matched_score(list(scores.values())) if at is None else at
-            if (len(scores) < 2 and at is None) or math.isnan(target):
-                continue
-            for index, score in scores.items():
-                step = crossing_step(score, target)
-                kept = utility(runs[index].metric("retain", f"retain/{study.retain_name}_log_lik"))
-                accuracy = runs[index].metric("gsm8k", "gsm8k/accuracy")
-                change = interpolate(accuracy, step) - first(accuracy)
-                found.setdefault(index, []).append((target, step, interpolate(kept, step), change))
+            for index, match in matched_in_seed(study, objective, seed, at).items():
+                found.setdefault(index, []).append(match)
         for index, values in sorted(found.items()):
             rows.append(MatchedRow(objective, study.paths[index], *(estimate(column) for column in zip(*values, strict=True))))
     return rows
+
+
+def matched_in_seed(study: Study, objective: str, seed: int, at: float | None = None) -> dict[int, Matched]:
+    """Each path's match in one seed, by path index; empty where there is none. `at` as in `matched_forgetting`."""
+    runs = {path.index: run for path in study.paths for run in study.unlearned(objective, path) if run.seed == seed}
+    scores = {index: drops(run.metric("forget", "forget/phrases_log_lik")) for index, run in runs.items()}
+    scores = {index: score for index, score in scores.items() if score}
+    target = matched_score(list(scores.values())) if at is None else at
+    if (len(scores) < 2 and at is None) or math.isnan(target):
+        return {}
+    found = {}
+    for index, score in scores.items():
+        step = crossing_step(score, target)
+        kept = utility(runs[index].metric("retain", f"retain/{study.retain_name}_log_lik"))
+        accuracy = runs[index].metric("gsm8k", "gsm8k/accuracy")
+        found[index] = Matched(target, step, interpolate(kept, step), interpolate(accuracy, step) - first(accuracy))
+    return found
 
 
 def compared_utility(study: Study, at: float) -> float:

@@ -11,8 +11,10 @@ from typing import Any
 from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.comparison import Comparison
 from unlearn_lightning.report.comparison_tables import comparison_html
+from unlearn_lightning.report.dependence import DEPENDENCE_CAPTION
 from unlearn_lightning.report.depth import DEPTH_CAPTION
 from unlearn_lightning.report.explorer import explorer
+from unlearn_lightning.report.further_stages import FURTHER_CAPTION
 from unlearn_lightning.report.live import FINAL
 from unlearn_lightning.report.outcomes import Row
 from unlearn_lightning.report.provenance import totals, versions
@@ -54,6 +56,7 @@ class Page:
             self._comparison(),
             *(self._section_of(chart) for chart in self.charts),
             self._matched(),
+            self._dependence(),
             self._explorer() if found["views"] else "",
             self._provenance(),
         ]
@@ -146,6 +149,8 @@ class Page:
         links = " · ".join(f'<a href="figures/{chart.key}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
         body = f'<p class="axis">{html.escape(chart.y_title)}{_key(chart)}</p><div class="panels"{grid}>{panels}</div>'
         body += f'<p class="files">for print: {links}</p>'
+        if chart.key == "further_stages" and "further_stages" in self.tables:
+            body += f'<p class="caption">{html.escape(FURTHER_CAPTION)}</p>{self.tables["further_stages"].html()}'
         if chart.key == "paths" and "growth_rates" in self.tables:
             caption = (
                 "Growth rate: slope of the log distance against the step, per step (least squares), the measured sibling of the theorem's "
@@ -162,6 +167,11 @@ class Page:
             "paths of its objective and seed reach, by linear interpolation between measured steps."
         )
         return _section("matched", "Compared at equal forgetting", caption, self.tables["matched_forgetting"].html())
+
+    def _dependence(self) -> str:
+        if "dependence" not in self.tables:
+            return ""
+        return _section("dependence", "How much does the path decide?", DEPENDENCE_CAPTION, self.tables["dependence"].html())
 
     def _explorer(self) -> str:
         caption = (

@@ -12,9 +12,11 @@ from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.charts import charts
 from unlearn_lightning.report.comparison import Comparison, compare
 from unlearn_lightning.report.comparison_tables import comparison_csv, comparison_markdown, comparison_table, print_comparison
+from unlearn_lightning.report.dependence import DEPENDENCE_CAPTION, dependence_table
 from unlearn_lightning.report.depth import DEPTH_CAPTION, depth_charts, depths
 from unlearn_lightning.report.depth_tables import depth_csv, depth_table, print_depth
 from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.further_stages import FURTHER_CAPTION, further_chart, further_table, series
 from unlearn_lightning.report.gather import load
 from unlearn_lightning.report.live import FINAL, live_version, write_version
 from unlearn_lightning.report.matched import MatchedRow, compared_utility, matched_forgetting
@@ -126,7 +128,7 @@ def _build(study_folder: Path, folder: Path, against: Path | None, match_at: flo
     folder.mkdir(parents=True, exist_ok=True)
     distances = Distances(study)
     rows = summarize(study, distances)
-    drawn = [*depth_charts(study), *charts(study, distances)]
+    drawn = [*depth_charts(study), *([further_chart(study)] if series(study)[0] else []), *charts(study, distances)]
     report = Report(study, rows, matched_forgetting(study, match_at), verdict(study, rows, distances), _missing(study), folder, drawn)
     if other:
         report.comparison = compare(study, rows, other, summarize(other, Distances(other)))
@@ -157,6 +159,8 @@ def _tables(report: Report, distances: Distances) -> dict[str, Table]:
     tables = {
         "depth": depth_table(depths(study)),
         "recency": recency_table(study),
+        "further_stages": further_table(study),
+        "dependence": dependence_table(study, distances),
         "matched_forgetting": matched_table(report.matched, study.retain_title),
         "growth_rates": growth_table(study, distances),
         "unlearning_settings": config_differences(study, "unlearn"),
@@ -169,7 +173,9 @@ def _tables(report: Report, distances: Distances) -> dict[str, Table]:
 
 
 def _more_markdown(tables: dict[str, Table]) -> str:
-    captions = {"depth": DEPTH_CAPTION, "recency": RECENCY_CAPTION}
+    captions = {
+        "depth": DEPTH_CAPTION, "recency": RECENCY_CAPTION, "further_stages": FURTHER_CAPTION, "dependence": DEPENDENCE_CAPTION,
+    }  # fmt: skip
     return "".join(f"\n{caption}\n\n{tables[name].markdown()}" for name, caption in captions.items() if name in tables)
 
 

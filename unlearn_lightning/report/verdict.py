@@ -39,6 +39,7 @@ def verdict(study: Study, rows: Sequence[Row], distances: Distances) -> Verdict:
         *_by_objective(study, by_label, recency(study, "forget_score")),
         _saturation(study, rows),
         _towards_retrained(study, rows),
+        _not_local(study),
         _divergence(study, distances),
     ]
     return Verdict(headline, [sentence for sentence in sentences if sentence], agrees)
@@ -107,6 +108,11 @@ def _saturation(study: Study, rows: Sequence[Row]) -> str:
         meaning = "so saturation alone does not explain how fast it forgets"
     before = f"{mine:.1f}".replace("-", "−")
     return f"Before unlearning the label margin of {_last(study)} is {before} nats, that of the other paths {between}, {meaning}."
+
+
+def _not_local(study: Study) -> str:
+    names = list(dict.fromkeys(run.objective for run in study.finished("unlearn") if run.info.get("local") is False))
+    return f"Not local, as gradients come from retain data too: {_listed(names)}." if names else ""
 
 
 def _towards_retrained(study: Study, rows: Sequence[Row]) -> str:

@@ -15,6 +15,7 @@ MEANING = {
     "data": "data (the texts, batch size, length or order)",
     "trainer": "trainer settings (epochs, steps, precision, clipping)",
     "model": "objective, optimizer or schedule",
+    "retain": "retain term (its data, loss or weight)",
     "backbone": "backbone settings or seed",
     "origins": "base model, tokenizer or chat template",
     "scratch": "model sizes",

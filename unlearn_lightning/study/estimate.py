@@ -86,7 +86,7 @@ class Estimate:
 
     Attributes:
         examples: training examples.
-        epoch_tokens, tokens: prompt and response tokens of one epoch, and of the whole run; without padding.
+        epoch_tokens, tokens: prompt and response tokens of one epoch, and of the whole run with its retain term; without padding.
         steps: optimizer steps.
         flops: of training, without probes; null where the model's shape is unknown, as are the bytes.
         result_bytes: the adapter's weights, or the model's where all are trained.
@@ -142,10 +142,13 @@ class Estimator:
         batch, trainer = config["data"]["init_args"]["batch_size"], config["trainer"]
         steps = optimizer_steps(count.examples, batch, trainer["max_epochs"], trainer["max_steps"], trainer["limit_train_batches"])
         tokens = round(count.tokens * steps / math.ceil(count.examples / batch))
+        kept, reference = self._retain_tokens(config, base, steps)
+        reference += self._reference_tokens(config, lora, count.tokens, tokens)
+        tokens += kept
         shape: Shape | None = self._once(self.shape, base, lora)
         flops = result = whole = None
         if shape is not None:
-            flops = shape.flops(tokens, self._reference_tokens(config, lora, count.tokens, tokens))
+            flops = shape.flops(tokens, reference)
             whole = shape.parameters * BYTES[base["dtype"]]
             result = shape.adapter * BYTES["float32"] if lora else whole
         return Estimate(count.examples, count.tokens, tokens, steps, flops, result, whole, count.estimated)
@@ -159,6 +162,16 @@ class Estimator:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+    def _retain_tokens(self, config: dict[str, Any], backbone: dict[str, Any], steps: int) -> tuple[int, int]:
+        """Tokens of a retain term's batches, trained on and read by the frozen starting model."""
+        retain = config["model"]["init_args"].get("retain")
+        if not retain:
+            return 0, 0
+        count, batch = self._once(self.count, retain["data"], backbone), retain["data"]["init_args"]["batch_size"]
+        tokens = round(count.tokens * steps / math.ceil(count.examples / batch))
+        self._note("Batches of a retain term are counted at their mean length.")
+        return tokens, tokens if retain["loss"] == "kl" else 0
 
     def _reference_tokens(self, config: dict[str, Any], lora: Any, epoch_tokens: int, tokens: int) -> int:
         model = config["model"]

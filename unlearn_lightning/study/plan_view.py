@@ -184,9 +184,15 @@ def planned_config(run: Run) -> Settings:
     """The run's whole configuration. It is compared with the retrained model, which comes before it in the plan."""
     config = with_comparisons(run.config, {name: other.folder for name, other in run.compare.items()})
     for probe in config["trainer"]["callbacks"] or []:
-        if probe["class_path"].endswith("PathDivergence") and "retrained" in run.compare:
-            probe["init_args"]["retrained"] = str(run.compare["retrained"].folder)
+        retrained = run.compare.get("retrained")
+        # The base, which is the retrained model of the forget stage alone, is not probed.
+        if _is_divergence(probe) and retrained and any(map(_is_divergence, retrained.config["trainer"]["callbacks"] or [])):
+            probe["init_args"]["retrained"] = str(retrained.folder)
     return config
+
+
+def _is_divergence(probe: Settings) -> bool:
+    return bool(probe["class_path"].endswith("PathDivergence"))
 
 
 def _sum(values: object) -> float | None:

@@ -47,7 +47,8 @@ class StudyConfig:
         forget: the stage to be unlearned.
         stages: stage name -> settings of its fine-tuning (`model`, `data`, `trainer`, as in `unlearn fit`).
         objectives: name -> settings of its unlearning; its data is the forget stage's. Variants of one objective say so with
-            `tags`, for example `{objective: npo, lr: 5.0e-5}`, and the report shows them side by side.
+            `tags`, for example `{objective: npo, lr: 5.0e-5}`, and the report shows them side by side. `retain` adds a retain term
+            whose data is a stage's: `{stage: tofu, loss: cross_entropy, weight: 1.0}`.
         backbone: of the whole study.
         order: the other stages, in the order in which they are trained; the forget stage is inserted at each of `positions`.
         positions: where the forget stage is inserted, 1 being first; null for everywhere.
@@ -85,7 +86,11 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         trained = {stage for path in (self.paths or {}).values() for stage in path}
-        named = {self.forget, *self.order, *trained, *(probe.get("stage", self.forget) for probe in self.probes.values())}
+        retained = {retain.get("stage") for settings in self.objectives.values() if (retain := settings.get("retain"))}
+        if None in retained:
+            raise ValueError("An objective's `retain` names the stage that is kept, such as {stage: tofu, weight: 1.0}.")
+        probed = {probe.get("stage", self.forget) for probe in self.probes.values()}
+        named = {self.forget, *self.order, *trained, *retained, *probed}
         for stage in sorted(named - self.stages.keys()):
             raise ValueError(f"Study {self.name!r} names the stage {stage!r}, but `stages` has {sorted(self.stages)}.")
         self._check_order() if self.paths is None else self._check_paths(self.paths)
@@ -109,8 +114,8 @@ class StudyConfig:
         known: dict[tuple[str, ...], str] = {}
         for name, path in paths.items():
             # Names become parts of run names, of file names and of metric keys.
-            if not re.fullmatch(r"[A-Za-z0-9_.-]+", name) or name == "retrained":
-                raise ValueError(f"A path is named with letters, digits, _, . and -, and not `retrained`; got {name!r}.")
+            if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name) or name == "retrained":
+                raise ValueError(f"A path is named with letters, digits, _, ., + and -, and not `retrained`; got {name!r}.")
             if list(path).count(self.forget) != 1:
                 raise ValueError(f"The path {name!r} must hold the forget stage {self.forget!r} once; got {list(path)}.")
             if twin := known.get(tuple(path)):

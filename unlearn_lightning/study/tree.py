@@ -119,6 +119,9 @@ class _Planner:
     def _unlearn(self, seed: int, path: StudyPath, name: str, start: Run) -> Run:
         objective = dict(self.study.objectives[name])
         own_tags = objective.pop("tags", {})
+        if retain := dict(objective.pop("retain", None) or {}):
+            retain["data"] = self._data(retain.pop("stage"))
+            objective = merged(objective, {"model": {"init_args": {"retain": retain}}})
         config = self._config(
             seed, {"data": self._data(self.study.forget)}, self.study.unlearning, objective,
             self._start_from([start]), self._probes(tuple(self.study.probes), {}),

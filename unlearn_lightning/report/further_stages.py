@@ -1,0 +1,115 @@
+"""How long recency lasts: the path that met the forget stage last, and the same path with 1, 2, ... further stages trained after it.
+
+A study has such a series when some paths begin with all stages of its last path (`p4+1` is p4 and one more); its other paths are the
+rivals. For each number of further stages, in how many seeds did the path forget less than every rival?
+
+further = further_stages(study, "label_drop")
+further[2].share.interval       # 95% Wilson interval of the share of seeds
+"""
+
+import math
+from dataclasses import dataclass
+
+from unlearn_lightning.report.chart import Chart, Line, Panel
+from unlearn_lightning.report.recency import MEASURED
+from unlearn_lightning.report.statistics import Curve, Estimate, Share, estimate
+from unlearn_lightning.report.study_data import Study, TrainingPath
+from unlearn_lightning.report.tables import Table
+
+FURTHER_CAPTION = (
+    "The last path with so many further stages after the forget stage: its label drop (nats), and the seeds in which it fell less than "
+    "every path that met the forget stage earlier, with 95% Wilson intervals; measures and controls are those of the recency table."
+)
+DRAWN = ("label_drop", "forget_score", "paraphrase_drop", "margin_drop")
+
+
+@dataclass
+class Further:
+    """One path of the series under one objective. `stages`: how many further ones; `drop`: of the measure, over the counted seeds."""
+
+    objective: str
+    path: TrainingPath
+    stages: int
+    share: Share
+    drop: Estimate
+    incomplete: int
+
+
+def series(study: Study) -> tuple[list[TrainingPath], list[TrainingPath]]:
+    """The last path and those that go on from it, by length, and the rivals; both empty where there is no such series."""
+    if len(study.last_paths) != 1:
+        return [], []
+    (last,) = study.last_paths
+    members = [path for path in study.paths if path.stages[: len(last.stages)] == last.stages]
+    rivals = [path for path in study.paths if path not in members]
+    return (sorted(members, key=lambda path: len(path.stages)), rivals) if len(members) > 1 and rivals else ([], [])
+
+
+def further_stages(study: Study, measure: str) -> list[Further]:
+    """Objective by objective, by number of further stages.
+
+    Args:
+        study: finished runs are counted; a seed in which the path or a rival was not measured counts as incomplete.
+        measure: a key of `recency.MEASURED`.
+    """
+    members, rivals = series(study)
+    found = []
+    for objective in study.objectives:
+        curves = {path.index: _curves(study, objective, path, measure) for path in study.paths}
+        for path in members:
+            hits, drops = 0, []
+            for seed in study.seeds:
+                together = {one.index: curves[one.index].get(seed, {}) for one in (path, *rivals)}
+                fell = MEASURED[measure].drops(together)
+                if not any(map(math.isnan, fell.values())):
+                    drops.append(fell[path.index])
+                    hits += fell[path.index] < min(fell[rival.index] for rival in rivals)
+            stages = len(path.stages) - len(members[0].stages)
+            share = Share(hits, len(drops))
+            found.append(Further(objective, path, stages, share, estimate(drops), len(study.seeds) - len(drops)))
+    return found
+
+
+def _curves(study: Study, objective: str, path: TrainingPath, measure: str) -> dict[int, Curve]:
+    return {run.seed: run.metric("forget", MEASURED[measure].metric) for run in study.unlearned(objective, path)}
+
+
+def further_table(study: Study) -> Table:
+    """One row per objective and number of further stages; empty without a series."""
+    columns = [further_stages(study, measure) for measure in MEASURED]
+    header = ["objective", "further stages", "label drop", *(measured.title for measured in MEASURED.values())]
+    table = Table(header, [], first_number=1)
+    for row in zip(*columns, strict=True):
+        if any(one.share.n for one in row):
+            label = row[0]
+            table.rows.append([label.objective, str(label.stages), label.drop.text(), *map(_cell, row)])
+    return table
+
+
+def _cell(one: Further) -> str:
+    left_out = f", {one.incomplete} left out" if one.incomplete else ""
+    low, high = one.share.interval
+    return (f"{one.share.hits} of {one.share.n} ({low:.0%} to {high:.0%})" if one.share.n else "–") + left_out
+
+
+def further_chart(study: Study) -> Chart:
+    """The share of seeds by number of further stages: a row of panels per objective, a column per measure."""
+    panels, ticks = [], [str(len(path.stages) - len(series(study)[0][0].stages)) for path in series(study)[0]]
+    for objective in study.objectives:
+        for measure in DRAWN:
+            counted = [one for one in further_stages(study, measure) if one.objective == objective and one.share.n]
+            places = [ticks.index(str(one.stages)) for one in counted]
+            low, high = ([one.share.interval[side] for one in counted] for side in (0, 1))
+            shares = [one.share.hits / one.share.n for one in counted]
+            colour = counted[0].path.index if counted else 0
+            line = Line("share of seeds", (colour,), [float(place) for place in places], shares, low, high)
+            panels.append(Panel(f"{objective}: {MEASURED[measure].title}", [line] if counted else []))
+    caption = (
+        "Share of seeds in which the last path, with so many further stages after the forget stage, fell less than every path that met it "
+        "earlier: a row for each objective, a column for each measure. Bands are 95% Wilson intervals; where the path is like any other, "
+        f"chance gives {1 / (1 + len(series(study)[1])):.0%}."
+    )
+    return Chart(
+        "further_stages", "How long does recency last?", caption, "further stages", "share of seeds", panels, x_ticks=ticks,
+        columns=len(DRAWN),
+    )  # fmt: skip
