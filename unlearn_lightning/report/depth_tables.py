@@ -31,7 +31,6 @@ def depth_table(found: Sequence[OrderDepth]) -> Table:
         numbers = [one.over_seeds(quantity).text(1) for quantity in ("margin_before", "margin", *FAMILIES)]
         names = [one.path.label, *([one.objective] if several else [])]
         table.rows.append([*names, _verdict(one), one.expected, *numbers, one.over_seeds("share").text()])
-        table.paths.append((one.path.index,))
     return table
 
 
