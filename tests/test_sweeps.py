@@ -95,6 +95,8 @@ def test_flags_of_any_depth_are_merged_and_not_replaced():
     assert parsed.base["data"] is None
     with pytest.raises(ValueError, match="needs a value"):
         settings_flags(["--common.trainer.devices"])
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--config", str(ROOT / "configs/studies/demo.yaml"), "--match_at=0"])
 
 
 # --- the compared number ---------------------------------------------------------------------------------------------------------------
@@ -112,6 +114,8 @@ def test_utility_at_a_given_forgetting_by_hand(tmp_path):
     assert (first.step.mean, first.utility.mean) == (pytest.approx(3.0), pytest.approx(0.9))
     assert last.step.text() == last.utility.text() == "–"
     assert build(study.folder, match_at=1.0).summary["compared"] == {"matched/utility": pytest.approx(0.6)}
+    with pytest.raises(ValueError, match="above 0 nats, got 0"):
+        compared_utility(study, 0)
     assert matched_forgetting(study)[0].score.mean == pytest.approx(0.5), "without a level it is what both reach"
 
 
