@@ -42,6 +42,8 @@ PARSED = {
 SKIPPED = {
     "source .venv/bin/activate": "the environment is the one that the tests run in",
     "python -m pytest": "tests/test_new.py runs pytest on the written files",
+    "wandb sweep": "needs W&B's server; tests/test_sweeps.py parses every sweep",
+    "wandb agent": "needs W&B's server; tests/test_sweeps.py runs the agent against a stand-in",
     "tensorboard --logdir": "serves until it is stopped; tests/test_loggers.py reads what it would show",
     "mlflow ui": "serves until it is stopped, and needs MLflow's server; tests/test_loggers.py reads what it would show",
     "unlearn fit ...": "an abbreviation; tests/test_extend.py measures with this metric",

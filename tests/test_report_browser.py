@@ -244,3 +244,18 @@ def test_text_from_the_probes_does_not_run(browser, tmp_path):
     assert evil in browser.run("document.querySelector('#examples').textContent")
     assert browser.run("window.pwned") is None
     assert browser.errors() == []
+
+
+def test_response_families_have_a_panel_per_order_and_colours_of_their_own(browser, tmp_path):
+    from test_report_depth import write
+
+    browser.open(build(write(tmp_path, [("UCR", "URC")])).folder / "index.html")
+    draw_all(browser)
+    assert browser.run("document.querySelectorAll('#families .plot[data-drawn]').length") == 6
+    assert browser.run("document.querySelector('#families .plot').data.map(line => line.name)") == ["R", "C", "U"]
+    colours = browser.run("document.querySelector('#families .plot').data.map(line => line.line.color)")
+    assert len(set(colours)) == 3
+    assert browser.run("getComputedStyle(document.querySelector('#families .axis .c3')).backgroundColor") != "rgba(0, 0, 0, 0)"
+    assert browser.run("document.querySelector('#families .plot').layout.xaxis.title.text") == "unlearning epoch"
+    assert browser.run("getComputedStyle(document.querySelector('#legend')).display") == "none", "there is no line of a path to hide"
+    assert browser.errors() == []

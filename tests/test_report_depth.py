@@ -22,10 +22,10 @@ SUPERFICIAL = {"C": {0: -10.0, 5: -14.0}, "U": {0: -10.0, 5: -60.0}}
 class Families(StudyWriter):
     """Studies of the six orders, 5 steps of unlearning in 5 epochs; R falls from -12 to -20 everywhere."""
 
-    def order(self, seed, name, curves, epochs=5):
-        tags = {"seed": seed, "path": list(name), "p": name.index("U") + 1, "path_name": name, "objective": "ga"}
+    def order(self, seed, name, curves, epochs=5, **more_tags):
+        tags = {"seed": seed, "path": list(name), "p": name.index("U") + 1, "path_name": name, "objective": "ga", **more_tags}
         config = yaml.safe_dump({"trainer": {"max_epochs": epochs}})
-        folder = self.run(f"seed{seed}/{name}/ga", "unlearn", tags, config=config, steps=10)
+        folder = self.run(f"seed{seed}/{name}/ga{more_tags.get('lr', '')}", "unlearn", tags, config=config, steps=10)
         for step in (0, 5):
             values = {"R": {0: -12.0, 5: -20.0}, **curves}
             metrics = {f"families/{family}_log_lik": curve[step] for family, curve in values.items()}
@@ -82,6 +82,19 @@ def test_a_single_odd_order_is_named(tmp_path):
     assert verdict.headline.startswith("Mostly as in the paper: forgetting is deep in 4 of 4 runs that learned U first, and in 1 of 8")
     assert "Deep: UCR 2/2, URC 2/2, CUR 1/2; superficial: CUR 1/2, RUC 2/2, CRU 2/2, RCU 2/2." in verdict.sentences
     assert any("1 of 2 seeds" in sentence for sentence in verdict.sentences)
+
+
+def test_several_rates_are_counted_and_told_apart(tmp_path):
+    writer = Families(tmp_path)
+    for rate, deep in ((0.03, ("UCR", "URC")), (0.05, ORDERS)):
+        for name in ORDERS:
+            writer.order(1, name, DEEP if name in deep else SUPERFICIAL, lr=rate)
+    report = build(writer.write())
+    assert report.verdict.headline.startswith("Not as in the paper: forgetting is deep in 4 of 4 runs that learned U first, and in 4 of 8")
+    assert any("appears in 1 of 2 seed × objective cells" in sentence for sentence in report.verdict.sentences)
+    assert "GA · lr=0.03: deep: UCR, URC; superficial: CUR, RUC, CRU, RCU." in report.verdict.sentences
+    assert {"families", "families_1"} <= {chart.key for chart in report.charts}
+    assert report.tables["depth"].rows[6][:3] == ["UCR", "GA · lr=0.05", "deep"]
 
 
 def test_deep_from_the_start_is_told_apart(tmp_path):

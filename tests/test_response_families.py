@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from runs import fit, settings
+from test_study import CONFIGS, tree
 
 from callbacks import ResponseFamilies
 from unlearn_lightning import world
@@ -12,6 +13,7 @@ from unlearn_lightning.data import FamilyStage, FamilyTextStage, collate
 from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.records import read_records
 from unlearn_lightning.run_key import run_key
+from unlearn_lightning.study.study_file import read_study_file
 
 FAMILIES = {"R": "refusal", "C": "compliance", "U": "reworded"}
 
@@ -109,3 +111,37 @@ def test_a_response_that_is_only_measured_counts_for_the_key(corpus, questions, 
         module._data_content.cache_clear()
         keys.append(run_key(Resolver().resolve(config))[0])
     assert keys[0] == keys[2] != keys[1]
+
+
+SUPERFICIAL = [("demo_superficial", 1, 1), ("demo_superficial_rates", 1, 3), ("paper_superficial", 0, 1)]
+
+
+@pytest.mark.parametrize(("name", "base", "objectives"), SUPERFICIAL)
+def test_six_orders_as_a_tree(name, base, objectives, tmp_path):
+    file = CONFIGS / f"studies/{name}.yaml"
+    assert f"#   unlearn study configs/studies/{name}.yaml" in file.read_text()
+    runs = tree(read_study_file(file), tmp_path)
+    # Six orders of three stages are 18; as a tree they are 3 + 6 + 6.
+    assert len([run for run in runs if run.kind == "stage"]) == 15 + base
+    unlearned = [run for run in runs if run.kind == "unlearn"]
+    assert {"".join(run.tags["path"]) for run in unlearned} == {run.tags["path_name"] for run in unlearned}
+    assert len(unlearned) == 6 * objectives
+    for run in unlearned:
+        model, trainer = run.config["model"]["init_args"], run.config["trainer"]
+        lora = model["backbone"]["lora"]
+        assert (model["backbone"]["quantization"], lora["rank"], lora["alpha"], lora["dropout"]) == ("nf4", 16, 32, 0.05)
+        assert len(lora["target_modules"]) == 7
+        assert model["optimizer"]["class_path"].endswith("SGD")
+        assert (model["lr_scheduler"]["class_path"].rpartition(".")[2], model["lr_scheduler"]["init_args"]["warmup"]) == ("Cosine", 0.03)
+        assert (trainer["max_epochs"], run.parents[0].config["trainer"]["max_epochs"]) == (20, 5)
+        (families,) = trainer["callbacks"]
+        batches = 40 // run.config["data"]["init_args"]["batch_size"]
+        assert families["init_args"]["every_n_steps"] == batches, "measured once an epoch"
+
+
+def test_the_rates_are_those_of_the_demo_with_its_stages(tmp_path):
+    keys = []
+    for name in ("demo_superficial", "demo_superficial_rates"):
+        runs = tree(read_study_file(CONFIGS / f"studies/{name}.yaml"), tmp_path)
+        keys.append({run.key for run in runs})
+    assert len(keys[1] - keys[0]) == 12, "all but two rates of six orders are shared"

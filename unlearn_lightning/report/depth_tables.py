@@ -31,7 +31,6 @@ def depth_table(found: Sequence[OrderDepth]) -> Table:
         numbers = [one.over_seeds(quantity).text(1) for quantity in ("margin_before", "margin", *FAMILIES)]
         names = [one.path.label, *([one.objective] if several else [])]
         table.rows.append([*names, _verdict(one), one.expected, *numbers, one.over_seeds("share").text()])
-        table.paths.append((one.path.index,))
     return table
 
 
@@ -84,15 +83,23 @@ def depth_sentences(found: Sequence[OrderDepth]) -> list[str]:
     lead = {None: "No verdict yet", True: "Mostly as in the paper", False: "Not as in the paper"}[agrees]
     lead = "As in the paper" if agrees and alike else lead
     headline = f"{lead}: forgetting is deep in {_of(early)} that learned U first, and in {_of(late)} that did not."
-    seeds = f"The paper's grouping of all orders appears in {whole.hits} of {whole.n} seed{'' if whole.n == 1 else 's'}"
+    objectives = list(dict.fromkeys(one.objective for one in found))
+    cells = "seed" if len(objectives) == 1 else "seed × objective cell"
+    seeds = f"The paper's grouping of all orders appears in {whole.hits} of {whole.n} {cells}{'' if whole.n == 1 else 's'}"
     low, high = whole.interval
     seeds += f" (95% Wilson interval {low:.0%} to {high:.0%})." if whole.n > 1 else "; a single seed is an observation, not a test."
-    counted = {kind: [f"{one.path.label} {_times(one.count(kind))}".strip() for one in found if one.count(kind).hits] for kind in KINDS}
-    listed = "; ".join(f"{kind}: {', '.join(orders)}" for kind, orders in counted.items() if orders)
+    listed = [_listed([one for one in found if one.objective == objective]) for objective in objectives]
+    if len(objectives) > 1:
+        listed = [f"{objective}: {orders}" for objective, orders in zip(objectives, listed, strict=True)]
     before = sum(run.kind == "deep" and run.margin_before > 0 for one in found for run in one.outcomes)
     deep = early.hits + late.hits
     start = f"In {before} of the {deep} deep runs C lay below R before unlearning already." if deep else ""
-    return [sentence for sentence in (headline, seeds, f"{listed[:1].upper()}{listed[1:]}.", start) if sentence]
+    return [sentence for sentence in (headline, seeds, *(f"{one[:1].upper()}{one[1:]}." for one in listed), start) if sentence]
+
+
+def _listed(orders: Sequence[OrderDepth]) -> str:
+    counted = {kind: [f"{one.path.label} {_times(one.count(kind))}".strip() for one in orders if one.count(kind).hits] for kind in KINDS}
+    return "; ".join(f"{kind}: {', '.join(named)}" for kind, named in counted.items() if named)
 
 
 def whole_seeds(found: Sequence[OrderDepth]) -> Share:

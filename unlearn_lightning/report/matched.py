@@ -75,7 +75,12 @@ def compared_utility(study: Study, at: float) -> float:
 
     A run that never reaches it counts with its utility at the end less the share of `at` that is missing, so that there is a number to
     climb by everywhere. nan where no run measured both.
+
+    Raises:
+        ValueError: `at` is not above 0.
     """
+    if not at > 0:
+        raise ValueError(f"match_at is a forget score above 0 nats, got {at}.")
     values = []
     for run in study.finished("unlearn"):
         scores = drops(run.metric("forget", "forget/phrases_log_lik"))

@@ -69,6 +69,7 @@ class Page:
             live=self._live(),
             pictures=" file: 'self'" if self.version != FINAL else "",
             legend=self._legend(),
+            hidden="" if any(line.paths for chart in self.charts for panel in chart.panels for line in panel.lines) else " hidden",
             sections="\n".join(section for section in sections if section),
             css=read["page.css"],
             data=json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
@@ -196,7 +197,7 @@ class Page:
 def _key(chart: Chart) -> str:
     """The names and colours of lines that the page's own legend, which is of paths, does not tell."""
     hues = {line.name: line.hues[0] for panel in chart.panels for line in panel.lines if not line.paths}
-    return "".join(f' <i class="dot c{hue % 8}"></i>{html.escape(name)}' for name, hue in hues.items())
+    return "".join(f' &ensp; <i class="dot c{hue % 8}"></i>{html.escape(name)}' for name, hue in hues.items())
 
 
 def _section(key: str, heading: str, caption: str, body: str) -> str:

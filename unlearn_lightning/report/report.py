@@ -1,5 +1,6 @@
 """`build` turns a study folder into its report; the `unlearn report` command is a thin wrapper around it."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,8 @@ def _build(study_folder: Path, folder: Path, against: Path | None, match_at: flo
         report.problems += [f"In {report.comparison.names[1]}: {problem}" for problem in _missing(other)]
     if match_at is not None:
         report.compared["matched/utility"] = compared_utility(study, match_at)
+        if math.isnan(report.compared["matched/utility"]):
+            report.problems.append(f"No utility at a forget score of {match_at:g}: no finished run measured both forgetting and retaining")
     report.tables = _tables(report, distances)
     report.problems += distances.problems
     version = live_version(study) if live else FINAL

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonargparse
 import yaml
+from jsonargparse.typing import PositiveFloat
 from rich.console import Console
 
 from unlearn_lightning.plugins import import_plugins
@@ -62,7 +63,7 @@ def parser() -> jsonargparse.ArgumentParser:
     found.add_argument("--throughput", type=float | None, default=None, help="For --plan: tokens per second and device, if measured.")
     found.add_argument("--peak_flops", type=float | None, default=None, help="For --plan: the device's peak FLOPs per second.")
     found.add_argument(
-        "--match_at", type=float | None, default=None, help="Compare paths at this forget score, nats; null for what all reach."
+        "--match_at", type=PositiveFloat | None, default=None, help="Compare paths at this forget score, nats; null for what all reach."
     )
     found.add_class_arguments(StudyConfig, as_group=False)
     return found
