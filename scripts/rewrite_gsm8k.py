@@ -48,8 +48,8 @@ def rewrite_gsm8k(source: str, out: Path, endpoint: Endpoint, rewrites: int = 1,
     """
     if rewrites < 1:
         raise ValueError(f"rewrites must be at least 1, got {rewrites}.")
-    stage = MathStage(source=source, held_out_source="world", held_out_examples=0)
-    problems = [(row, row.text("question"), stage.response(row.text("answer"))) for row in stage.rows("train")[:limit]]
+    stage = MathStage(source=source)
+    problems = [(row, row.text("question"), stage.response(row.text("answer"))) for row in stage.source_rows()[:limit]]
     for row, _, answer in problems:
         if final_answer(answer) is None:
             raise ValueError(f"{row.where}: the answer has no line `#### <number>` to check a rewritten one by.")

@@ -51,7 +51,7 @@ def write_refusals(
     """Asks for a refusal of every prompt and writes `out`: JSON lines with the prompt's own fields, `prompt` and `refusal`.
 
     Args:
-        source: `hub` for SORRY-Bench, `hub:owner/name`, or a file or folder of prompts.
+        source: `hub` for SORRY-Bench, `hub:owner/name`, a file or folder of prompts, or `world` for placeholders to try it with.
         out: the file to write. OUT.asked.jsonl beside it records every reply.
         endpoint: who writes.
         prompt_field: name of the prompt's field; null for the stage's own.
@@ -59,8 +59,8 @@ def write_refusals(
         limit: only the first so many prompts.
         attempts: how often a prompt is asked whose answers are not kept.
     """
-    rows = SafetyStage(source=source, prompt_field=prompt_field, leave_out=leave_out, held_out_examples=0)
-    prompts = [(row, row.text(rows.prompt_field)) for row in rows.rows("train")[:limit]]
+    stage = SafetyStage(source=source, prompt_field=prompt_field, leave_out=leave_out)
+    prompts = [(row, row.text(stage.prompt_field)) for row in stage.source_rows()[:limit]]
     questions = [
         Question(({"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}), (row.fields, prompt))
         for row, prompt in prompts

@@ -137,9 +137,9 @@ class StageData(pl.LightningDataModule):
         return self._held_out_rows() if split == "held_out" else self._train_rows()
 
     def _train_rows(self) -> list[Row]:
+        rows = self.source_rows()
         if self.source == "world":
-            return self._world(self.train_examples or self.world_examples, "train")
-        rows = self._source_rows()
+            return rows
         if not self._has_own_held_out:
             rows = self._shuffled(rows)[self.held_out_examples :]
         if self.train_examples is not None and len(rows) < self.train_examples:
@@ -153,9 +153,12 @@ class StageData(pl.LightningDataModule):
             source = self._resolve(self.held_out_source or self.source, self.held_out_file)
             own_split = self.hub_held_out_split if self.held_out_source is None else None
             return read_rows(source, own_split or "train")[: self.held_out_examples]
-        return self._shuffled(self._source_rows())[: self.held_out_examples]
+        return self._shuffled(self.source_rows())[: self.held_out_examples]
 
-    def _source_rows(self) -> list[Row]:
+    def source_rows(self) -> list[Row]:
+        """All records of `source` in its own order, without those that are left out."""
+        if self.source == "world":
+            return self._world(self.train_examples or self.world_examples, "train")
         return leave_out(read_rows(self._resolve(self.source, self.train_file)), self.leave_out)
 
     @property
