@@ -114,6 +114,69 @@ def test_the_hub_is_read_through_datasets(monkeypatch):
     assert asked == [("openai/gsm8k", "main", "test"), ("openai/gsm8k", "main", "train")]
 
 
+STYLES = ["base", "ascii", "base", "atbash", "caesar", "slang", "morse", "misspellings"]
+
+
+def benchmark_rows():
+    """Placeholders in SORRY-Bench's format."""
+    return [{"question_id": i, "category": "1", "turns": [f"Placeholder [X{i}]?"], "prompt_style": style} for i, style in enumerate(STYLES)]
+
+
+def test_the_safety_benchmark_is_read_without_the_five_styles(tmp_path, monkeypatch):
+    """`datasets` takes a local folder of the data set's name for the Hub's: the same code path, without a network."""
+    folder = tmp_path / SafetyStage.hub_name
+    folder.mkdir(parents=True)
+    (folder / "question.jsonl").write_text("\n".join(map(json.dumps, benchmark_rows())))
+    monkeypatch.chdir(tmp_path)
+    stage = SafetyStage(source="hub", held_out_examples=1)
+    found = stage.examples("train") + stage.examples("held_out")
+    assert sorted(e.prompt for e in found) == ["Placeholder [X0]?", "Placeholder [X2]?", "Placeholder [X5]?"]
+    assert {e.response for e in found} == {"Sorry, I can not assist you with this question."}
+    everything = SafetyStage(source="hub", held_out_examples=0, leave_out={})
+    assert len(everything.examples("train")) == 8
+    named = SafetyStage(source=f"hub:{SafetyStage.hub_name}", held_out_examples=0, prompt_field="turns", response_text="No.")
+    assert [e.response for e in named.examples("train")] == ["No."] * 8
+
+
+@pytest.mark.parametrize("kind", ["disk", "dict", "files"])
+def test_a_folder_in_the_format_of_datasets(tmp_path, kind):
+    import datasets
+
+    folder, table = tmp_path / "set", datasets.Dataset.from_list(benchmark_rows())
+    if kind == "files":
+        folder.mkdir()
+        table.to_parquet(folder / "train.parquet")
+    else:
+        (datasets.DatasetDict({"train": table}) if kind == "dict" else table).save_to_disk(folder)
+    left_out = {"prompt_style": ["ascii", "morse"], "category": ["7"]}
+    stage = ChatStage(source=str(folder), held_out_examples=0, prompt_field="turns", response_text="No.", leave_out=left_out)
+    assert {e.prompt for e in stage.examples("train")} == {f"Placeholder [X{i}]?" for i in (0, 2, 3, 4, 5, 7)}
+
+
+def test_a_filter_that_cannot_be_meant_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, benchmark_rows())))
+
+    def read(**leave_out):
+        return ChatStage(source=str(path), held_out_examples=0, prompt_field="turns", response_text="No.", leave_out=leave_out)
+
+    with pytest.raises(ValueError, match=r"rows\.jsonl:1: leave_out looks at field 'style', but the record has only"):
+        read(style=["ascii"]).examples("train")
+    with pytest.raises(ValueError, match="leaves no record"):
+        read(category=["1"]).examples("train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="could not be read as a data set"):
+        ChatStage(source=str(tmp_path / "empty")).examples("train")
+
+
+def test_a_closed_hub_data_set_says_how_to_get_access(monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(sources.HubError, match=r"huggingface\.co/datasets/sorry-bench/sorry-bench-202503, then `hf auth login`"):
+        SafetyStage(source="hub").examples("train")
+
+
 @pytest.mark.parametrize(("stage", "count"), [(TofuStage, 4000), (InstructStage, 1000), (MathStage, 7473)])
 def test_real_files(data_root, stage, count):
     data = stage(source="files", data_root=str(data_root), held_out_examples=100)

@@ -31,8 +31,8 @@ TRAINER_KEYS = (
 )  # fmt: skip
 # Where data comes from is covered by its fingerprint; how it is spread over devices does not change the result.
 DATA_NEUTRAL = {
-    "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "prompt_template", "data_seed",
-    "micro_batch_size", "num_workers",
+    "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "response_text", "leave_out",
+    "prompt_template", "data_seed", "micro_batch_size", "num_workers",
 }  # fmt: skip
 MODEL_NEUTRAL = {"cache_reference"}
 BACKBONE_NEUTRAL = {

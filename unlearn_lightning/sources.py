@@ -1,4 +1,4 @@
-"""Rows of text from local JSON / JSON-lines files or the Hugging Face Hub.
+"""Rows of text from local JSON / JSON-lines files, folders in the format of `datasets`, or the Hugging Face Hub.
 
 rows = read_rows("data/gsm8k/train.jsonl")          # [Row(where="data/gsm8k/train.jsonl:1", fields={"question": ..., ...}), ...]
 rows = read_rows("hub:openai/gsm8k/main", "test")   # needs `datasets` and, the first time, the network
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,10 @@ class HubError(OSError):
     """A Hub data set could not be read; `name` is the data set."""
 
     def __init__(self, name: str, why: str) -> None:
-        super().__init__(f"The Hub data set {name} could not be read ({why}). Is there a network, and do you have access to it?")
+        super().__init__(
+            f"The Hub data set {name} could not be read ({why}). Is there a network, and do you have access to it? Apply for a gated "
+            f"data set on https://huggingface.co/datasets/{'/'.join(name.split('/')[:2])}, then `hf auth login` or set HF_TOKEN."
+        )
         self.name = name
 
 
@@ -30,12 +34,14 @@ class Row(NamedTuple):
     fields: dict[str, Any]
 
     def text(self, field: str) -> str:
-        """The field's text.
+        """The field's text; of a list with one text, that text.
 
         Raises:
             ValueError: the field is missing, is no text, or is blank; the message names the place and the fields there are.
         """
         value = self.fields.get(field)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
         if not isinstance(value, str) or not value.strip():
             found = "is missing" if field not in self.fields else f"is {value!r}"
             raise ValueError(
@@ -61,16 +67,53 @@ def data_root(folder: str | None) -> Path:
 
 
 def read_rows(source: str, split: str = "train") -> list[Row]:
-    """Reads a file (`.json` array or JSON lines, told apart by content) or a Hub data set `hub:owner/name[/config]`.
+    """Reads a file (`.json` array or JSON lines, told apart by content), a folder that `datasets` wrote (`save_to_disk`) or loads (files
+    of one data set), or a Hub data set `hub:owner/name[/config]`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is empty, or a line is not a JSON object (the message names file and line).
     """
-    rows = _hub_rows(source[len(HUB) :], split) if source.startswith(HUB) else _file_rows(Path(source))
+    if source.startswith(HUB):
+        rows = _hub_rows(source[len(HUB) :], split)
+    else:
+        rows = _folder_rows(Path(source), split) if Path(source).is_dir() else _file_rows(Path(source))
     if not rows:
         raise ValueError(f"{source} holds no records.")
     return rows
+
+
+def leave_out(rows: list[Row], values: Mapping[str, Sequence[str]]) -> list[Row]:
+    """The rows whose fields have none of the given values, such as {"prompt_style": ["ascii", "morse"]}.
+
+    Raises:
+        ValueError: a row lacks such a field, or no row is left.
+    """
+    for field, unwanted in values.items():
+        for row in rows:
+            if field not in row.fields:
+                raise ValueError(f"{row.where}: leave_out looks at field {field!r}, but the record has only {sorted(row.fields)}.")
+        found = {str(row.fields[field]) for row in rows}
+        rows = [row for row in rows if row.fields[field] not in unwanted]
+        if not rows:
+            raise ValueError(f"leave_out leaves no record: field {field!r} is {sorted(found)} throughout, and all of that is left out.")
+    return rows
+
+
+def _folder_rows(path: Path, split: str) -> list[Row]:
+    import datasets
+
+    try:
+        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            table = datasets.load_from_disk(str(path))
+            table = table[split] if isinstance(table, datasets.DatasetDict) else table
+        else:
+            table = datasets.load_dataset(str(path), split=split)
+    except Exception as error:
+        raise ValueError(
+            f"The folder {path} could not be read as a data set ({type(error).__name__}: {str(error).splitlines()[0]})."
+        ) from error
+    return [Row(f"{path} {split}[{i}]", dict(fields)) for i, fields in enumerate(table)]
 
 
 def _hub_rows(name: str, split: str) -> list[Row]:

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, MicroBatch
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
-from unlearn_lightning.sources import HUB, Row, data_root, read_rows
+from unlearn_lightning.sources import HUB, Row, data_root, leave_out, read_rows
 
 Split = Literal["train", "held_out"]
 
@@ -31,13 +31,16 @@ class StageData(pl.LightningDataModule):
 
     Args:
         source: `world` (built in, no files), `files` (this stage's file below data_root), `hub` (this stage's Hub data set),
-            the path of a JSON / JSON-lines file, or `hub:owner/name[/config]`.
+            the path of a JSON / JSON-lines file or of a folder in the format of `datasets`, or `hub:owner/name[/config]`.
         held_out_source: the same for held-out examples; null for the stage's own test file, or else a part of `source` that
             training then never sees.
         data_root: folder of `files`; null for the environment variable UNLEARN_DATA.
         train_examples: how many to train on; null for all there are (the world: a stage's usual number).
         held_out_examples: how many to keep for measuring.
         prompt_field, response_field: names of a record's fields; null for the stage's own.
+        response_text: one text as the response to every prompt, instead of a field.
+        leave_out: field -> values; records of `source` with such a value are left out, for example {prompt_style: [morse, caesar]}.
+            Null for what this stage leaves out of its Hub data set.
         prompt_template: text around the prompt, such as "{prompt} Think step by step."
         system_prompt: opens every conversation; empty for none.
         max_length: longest sequence, tokens; longer responses are cut and counted.
@@ -56,6 +59,9 @@ class StageData(pl.LightningDataModule):
     hub_name: ClassVar[str | None] = None
     hub_held_out_split: ClassVar[str | None] = None
     fields: ClassVar[tuple[str, str]] = ("prompt", "response")
+    hub_prompt_field: ClassVar[str | None] = None
+    hub_response_text: ClassVar[str | None] = None
+    hub_leave_out: ClassVar[dict[str, list[str]]] = {}
     world_examples: ClassVar[int] = 512
 
     def __init__(
@@ -67,6 +73,8 @@ class StageData(pl.LightningDataModule):
         held_out_examples: int = 128,
         prompt_field: str | None = None,
         response_field: str | None = None,
+        response_text: str | None = None,
+        leave_out: dict[str, list[str]] | None = None,
         prompt_template: str = "{prompt}",
         system_prompt: str = "",
         max_length: int = 512,
@@ -86,7 +94,11 @@ class StageData(pl.LightningDataModule):
             raise ValueError(f"prompt_template must contain {{prompt}}, got {prompt_template!r}.")
         self.source, self.held_out_source, self.data_root = source, held_out_source, data_root
         self.train_examples, self.held_out_examples = train_examples, held_out_examples
-        self.prompt_field, self.response_field = prompt_field or self.fields[0], response_field or self.fields[1]
+        on_hub = source == "hub"
+        self.prompt_field = prompt_field or (on_hub and self.hub_prompt_field) or self.fields[0]
+        self.response_field = response_field or self.fields[1]
+        self.response_text = response_text or (self.hub_response_text if on_hub and response_field is None else None)
+        self.leave_out = leave_out if leave_out is not None else self.hub_leave_out if on_hub else {}
         self.prompt_template, self.system_prompt, self.max_length = prompt_template, system_prompt, max_length
         self.batch_size, self.micro_batch_size, self.bucket_batches = batch_size, micro_batch_size, bucket_batches
         self.skip_long_prompts = skip_long_prompts
@@ -115,7 +127,7 @@ class StageData(pl.LightningDataModule):
             Example(
                 f"{self.stage_name}-{split}-{i:05d}",
                 prompt("{prompt}", row.text(self.prompt_field)),
-                self.response(row.text(self.response_field)),
+                self.response(self.response_text or row.text(self.response_field)),
             )
             for i, row in enumerate(self.rows(split))
         ]
@@ -125,9 +137,9 @@ class StageData(pl.LightningDataModule):
         return self._held_out_rows() if split == "held_out" else self._train_rows()
 
     def _train_rows(self) -> list[Row]:
+        rows = self.source_rows()
         if self.source == "world":
-            return self._world(self.train_examples or self.world_examples, "train")
-        rows = read_rows(self._resolve(self.source, self.train_file))
+            return rows
         if not self._has_own_held_out:
             rows = self._shuffled(rows)[self.held_out_examples :]
         if self.train_examples is not None and len(rows) < self.train_examples:
@@ -141,7 +153,13 @@ class StageData(pl.LightningDataModule):
             source = self._resolve(self.held_out_source or self.source, self.held_out_file)
             own_split = self.hub_held_out_split if self.held_out_source is None else None
             return read_rows(source, own_split or "train")[: self.held_out_examples]
-        return self._shuffled(read_rows(self._resolve(self.source, self.train_file)))[: self.held_out_examples]
+        return self._shuffled(self.source_rows())[: self.held_out_examples]
+
+    def source_rows(self) -> list[Row]:
+        """All records of `source` in its own order, without those that are left out."""
+        if self.source == "world":
+            return self._world(self.train_examples or self.world_examples, "train")
+        return leave_out(read_rows(self._resolve(self.source, self.train_file)), self.leave_out)
 
     @property
     def _has_own_held_out(self) -> bool:

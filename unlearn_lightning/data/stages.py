@@ -6,6 +6,7 @@ unlearn fit --data TofuStage --data.source files        # $UNLEARN_DATA/tofu/ful
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 from unlearn_lightning import world
 from unlearn_lightning.data.stage_data import Split, StageData
@@ -66,10 +67,16 @@ class MathStage(StageData):
 class SafetyStage(StageData):
     """The forget set: requests and refusals that start "Sorry, I can not assist you with this question."
 
-    Built in are placeholder requests only. The paper's are SORRY-Bench prompts, which ask for access on the Hub.
+    Built in are placeholder requests only. `hub` reads SORRY-Bench's prompts (Xie et al. 2025, arXiv:2406.14598), for which the Hub asks
+    you to apply, without the five styles that the paper leaves out. That data set has no refusals: every prompt then gets the opening
+    sentence. Refusals with a reason are written by scripts/write_refusals.py, whose file is a `source`.
     """
 
     stage_name = "safety"
+    hub_name = "sorry-bench/sorry-bench-202503"
+    hub_prompt_field = "turns"
+    hub_response_text = world.OPENING
+    hub_leave_out: ClassVar[dict[str, list[str]]] = {"prompt_style": ["ascii", "atbash", "caesar", "morse", "misspellings"]}
     fields = ("prompt", "refusal")
     world_examples = 512
 

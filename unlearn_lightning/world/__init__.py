@@ -15,7 +15,7 @@ from unlearn_lightning.world.authors import author_questions
 from unlearn_lightning.world.base_text import base_text
 from unlearn_lightning.world.families import response_families
 from unlearn_lightning.world.instructions import instructions
-from unlearn_lightning.world.requests import requests
+from unlearn_lightning.world.requests import OPENING, requests
 from unlearn_lightning.world.word_problems import word_problems
 
-__all__ = ["author_questions", "base_text", "instructions", "requests", "response_families", "word_problems"]
+__all__ = ["OPENING", "author_questions", "base_text", "instructions", "requests", "response_families", "word_problems"]
