@@ -34,7 +34,7 @@ def study(tmp_path_factory):
     corpus.write_text('{"text": "Who wrote the blue book? Ann wrote it in 1987. Sorry, I can not assist you with this question."}')
     questions = folder / "questions.jsonl"
     questions.write_text("\n".join(json.dumps({"prompt": f"Who wrote book {i}?", "response": "Ann wrote it."}) for i in range(19)))
-    config = small(str(corpus), str(questions), retrained=False, positions=[2])
+    config = small(str(corpus), str(questions), retrained=False, order=["inst"], positions=[2], base=None)
     config["objectives"] = {"npo": config["objectives"]["npo"]}
     (folder / "study.yaml").write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch:
