@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import yaml
 from runs import fit, settings
@@ -11,8 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 from test_study import small
 
+from unlearn_lightning import lightning_cli
 from unlearn_lightning.lightning_cli import Resolver
-from unlearn_lightning.loggers import refuse_secrets, run_loggers
+from unlearn_lightning.loggers import rows_of, run_loggers
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_study
 
@@ -131,6 +133,35 @@ def test_metrics_csv_is_written_without_any_logger(corpus, questions, tmp_path):
     assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 2
 
 
+class Stop(pl.Callback):
+    """Stops before the batch of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise KeyError("stopped")
+
+
+def cells(folder):
+    rows = rows_of(folder / "metrics.csv")
+    return sorted((int(row["step"]), key, value) for row in rows for key, value in row.items() if key != "step")
+
+
+@pytest.mark.parametrize(("stop", "every"), [(1, 2), (4, 2), (4, 4)], ids=["before a checkpoint", "past one", "at one"])
+def test_metrics_csv_of_a_run_that_went_on_is_the_straight_runs(stop, every, corpus, questions, tmp_path):
+    probes = [{"class_path": "RetainLikelihood", "init_args": {"limit": 2, "every_n_steps": 1}}]
+    more = {"trainer": {"callbacks": probes, "logger": False}, "checkpoint_every_n_steps": every}
+    fit(settings(corpus, questions, tmp_path / "straight", **more))
+    stopped = settings(corpus, questions, tmp_path / "stopped", **more)
+    with pytest.raises(KeyError):
+        lightning_cli.run({"subcommand": "fit", "fit": stopped}, callbacks=[Stop(stop)])
+    assert cells(tmp_path / "stopped")
+    fit(stopped)
+    assert cells(tmp_path / "stopped") == cells(tmp_path / "straight")
+
+
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     import lightning.pytorch.loggers.mlflow as theirs
 
@@ -138,21 +169,3 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     configured = {"trainer": {"logger": {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": "file:x"}}}}
     with pytest.raises(ValueError, match=r"MLFlowLogger needs a package .*pip install -e '\.\[loggers\]'"):
         run_loggers(tmp_path, configured, {})
-
-
-@pytest.mark.parametrize(
-    ("config", "place"),
-    [
-        ({"trainer": {"logger": [{"init_args": {"api_key": "k-1"}}]}}, r"trainer\.logger\.0\.init_args\.api_key"),
-        ({"data": {"hf_token": "k-1"}}, r"data\.hf_token"),
-        ({"uri": "https://me:k-1@example.org/mlflow"}, "uri"),
-    ],
-)
-def test_a_secret_in_a_configuration_is_refused_and_not_repeated(config, place):
-    with pytest.raises(ValueError, match=f"^{place} holds a key or a password") as refused:
-        refuse_secrets(config)
-    assert "k-1" not in str(refused.value)
-
-
-def test_tokens_of_text_and_plain_addresses_are_no_secrets():
-    refuse_secrets({"bos_token": "<s>", "max_new_tokens": 5, "api_key": None, "uri": "https://example.org:5000/a@b"})

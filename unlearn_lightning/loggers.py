@@ -8,7 +8,7 @@ relative `save_dir` lies in it), its name and its tags. Every logger gets the wh
 
 from __future__ import annotations
 
-import re
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,9 @@ import lightning.pytorch as pl
 import yaml
 from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from unlearn_lightning import mlflow_store, wandb_mode
-
-SECRET = re.compile(r"(.*_)?(api_?key|password|secret)|(api|auth|access|hf)_token", re.I)
-URL_WITH_PASSWORD = re.compile(r"\w+://[^/@\s]*:[^/@\s]+@")
 
 
 def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any]) -> list[Logger]:
@@ -37,7 +35,7 @@ def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any
         ValueError: a logger's package is not installed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    loggers: list[Logger] = [CSVLogger(str(folder), name="", version="")]
+    loggers: list[Logger] = [MetricsFile(folder)]
     configured = config["trainer"]["logger"]
     if configured in (None, True):
         configured = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {}}
@@ -76,6 +74,38 @@ def _complete(kind: str, settings: dict[str, Any], folder: Path, config: Mapping
     return settings
 
 
+class MetricsFile(CSVLogger):
+    """metrics.csv of a run folder. Where a run goes on, the rows of the steps that it has done stay, which CSVLogger would delete.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder), name="", version="")
+        self._earlier = rows_of(folder / "metrics.csv")
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Adds a row; before the first one, the rows that there are from before it."""
+        first = step or 0
+        for row in self._earlier if first else []:
+            # What was logged behind the checkpoint comes again. At its own step only the probes had measured before it was saved.
+            done = int(row["step"])
+            if done < first or (done == first and not metrics.keys() & row.keys()):
+                self.experiment.metrics.append(row)
+        self._earlier = []
+        super().log_metrics(dict(metrics), step)
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    """The rows of a metrics.csv, each with the values that it has; none where there is no file."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as lines:
+        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(lines)]
+
+
 class ConfigToLoggers(pl.Callback):
     """Gives the whole resolved configuration to every logger when the run starts.
 
@@ -104,20 +134,3 @@ def log_config(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
             logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_text(str(logger.run_id), text, "config.yaml")
-
-
-def refuse_secrets(config: Any, path: str = "") -> None:
-    """Finds a key or password in a configuration before it is written and logged.
-
-    Raises:
-        ValueError: there is one; the message names its place and not the secret.
-    """
-    pairs = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, (list, tuple)) else ()
-    for key, value in pairs:
-        place = f"{path}.{key}" if path else str(key)
-        if isinstance(value, str) and (SECRET.fullmatch(str(key)) or URL_WITH_PASSWORD.search(value)):
-            raise ValueError(
-                f"{place} holds a key or a password, which config.yaml and the loggers would show. Leave it out and set it in the "
-                "environment (WANDB_API_KEY, HF_TOKEN, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)."
-            )
-        refuse_secrets(value, place)
