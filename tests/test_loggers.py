@@ -52,8 +52,13 @@ def run_folders(study):
 
 
 def logged(run_folder, column):
-    with (run_folder / "metrics.csv").open() as file:
-        return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row[column]}
+    return {int(row["step"]): float(row[column]) for row in rows_of(run_folder / "metrics.csv") if column in row}
+
+
+def logged_columns(run_folder):
+    columns = {column for row in rows_of(run_folder / "metrics.csv") for column in row if "/" in column}
+    assert "train/loss" in columns
+    return columns
 
 
 def events(folder):
@@ -69,10 +74,7 @@ def text(found, tag):
 def test_tensorboard_has_every_number_and_the_whole_configuration(study):
     for folder in run_folders(study).values():
         found = events(folder / "tensorboard")
-        with (folder / "metrics.csv").open() as file:
-            columns = [name for name in csv.DictReader(file).fieldnames if "/" in name]
-        assert "train/loss" in columns
-        for column in columns:
+        for column in logged_columns(folder):
             assert {e.step: e.value for e in found.Scalars(column)} == pytest.approx(logged(folder, column), rel=1e-6), column
         shown = "\n".join(line.removeprefix("    ") for line in text(found, "config").splitlines())
         assert yaml.safe_load(shown) == yaml.safe_load((folder / "config.yaml").read_text())
@@ -101,8 +103,9 @@ def test_mlflow_has_runs_configuration_tables_and_figures(study):
     folders = run_folders(study)
     assert set(runs) == {*folders, f"{small('', '')['name']} report"}
     for name, folder in folders.items():
-        losses = {m.step: m.value for m in client.get_metric_history(runs[name].info.run_id, "train/loss")}
-        assert losses == pytest.approx(logged(folder, "train/loss"))
+        for column in logged_columns(folder):
+            history = {m.step: m.value for m in client.get_metric_history(runs[name].info.run_id, column)}
+            assert history == pytest.approx(logged(folder, column)), column
         kept = Path(runs[name].info.artifact_uri) / "config.yaml"
         assert yaml.safe_load(kept.read_text()) == yaml.safe_load((folder / "config.yaml").read_text())
         assert runs[name].info.status == "FINISHED"
@@ -149,17 +152,19 @@ def cells(folder):
     return sorted((int(row["step"]), key, value) for row in rows for key, value in row.items() if key != "step")
 
 
-@pytest.mark.parametrize(("stop", "every"), [(1, 2), (4, 2), (4, 4)], ids=["before a checkpoint", "past one", "at one"])
-def test_metrics_csv_of_a_run_that_went_on_is_the_straight_runs(stop, every, corpus, questions, tmp_path):
+def test_metrics_csv_of_a_run_that_went_on_is_the_straight_runs(corpus, questions, tmp_path):
     probes = [{"class_path": "RetainLikelihood", "init_args": {"limit": 2, "every_n_steps": 1}}]
-    more = {"trainer": {"callbacks": probes, "logger": False}, "checkpoint_every_n_steps": every}
+    more = {"trainer": {"callbacks": probes, "logger": False}}
     fit(settings(corpus, questions, tmp_path / "straight", **more))
-    stopped = settings(corpus, questions, tmp_path / "stopped", **more)
-    with pytest.raises(KeyError):
-        lightning_cli.run({"subcommand": "fit", "fit": stopped}, callbacks=[Stop(stop)])
-    assert cells(tmp_path / "stopped")
-    fit(stopped)
-    assert cells(tmp_path / "stopped") == cells(tmp_path / "straight")
+    # Stopped before there is a checkpoint, past one, and at one.
+    for stop, every in ((1, 2), (3, 2), (4, 4)):
+        folder = tmp_path / f"stopped{stop}"
+        stopped = settings(corpus, questions, folder, **more, checkpoint_every_n_steps=every)
+        with pytest.raises(KeyError):
+            lightning_cli.run({"subcommand": "fit", "fit": stopped}, callbacks=[Stop(stop)])
+        assert cells(folder)
+        fit(stopped)
+        assert cells(folder) == cells(tmp_path / "straight")
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ from unlearn_lightning import objectives, wandb_mode
 from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
-from unlearn_lightning.loggers import ConfigToLoggers, run_loggers
+from unlearn_lightning.loggers import LoggerStart, run_loggers
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.no_secrets import refuse_secrets
@@ -142,7 +142,7 @@ class UnlearnCLI(LightningCLI):
         }  # fmt: skip
         kwargs["default_root_dir"] = str(self.run_folder)
         kwargs["logger"] = run_loggers(self.run_folder, config, self.wandb_settings)
-        own = [*self.extra_callbacks, ConfigToLoggers(config)]
+        own = [*self.extra_callbacks, LoggerStart(config)]
         if self.subcommand == "fit":
             own.append(RunRecorder(self.run_folder, config, identity))
         every = config["checkpoint_every_n_steps"]

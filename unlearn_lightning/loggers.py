@@ -86,28 +86,25 @@ class MetricsFile(CSVLogger):
         self._earlier = rows_of(folder / "metrics.csv")
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Adds a row; before the first one, the rows that there are from before it."""
-        first = step or 0
-        for row in self._earlier if first else []:
-            # What was logged behind the checkpoint comes again. At its own step only the probes had measured before it was saved.
-            done = int(row["step"])
-            if done < first or (done == first and not metrics.keys() & row.keys()):
+    def go_on(self, step: int) -> None:
+        """Keeps what was logged by this optimizer step, at which the run goes on. What was logged behind it comes again."""
+        for row in self._earlier:
+            # Rows with an epoch hold the loss of the next batch, which comes again; the others are probes', measured before it.
+            if int(row["step"]) < step or (int(row["step"]) == step > 0 and "epoch" not in row):
                 self.experiment.metrics.append(row)
-        self._earlier = []
-        super().log_metrics(dict(metrics), step)
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
-    """The rows of a metrics.csv, each with the values that it has; none where there is no file."""
+    """The whole rows of a metrics.csv, each with the values that it has; none where there is no file."""
     if not file.is_file():
         return []
     with file.open(encoding="utf-8", newline="") as lines:
-        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(lines)]
+        rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(lines)]
+    return [row for row in rows if "step" in row]
 
 
-class ConfigToLoggers(pl.Callback):
-    """Gives the whole resolved configuration to every logger when the run starts.
+class LoggerStart(pl.Callback):
+    """Tells the loggers at a run's start what they need: the whole resolved configuration, and from which step it goes on.
 
     Args:
         config: the configuration.
@@ -120,6 +117,12 @@ class ConfigToLoggers(pl.Callback):
         """Logs it, as settings by name and, where a logger can show texts, as the text of config.yaml."""
         if trainer.is_global_zero:
             log_config(trainer.loggers, self.config)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Keeps the rows of metrics.csv that a stopped run has."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.go_on(trainer.global_step)
 
 
 def log_config(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
