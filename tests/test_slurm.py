@@ -2,13 +2,21 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
 
+import psutil
 import pytest
+import yaml
+from runs import UNLEARN
+from test_study import small
 
-from unlearn_lightning.study.slurm_queue import slurm
+from unlearn_lightning.main import main
+from unlearn_lightning.records import read_records, read_run, read_study
+from unlearn_lightning.study.slurm_queue import queue, slurm
+from unlearn_lightning.study.state import study_states
 
 HERE = Path(__file__).parents[1] / "scripts" / "slurm_here"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
