@@ -58,7 +58,8 @@ def as_page(text: str) -> str:
     text = re.sub(r"\]\(docs/", "](", text)
     for page, name in TOP.items():
         text = text.replace(f"]({name})", f"]({page})")
-    return text
+    # A file that is no page is named only.
+    return re.sub(r"\[([^\]]+)\]\(CITATION\.cff\)", r"\1 (CITATION.cff)", text)
 
 
 def commands() -> str:

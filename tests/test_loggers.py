@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import yaml
 from runs import fit, settings
@@ -11,8 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 from test_study import small
 
+from unlearn_lightning import lightning_cli
 from unlearn_lightning.lightning_cli import Resolver
-from unlearn_lightning.loggers import refuse_secrets, run_loggers
+from unlearn_lightning.loggers import rows_of, run_loggers
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_study
 
@@ -34,7 +36,7 @@ def study(tmp_path_factory):
     corpus.write_text('{"text": "Who wrote the blue book? Ann wrote it in 1987. Sorry, I can not assist you with this question."}')
     questions = folder / "questions.jsonl"
     questions.write_text("\n".join(json.dumps({"prompt": f"Who wrote book {i}?", "response": "Ann wrote it."}) for i in range(19)))
-    config = small(str(corpus), str(questions), retrained=False, positions=[2])
+    config = small(str(corpus), str(questions), retrained=False, order=["inst"], positions=[2], base=None)
     config["objectives"] = {"npo": config["objectives"]["npo"]}
     (folder / "study.yaml").write_text(yaml.safe_dump(config))
     with pytest.MonkeyPatch.context() as patch:
@@ -50,8 +52,13 @@ def run_folders(study):
 
 
 def logged(run_folder, column):
-    with (run_folder / "metrics.csv").open() as file:
-        return {int(row["step"]): float(row[column]) for row in csv.DictReader(file) if row[column]}
+    return {int(row["step"]): float(row[column]) for row in rows_of(run_folder / "metrics.csv") if column in row}
+
+
+def logged_columns(run_folder):
+    columns = {column for row in rows_of(run_folder / "metrics.csv") for column in row if "/" in column}
+    assert "train/loss" in columns
+    return columns
 
 
 def events(folder):
@@ -67,10 +74,7 @@ def text(found, tag):
 def test_tensorboard_has_every_number_and_the_whole_configuration(study):
     for folder in run_folders(study).values():
         found = events(folder / "tensorboard")
-        with (folder / "metrics.csv").open() as file:
-            columns = [name for name in csv.DictReader(file).fieldnames if "/" in name]
-        assert "train/loss" in columns
-        for column in columns:
+        for column in logged_columns(folder):
             assert {e.step: e.value for e in found.Scalars(column)} == pytest.approx(logged(folder, column), rel=1e-6), column
         shown = "\n".join(line.removeprefix("    ") for line in text(found, "config").splitlines())
         assert yaml.safe_load(shown) == yaml.safe_load((folder / "config.yaml").read_text())
@@ -99,8 +103,9 @@ def test_mlflow_has_runs_configuration_tables_and_figures(study):
     folders = run_folders(study)
     assert set(runs) == {*folders, f"{small('', '')['name']} report"}
     for name, folder in folders.items():
-        losses = {m.step: m.value for m in client.get_metric_history(runs[name].info.run_id, "train/loss")}
-        assert losses == pytest.approx(logged(folder, "train/loss"))
+        for column in logged_columns(folder):
+            history = {m.step: m.value for m in client.get_metric_history(runs[name].info.run_id, column)}
+            assert history == pytest.approx(logged(folder, column)), column
         kept = Path(runs[name].info.artifact_uri) / "config.yaml"
         assert yaml.safe_load(kept.read_text()) == yaml.safe_load((folder / "config.yaml").read_text())
         assert runs[name].info.status == "FINISHED"
@@ -131,6 +136,37 @@ def test_metrics_csv_is_written_without_any_logger(corpus, questions, tmp_path):
     assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 2
 
 
+class Stop(pl.Callback):
+    """Stops before the batch of a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise KeyError("stopped")
+
+
+def cells(folder):
+    rows = rows_of(folder / "metrics.csv")
+    return sorted((int(row["step"]), key, value) for row in rows for key, value in row.items() if key != "step")
+
+
+def test_metrics_csv_of_a_run_that_went_on_is_the_straight_runs(corpus, questions, tmp_path):
+    probes = [{"class_path": "RetainLikelihood", "init_args": {"limit": 2, "every_n_steps": 1}}]
+    more = {"trainer": {"callbacks": probes, "logger": False}}
+    fit(settings(corpus, questions, tmp_path / "straight", **more))
+    # Stopped before there is a checkpoint, past one, and at one.
+    for stop, every in ((1, 2), (3, 2), (4, 4)):
+        folder = tmp_path / f"stopped{stop}"
+        stopped = settings(corpus, questions, folder, **more, checkpoint_every_n_steps=every)
+        with pytest.raises(KeyError):
+            lightning_cli.run({"subcommand": "fit", "fit": stopped}, callbacks=[Stop(stop)])
+        assert cells(folder)
+        fit(stopped)
+        assert cells(folder) == cells(tmp_path / "straight")
+
+
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     import lightning.pytorch.loggers.mlflow as theirs
 
@@ -138,21 +174,3 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     configured = {"trainer": {"logger": {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": "file:x"}}}}
     with pytest.raises(ValueError, match=r"MLFlowLogger needs a package .*pip install -e '\.\[loggers\]'"):
         run_loggers(tmp_path, configured, {})
-
-
-@pytest.mark.parametrize(
-    ("config", "place"),
-    [
-        ({"trainer": {"logger": [{"init_args": {"api_key": "k-1"}}]}}, r"trainer\.logger\.0\.init_args\.api_key"),
-        ({"data": {"hf_token": "k-1"}}, r"data\.hf_token"),
-        ({"uri": "https://me:k-1@example.org/mlflow"}, "uri"),
-    ],
-)
-def test_a_secret_in_a_configuration_is_refused_and_not_repeated(config, place):
-    with pytest.raises(ValueError, match=f"^{place} holds a key or a password") as refused:
-        refuse_secrets(config)
-    assert "k-1" not in str(refused.value)
-
-
-def test_tokens_of_text_and_plain_addresses_are_no_secrets():
-    refuse_secrets({"bos_token": "<s>", "max_new_tokens": 5, "api_key": None, "uri": "https://example.org:5000/a@b"})

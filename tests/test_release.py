@@ -83,7 +83,7 @@ def test_an_installed_wheel_trains_by_shipped_names_in_an_empty_folder(installed
     done = unlearn("fit", *files, *short, "--run_folder", "runs/tofu", env=installed, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     used = subprocess.run(
-        [sys.executable, "-c", "import callbacks, unlearn_lightning as u; print(u.__file__, callbacks.__file__)"],
+        [sys.executable, "-c", "from importlib.util import find_spec as f; print(f('callbacks').origin, f('unlearn_lightning').origin)"],
         capture_output=True, text=True, env=installed, cwd=tmp_path, check=True,
     ).stdout  # fmt: skip
     assert used.count(installed["PYTHONPATH"]) == 2

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import wandb
 import yaml
-from runs import command, fit, settings
+from runs import fit, settings
 
 from unlearn_lightning import lightning_cli
 from unlearn_lightning.adapters import load_adapter
 from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.main import main
+from unlearn_lightning.no_secrets import refuse_secrets
 from unlearn_lightning.records import is_finished
 
 ROOT = Path(__file__).parents[1]
@@ -116,19 +119,50 @@ def test_no_source_asks_for_remote_code_or_unpickles():
         assert "trust_remote_code" not in path.read_text(), path
 
 
-def test_secrets_of_the_environment_are_in_no_file_of_a_run(corpus, questions, tmp_path):
-    loggers = [
-        yaml.safe_load((ROOT / f"configs/loggers/{name}.yaml").read_text())["trainer"]["logger"] for name in ("wandb", "tensorboard")
-    ]
-    config = settings(corpus, questions, tmp_path / "run", trainer={"max_steps": 1, "logger": loggers})
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    done = command("fit", "-c", "run.yaml", cwd=tmp_path, WANDB_MODE="offline", **SECRETS)
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_secrets_of_the_environment_are_in_no_file_of_a_run(corpus, questions, tmp_path, monkeypatch, capfd):
+    for name, secret in SECRETS.items():
+        monkeypatch.setenv(name, secret)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    files = [ROOT / f"configs/loggers/{name}.yaml" for name in ("wandb", "tensorboard")]
+    loggers = [yaml.safe_load(file.read_text())["trainer"]["logger"] for file in files]
+    fit(settings(corpus, questions, tmp_path / "run", trainer={"max_steps": 1, "logger": loggers}))
+    wandb.finish()
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert {"config.yaml", "run.json", "metrics.csv"} < {path.name for path in files}
     assert any(path.suffix == ".wandb" for path in files)
     assert any("tfevents" in path.name for path in files)
+    printed = "".join(capfd.readouterr())
     for secret in SECRETS.values():
-        assert secret not in done.stdout + done.stderr
+        assert secret not in printed
         for path in files:
             assert secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ({"trainer": {"logger": [{"init_args": {"api_key": "k-1"}}]}}, r"trainer\.logger\.0\.init_args\.api_key"),
+        ({"data": {"hf_token": "k-1"}}, r"data\.hf_token"),
+        ({"uri": "https://me:k-1@example.org/mlflow"}, "uri"),
+    ],
+)
+def test_a_secret_in_a_configuration_is_refused_and_not_repeated(config, place):
+    with pytest.raises(ValueError, match=f"^{place} holds a key or a password") as refused:
+        refuse_secrets(config)
+    assert "k-1" not in str(refused.value)
+
+
+def test_tokens_of_text_and_plain_addresses_are_no_secrets():
+    refuse_secrets({"bos_token": "<s>", "max_new_tokens": 5, "api_key": None, "uri": "https://example.org:5000/a@b"})
+
+
+def test_a_study_with_a_secret_writes_nothing(tmp_path, monkeypatch, capsys):
+    logger = {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": "https://me:k-1@example.org"}}
+    study = {**yaml.safe_load((ROOT / "configs/studies/demo.yaml").read_text()), "common": {"trainer": {"logger": logger}}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "study.yaml", "--plan"]) == 2
+    told = capsys.readouterr().err
+    assert "common.trainer.logger.init_args.tracking_uri holds a key or a password" in told
+    assert "k-1" not in told
+    assert [path.name for path in tmp_path.iterdir()] == ["study.yaml"]

@@ -90,7 +90,7 @@ def test_shared_prefixes_are_planned_once(file, tmp_path, request):
     assert ends[3] == ["inst", "tofu", "safety", "math"]
 
 
-VARIANTS = [file.stem for file in FOUR_PATHS if file.stem.partition("_")[2] in ("learning_rates", "schedules", "retain", "steps")]
+VARIANTS = [file.stem for file in POSITIONED if file.stem.partition("_")[2] in ("learning_rates", "schedules", "retain", "steps")]
 
 
 @pytest.mark.parametrize("variant", [*VARIANTS, "demo_adapters"])

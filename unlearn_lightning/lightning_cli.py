@@ -39,9 +39,10 @@ from unlearn_lightning.checkpoint_io import WholeFileIO
 from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
-from unlearn_lightning.loggers import ConfigToLoggers, refuse_secrets, run_loggers
+from unlearn_lightning.loggers import ConfigToLoggers, run_loggers
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.modules.reference_file import ReferenceFile
+from unlearn_lightning.no_secrets import refuse_secrets
 from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import is_finished, read_run
 from unlearn_lightning.run_key import reference_key, run_key

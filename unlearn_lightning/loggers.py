@@ -8,7 +8,6 @@ relative `save_dir` lies in it), its name and its tags. Every logger gets the wh
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 
 from unlearn_lightning import mlflow_store, wandb_mode
 from unlearn_lightning.metrics_file import RunMetrics
-
-SECRET = re.compile(r"(.*_)?(api_?key|password|secret)|(api|auth|access|hf)_token", re.I)
-URL_WITH_PASSWORD = re.compile(r"\w+://[^/@\s]*:[^/@\s]+@")
 
 
 def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any]) -> list[Logger]:
@@ -105,20 +101,3 @@ def log_config(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
             logger.experiment.add_text("config", "".join(f"    {line}\n" for line in text.splitlines()))
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_text(str(logger.run_id), text, "config.yaml")
-
-
-def refuse_secrets(config: Any, path: str = "") -> None:
-    """Finds a key or password in a configuration before it is written and logged.
-
-    Raises:
-        ValueError: there is one; the message names its place and not the secret.
-    """
-    pairs = config.items() if isinstance(config, Mapping) else enumerate(config) if isinstance(config, (list, tuple)) else ()
-    for key, value in pairs:
-        place = f"{path}.{key}" if path else str(key)
-        if isinstance(value, str) and (SECRET.fullmatch(str(key)) or URL_WITH_PASSWORD.search(value)):
-            raise ValueError(
-                f"{place} holds a key or a password, which config.yaml and the loggers would show. Leave it out and set it in the "
-                "environment (WANDB_API_KEY, HF_TOKEN, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)."
-            )
-        refuse_secrets(value, place)

@@ -15,6 +15,7 @@ import yaml
 from jsonargparse.typing import PositiveFloat
 from rich.console import Console
 
+from unlearn_lightning.no_secrets import refuse_secrets
 from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import read_study, write_text
 from unlearn_lightning.shipped_configs import find, with_found_configs
@@ -103,6 +104,7 @@ def study(arguments: Sequence[str]) -> int:
         options = parsed.as_dict()
         settings = {name: options.pop(name) for name in OWN}
         options.pop("config")
+        refuse_secrets(options)
         config = StudyConfig(**options)
         if settings["logger"]:
             config = replace(config, common=merged(config.common, yaml.safe_load(find(settings["logger"]).read_text(encoding="utf-8"))))
