@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif verb == "--version":
         print(__version__)
     elif verb in TRAINER_VERBS:
-        return _trainer(arguments)
+        return _help(verb) if arguments[1:] in (["--help"], ["-h"]) else _trainer(arguments)
     elif verb == "study":
         from unlearn_lightning.study.command import study
 
@@ -45,11 +45,18 @@ def main(arguments: list[str] | None = None) -> int:
 
         return report(arguments[1:])
     elif verb == "export":
-        from unlearn_lightning.export import main as export
+        from unlearn_lightning.export_command import main as export
 
         return export(arguments[1:])
     else:
         return _unknown(verb)
+    return 0
+
+
+def _help(verb: str) -> int:
+    from unlearn_lightning.help_text import show
+
+    show(verb)
     return 0
 
 
