@@ -21,6 +21,30 @@ def test_help_imports_no_torch():
     assert done.stdout.endswith("False\n")
 
 
+def test_the_help_of_a_verb_is_made_once_and_then_without_torch(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert main(["fit", "--help"]) == 0
+    first = capsys.readouterr().out
+    assert "--trainer.limit_train_batches" in first
+    code = "import sys; from unlearn_lightning.main import main; sys.prefix = sys.argv[1]; main(['fit', '--help']); assert 'torch' not in sys.modules"
+    kept = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert kept.stdout == first
+    (file,) = tmp_path.rglob("help-fit.txt")
+    file.write_text("another version\nold help")
+    assert main(["fit", "-h"]) == 0
+    assert capsys.readouterr().out == first
+
+
+@pytest.mark.parametrize("verb", ["study", "status", "report", "export"])
+def test_help_of_the_other_verbs_imports_no_torch(verb):
+    code = (
+        f"import sys; from unlearn_lightning.main import main\ntry: main(['{verb}', '--help'])\nfinally: assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"unlearn {verb}" in done.stdout
+
+
 def test_a_mistyped_verb(capsys):
     assert main(["fitt"]) == 2
     assert "Did you mean 'fit'?" in capsys.readouterr().err

@@ -8,9 +8,7 @@ A stack of LoRA adapters is one LoRA adapter: its A and B are theirs put side by
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -135,29 +133,3 @@ def stages(run: Path) -> list[str]:
     earlier = run_backbone(run).adapters
     before = [name for folder in earlier[-1:] for name in stages(Path(folder).parent)]
     return before if read_run(run)["kind"] == "unlearn" else [*before, read_run(run)["data"]]
-
-
-def parser() -> argparse.ArgumentParser:
-    """The arguments of `unlearn export`."""
-    found = argparse.ArgumentParser(
-        prog="unlearn export", description="Writes a run's model for plain transformers and PEFT.", allow_abbrev=False
-    )
-    found.add_argument("run", metavar="RUN", type=Path, help="a finished run folder with an adapter")
-    found.add_argument("--out", metavar="DIR", type=Path, help="where it goes (default: RUN/export)")
-    found.add_argument("--merge", action="store_true", help="whole weights instead of an adapter")
-    return found
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Runs the command and returns its exit status."""
-    try:
-        options = parser().parse_args(list(arguments) or ["--help"])
-    except SystemExit as end:
-        return int(end.code or 0)
-    out = options.out or options.run / "export"
-    try:
-        print(f"{out}: {export(options.run, out, options.merge)}")
-    except (ValueError, OSError) as error:
-        print(f"unlearn export: {error}", file=sys.stderr)
-        return 2
-    return 0

@@ -32,7 +32,7 @@ ROOMS = {
     "watch": "unlearn_lightning.study.watch:watch",
     "report": "unlearn_lightning.report.command:report",
     "theory": "unlearn_lightning.theory.command:theory",
-    "export": "unlearn_lightning.export:main",
+    "export": "unlearn_lightning.export_command:main",
     "memory": "unlearn_lightning.study.memory_command:memory",
     "configs": "unlearn_lightning.shipped_configs:main",
     "new": "unlearn_lightning.new:main",
@@ -51,12 +51,19 @@ def main(arguments: list[str] | None = None) -> int:
     elif verb == "--version":
         print(__version__)
     elif verb in TRAINER_VERBS:
-        return _trainer(arguments)
+        return _help(verb) if arguments[1:] in (["--help"], ["-h"]) else _trainer(arguments)
     elif verb in ROOMS:
         module, _, function = ROOMS[verb].partition(":")
         return int(getattr(import_module(module), function)(arguments[1:]))
     else:
         return _unknown(verb)
+    return 0
+
+
+def _help(verb: str) -> int:
+    from unlearn_lightning.help_text import show
+
+    show(verb)
     return 0
 
 
