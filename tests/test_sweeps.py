@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -192,10 +193,10 @@ class Server:
         wandb_agent.run_agent(name)
 
 
-def inspected(file, what="--json"):
+def inspected(file):
     """An offline run, read back with W&B's own tool."""
     tool = Path(sys.executable).with_name("wandb")
-    return subprocess.run([str(tool), "leet", "inspect", what, str(file)], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([str(tool), "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True).stdout
 
 
 def test_the_real_agent_runs_studies_and_their_compared_result_is_read_back(corpus, questions, tmp_path, monkeypatch):
@@ -216,15 +217,15 @@ def test_the_real_agent_runs_studies_and_their_compared_result_is_read_back(corp
     for i, rate in enumerate(rates):
         (file,) = (folder / f"small-trial{i}").glob("wandb/offline-run-*/run-trial*.wandb")
         assert file.name == f"run-trial{i}.wandb"
-        text = inspected(file)
-        summary = build(folder / f"small-trial{i}", match_at=0.01).summary["compared"]["matched/utility"]
-        assert f"{summary:.10g}"[:8] in text, "the number that the sweep compares"
-        assert "matched/utility" in text
-        assert name in text
-        assert f"{rate:g}" in text
+        compared = build(folder / f"small-trial{i}", match_at=0.01).compared["matched/utility"]
+        records = inspected(file)
+        (logged,) = re.findall(r'"matched/utility":([-.e0-9]+)', records)
+        assert float(logged) == pytest.approx(compared)
+        assert re.findall(rf'"{name}":([-.e0-9]+)', records) == [f"{rate:g}"], "the trial's parameter is in its W&B run"
+        assert '"sweep_id":"swp"' in records
     # The study's runs are W&B runs of their own: none has taken the trial's.
     stored = [file.name for file in (tmp_path / "runs/store").glob("*/wandb/offline-run-*/run-*.wandb")]
-    assert len(stored) == 2 + 1 + 2 - 0
+    assert len(stored) == 3 + 2
     assert not any("trial" in name for name in stored)
     gathered = load(folder)
     assert sorted(gathered.objectives) == ["NPO · lr=0.001", "NPO · lr=0.01"]

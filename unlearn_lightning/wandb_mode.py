@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 def is_disabled() -> bool:
     """Whether nothing is to be logged: WANDB_MODE=disabled."""
@@ -51,8 +53,15 @@ def trial_name() -> str:
 
 def trial_settings() -> dict[str, Any]:
     """Settings that make a W&B run the trial's own; none outside of a sweep."""
-    named = zip(("run_id", "sweep_id", "sweep_param_path"), TRIAL, strict=True)
-    return {setting: os.environ[variable] for setting, variable in named if in_trial() and variable in os.environ}
+    named = {"run_id": "WANDB_RUN_ID", "sweep_id": "WANDB_SWEEP_ID"}
+    return {setting: os.environ[variable] for setting, variable in named.items() if in_trial() and variable in os.environ}
+
+
+def trial_parameters() -> dict[str, Any]:
+    """The trial's parameters by their names in the sweep; W&B reads their file once a process, which here came before."""
+    path = os.environ.get("WANDB_SWEEP_PARAM_PATH", "") if in_trial() else ""
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path and Path(path).is_file() else {}
+    return {name: entry["value"] for name, entry in content.items() if isinstance(entry, dict) and "value" in entry}
 
 
 @contextmanager

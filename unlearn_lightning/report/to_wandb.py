@@ -26,7 +26,8 @@ def log(content: Content, settings: dict[str, Any]) -> str:
     shown |= {f"figures/{name}": wandb.Image(str(path)) for name, path in content.figures.items()}
     run = wandb.init(
         project=settings.get("project") or wandb_mode.project(), entity=settings.get("entity"), group=content.study, job_type="report",
-        name=f"{content.study} report", dir=str(content.folder), config=content.config,
+        name=f"{content.study} report", dir=str(content.folder),
+        config={**content.config, **wandb_mode.trial_parameters()},
         mode="offline" if settings.get("offline") or wandb_mode.is_offline() else "online", reinit="create_new",
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True, **wandb_mode.trial_settings()),
     )  # fmt: skip
