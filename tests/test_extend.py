@@ -52,7 +52,7 @@ def test_every_documented_class_is_short(tmp_path):
 
 
 def test_the_documented_command_runs(plugin, tmp_path, monkeypatch):
-    (block,) = re.findall(r"```\n(unlearn .*?)```", DOC.read_text(), re.S)
+    (block,) = re.findall(r"```\n(unlearn fit --model .*?)```", DOC.read_text(), re.S)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(DOC.parents[1] / "configs")
     words = shlex.split(block.replace("\\\n", " "))
