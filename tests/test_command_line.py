@@ -26,7 +26,8 @@ def test_the_help_of_a_verb_is_made_once_and_then_without_torch(tmp_path, monkey
     assert main(["fit", "--help"]) == 0
     first = capsys.readouterr().out
     assert "--trainer.limit_train_batches" in first
-    code = "import sys; from unlearn_lightning.main import main; sys.prefix = sys.argv[1]; main(['fit', '--help']); assert 'torch' not in sys.modules"
+    code = "import sys; from unlearn_lightning.main import main; sys.prefix = sys.argv[1]; "
+    code += "main(['fit', '--help']); assert 'torch' not in sys.modules"
     kept = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert kept.stdout == first
     (file,) = tmp_path.rglob("help-fit.txt")
