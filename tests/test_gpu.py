@@ -79,7 +79,7 @@ def test_bf16_mixed_in_4_bit_stays_near_float32_on_the_cpu(stacked, corpus, ques
     assert min(moved.values()) > 1e-3, "lora_B starts at 0 and was trained"
     # Five steps of at most 3e-3 each; Adam turns small differences of gradients into whole steps.
     same(tmp_path / "gpu", tmp_path / "cpu", tolerance=2e-2)
-    assert run_json(tmp_path / "gpu")["peak_memory_bytes"] == torch.cuda.max_memory_allocated()
+    assert 0 < run_json(tmp_path / "gpu")["peak_memory_bytes"] <= torch.cuda.max_memory_allocated()
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(stacked, corpus, questions, tmp_path):

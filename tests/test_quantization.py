@@ -10,7 +10,6 @@ from test_backbone import BATCH, log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
 from test_study import config_of, small, tree
 from transformers import AutoModelForCausalLM
-from unlearn_lightning.study.runner import run_study
 
 from unlearn_lightning import lightning_cli
 from unlearn_lightning.adapters import eval_mode, reference_mode
@@ -19,6 +18,8 @@ from unlearn_lightning.likelihood import token_log_likelihood
 from unlearn_lightning.main import main
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.scratch import Scratch
+from unlearn_lightning.study.local import Local
+from unlearn_lightning.study.work import Work
 
 KINDS = {"nf4": Linear4bit, "int8": Linear8bitLt}
 
@@ -183,7 +184,7 @@ def test_a_4_bit_study_that_was_interrupted_ends_as_if_it_had_not_been(base, cor
 
     def run(store):
         runs = tree(study, tmp_path / store)
-        run_study(config_of(study), runs, tmp_path / f"{store}-study", Console(quiet=True))
+        Local(jobs=1).launch(Work(config_of(study), runs, tmp_path / f"{store}-study", Console(quiet=True)))
         return [run.folder for run in runs]
 
     plain = Unlearning.training_step
