@@ -13,7 +13,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import wandb
 
 from unlearn_lightning import lightning_cli
 from unlearn_lightning.study.job import Job, with_comparisons
@@ -40,7 +39,9 @@ def execute(job: Job, tell: Tell | None = None) -> str | None:
             traceback.print_exc()
             return f"{type(error).__name__}: {error}"
         finally:
-            wandb.finish()
+            # Loaded only where something is logged to it.
+            if wandb := sys.modules.get("wandb"):
+                wandb.finish()
     return None
 
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.study.launcher import Launcher
+from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.workers import Workers, devices_of, on_gpus, visible_devices
 
 if TYPE_CHECKING:
@@ -62,16 +63,20 @@ class _Execution:
         columns = (SpinnerColumn(), TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self.progress = Progress(*columns, console=work.console)
         self.tasks: dict[str, TaskID] = {}
+        self.page = LiveReport(work.folder, share=0.05, first=30)
 
     def run(self) -> None:
         self.work.begin()
         work = self.work
         self.overall = self.progress.add_task(f"study {work.study.name}", total=len(work.runs), completed=len(work.done))
-        with self.progress:
-            if self.jobs == 1:
-                self._in_process()
-            else:
-                self._in_workers()
+        try:
+            with self.progress:
+                if self.jobs == 1:
+                    self._in_process()
+                else:
+                    self._in_workers()
+        finally:
+            self.page.close()
 
     def _in_process(self) -> None:
         from unlearn_lightning.study.execution import execute
@@ -122,6 +127,7 @@ class _Execution:
         self.work.settle(run, why_failed)
         if run.key in self.work.done:
             self.progress.advance(self.overall)
+            self.page.refresh(len(self.work.done))
 
 
 def _work(job: Job, steps: Any) -> str | None:
