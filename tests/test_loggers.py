@@ -4,7 +4,6 @@ import csv
 import json
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 import yaml
 from runs import fit, settings
@@ -12,9 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 from test_study import small
 
-from unlearn_lightning import lightning_cli
 from unlearn_lightning.lightning_cli import Resolver
-from unlearn_lightning.loggers import rows_of, run_loggers
+from unlearn_lightning.loggers import run_loggers
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_study
 
@@ -51,12 +49,17 @@ def run_folders(study):
     return {run["name"]: (listed.parent / run["folder"]).resolve() for run in read_study(listed.parent)["runs"]}
 
 
+def rows_of(run_folder):
+    with (run_folder / "metrics.csv").open() as file:
+        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
 def logged(run_folder, column):
-    return {int(row["step"]): float(row[column]) for row in rows_of(run_folder / "metrics.csv") if column in row}
+    return {int(row["step"]): float(row[column]) for row in rows_of(run_folder) if column in row}
 
 
 def logged_columns(run_folder):
-    columns = {column for row in rows_of(run_folder / "metrics.csv") for column in row if "/" in column}
+    columns = {column for row in rows_of(run_folder) for column in row if "/" in column}
     assert "train/loss" in columns
     return columns
 
@@ -134,37 +137,6 @@ def test_a_loggers_key_is_neutral(corpus, questions, tmp_path):
 def test_metrics_csv_is_written_without_any_logger(corpus, questions, tmp_path):
     fit(settings(corpus, questions, tmp_path / "run", trainer={"logger": False, "max_steps": 1}))
     assert (tmp_path / "run" / "metrics.csv").read_text().count("\n") == 2
-
-
-class Stop(pl.Callback):
-    """Stops before the batch of a step."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_start(self, trainer, *_):
-        if trainer.global_step == self.step:
-            raise KeyError("stopped")
-
-
-def cells(folder):
-    rows = rows_of(folder / "metrics.csv")
-    return sorted((int(row["step"]), key, value) for row in rows for key, value in row.items() if key != "step")
-
-
-def test_metrics_csv_of_a_run_that_went_on_is_the_straight_runs(corpus, questions, tmp_path):
-    probes = [{"class_path": "RetainLikelihood", "init_args": {"limit": 2, "every_n_steps": 1}}]
-    more = {"trainer": {"callbacks": probes, "logger": False}}
-    fit(settings(corpus, questions, tmp_path / "straight", **more))
-    # Stopped before there is a checkpoint, past one, and at one.
-    for stop, every in ((1, 2), (3, 2), (4, 4)):
-        folder = tmp_path / f"stopped{stop}"
-        stopped = settings(corpus, questions, folder, **more, checkpoint_every_n_steps=every)
-        with pytest.raises(KeyError):
-            lightning_cli.run({"subcommand": "fit", "fit": stopped}, callbacks=[Stop(stop)])
-        assert cells(folder)
-        fit(stopped)
-        assert cells(folder) == cells(tmp_path / "straight")
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
