@@ -46,4 +46,4 @@ def run(entry):
 if __name__ == "__main__":
     for entry in json.loads(Path(sys.argv[1]).read_text()):
         run(entry)
-        print(Path(entry["config"]["run_folder"]).name, flush=True)
+        print(entry["config"]["run_folder"], flush=True)

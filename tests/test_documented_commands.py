@@ -36,12 +36,15 @@ SMALL = "--trainer.max_steps 1 --trainer.accelerator cpu --data.train_examples 3
 PARSED = {
     "unlearn study": "takes minutes to days; tests/test_study.py runs small ones, tests/test_claim.py the demo's",
     "unlearn report": "would draw the same figures again; tests/test_report_command.py runs it",
+    "unlearn memory": "takes seconds for each model; tests/test_memory.py runs it on a small one",
     "unlearn export": "needs a run with an adapter; tests/test_export.py runs it",
 }
 # Begins of commands that are neither run nor parsed, with the reason.
 SKIPPED = {
     "source .venv/bin/activate": "the environment is the one that the tests run in",
     "python -m pytest": "tests/test_new.py runs pytest on the written files",
+    "torchrun": "needs several machines; tests/test_processes.py starts two processes with it as if they were",
+    "srun": "needs SLURM's allocation; tests/test_processes.py starts two processes in a job's environment",
     "wandb sweep": "needs W&B's server; tests/test_sweeps.py parses every sweep",
     "wandb agent": "needs W&B's server; tests/test_sweeps.py runs the agent against a stand-in",
     "tensorboard --logdir": "serves until it is stopped; tests/test_loggers.py reads what it would show",
@@ -55,7 +58,7 @@ PLACEHOLDERS = {"RUN": "runs/mine", "STUDY": "runs/demo", "STUDY_FOLDER": "runs/
 # Verbs that are run wherever they are shown.
 CHEAP = ("status", "configs")
 # Where the `parser()` of a verb is, unless it is in unlearn_lightning/VERB.py.
-MODULES = {"study": "study.command", "report": "report.command"}
+MODULES = {"study": "study.command", "report": "report.command", "memory": "study.memory_command"}
 HUB = re.compile(r"configs/backbones/(llama[23]|qwen2\.5)")
 
 

@@ -25,6 +25,8 @@ from unlearn_lightning.records import read_records
 from unlearn_lightning.scratch import Scratch
 from unlearn_lightning.study.study_config import merged
 
+# The first test waits for all two-process runs, which are slow where the machine is shared.
+pytestmark = pytest.mark.timeout(600)
 TESTS = Path(__file__).parent
 TRAINERS = TESTS.parent / "configs/trainers"
 # Three chunks for two processes: one has more to measure than the other, and generates for longer.
@@ -58,7 +60,8 @@ def make_config(corpus, tmp_path_factory):
 
     def make(kind, name, **more):
         cls, model = kinds[kind]
-        config = settings(corpus, str(root / "questions.jsonl"), root / name, cls, trainer={"callbacks": PROBES})
+        # Folders of their own, for the cached reference of one run lies beside it and would be read by the next.
+        config = settings(corpus, str(root / "questions.jsonl"), root / name / "run", cls, trainer={"callbacks": PROBES})
         return merged(merged(config, {"model": {"init_args": model}, "checkpoint_every_n_steps": 1}), more)
 
     return make
@@ -95,12 +98,13 @@ def two(make_config):
         {"config": make_config("full", "spoiled", **trainer("fsdp2", trainer={"callbacks": []})), "spoil": 2},
         {"config": make_config("nf4 stacked", "int8", **merged(trainer("fsdp2"), int8))},
     ]
-    root = Path(slurm[0]["config"]["run_folder"]).parent
+    folders = [Path(entry["config"]["run_folder"]) for entry in slurm + torchrun]
+    root = folders[0].parents[1]
     processes = [*by_torchrun(root / "torchrun.json", torchrun), *by_slurm(root / "slurm.json", slurm)]
     for process in processes:
-        output, _ = process.communicate(timeout=280)
+        output, _ = process.communicate(timeout=500)
         assert process.returncode == 0, output[-4000:]
-    return {Path(entry["config"]["run_folder"]).name: Path(entry["config"]["run_folder"]) for entry in slurm + torchrun}
+    return {folder.parent.name: folder for folder in folders}
 
 
 def by_torchrun(file, entries):
