@@ -71,7 +71,9 @@ def main(rows: Sequence[str] = ROWS, threads: int = 1, out: str = "benchmark-res
         }  # fmt: skip
         (folder / f"{row}.json").write_text(json.dumps(facts, indent=1) + "\n")
         (folder / f"{row}.md").write_text(markdown(results) + "\n")
-        print(f"\n{row}: {facts['date']}, {facts['machine']}, torch {facts['torch']}, {facts['seconds']} s\n\n{markdown(results)}", flush=True)
+        print(
+            f"\n{row}: {facts['date']}, {facts['machine']}, torch {facts['torch']}, {facts['seconds']} s\n\n{markdown(results)}", flush=True
+        )
 
 
 if __name__ == "__main__":

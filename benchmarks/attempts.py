@@ -82,7 +82,10 @@ def attempts(problems: int = 16, rows: int = 40, vocabulary: int = 32_000, repea
     how = generation.Sampling(LONGEST, ATTEMPTS, 1.0, 0, frozenset({end}))
     backend = harness(net, tokenizer, rows)
     # The harness starts from text; its tokens are made the same.
-    backend.tok_batch_encode = lambda strings, **_: (torch.tensor([prompts[int(s)] for s in strings]), torch.ones(len(strings), PROMPT, dtype=torch.long))
+    backend.tok_batch_encode = lambda strings, **_: (
+        torch.tensor([prompts[int(s)] for s in strings]),
+        torch.ones(len(strings), PROMPT, dtype=torch.long),
+    )
     settings = {"until": ["\n\n\n\n"], "do_sample": True, "temperature": 1.0, "top_k": 0, "max_gen_toks": LONGEST}
     counts: dict[str, list[int]] = {"ours": [], "theirs": []}
 

@@ -95,6 +95,8 @@ def peak_bytes(work: Work) -> int:
     return most
 
 
-def compared(what: str, against: str, case: str, ours: float, theirs: float, target: float, quantity: str = "s", **more: Any) -> Result:
+def compared(
+    what: str, against: str, case: str, ours: float, theirs: float, target: float | None, quantity: str = "s", **more: Any
+) -> Result:
     """A line whose ratio is theirs over ours."""
     return Result(what, against, case, quantity, ours, theirs, theirs / ours, target, **more)

@@ -22,6 +22,8 @@ from unlearn_lightning.schedule import WarmupStableDecay
 from unlearn_lightning.scratch import Scratch
 
 WARM_UP = 10
+# As the runs of a study are; a progress bar takes about a millisecond a step.
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 SIZES = {"demo model (hidden 96, 3 layers)": (96, 3, 256, 4), "hidden 256, 6 layers": (256, 6, 688, 8)}
 
 
@@ -36,7 +38,7 @@ class _Clock(pl.Callback):
 
 
 def trained(size: tuple[int, int, int, int], steps: int, folder: str) -> list[float]:
-    """`unlearn fit` with its defaults (CSV logger, checkpoints, run records) and gradient clipping."""
+    """`unlearn fit` as in a study (CSV logger, checkpoints, run records, no progress bar), with gradient clipping."""
     hidden, layers, intermediate, heads = size
     clock = _Clock()
     scratch = {"hidden": hidden, "layers": layers, "intermediate": intermediate, "heads": heads}
@@ -45,7 +47,7 @@ def trained(size: tuple[int, int, int, int], steps: int, folder: str) -> list[fl
         "run_folder": folder, "seed_everything": 0,
         "model": {"class_path": "StageFineTuning", "init_args": init},
         "data": {"class_path": "MathStage", "init_args": {"batch_size": 32}},
-        "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": -1, "max_steps": steps, "gradient_clip_val": 1.0},
+        "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": -1, "max_steps": steps, "gradient_clip_val": 1.0, **QUIET},
     }  # fmt: skip
     lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[clock])
     return clock.starts

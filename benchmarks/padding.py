@@ -32,8 +32,8 @@ def mixed() -> tuple[str, list[Encoded]]:
 
 
 def padding() -> list[Result]:
-    """One epoch at batch 32, in windows of 50 batches (the default of bucket_batches) and in random order."""
+    """One epoch at batch 32, in windows of 100 batches (the default of bucket_batches) and in random order."""
     case, examples = mixed()
-    ours, random = padded_per_token(examples, 50), padded_per_token(examples, 1)
+    ours, random = padded_per_token(examples, 100), padded_per_token(examples, 1)
     quantity = "padded tokens per real token"
     return [Result("padding", "random batches", f"{case}, batch 32", quantity, ours, random, ours, 1.04, at_most=True)]

@@ -12,6 +12,7 @@ from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch, Encoded, EpochPlan, StageData, collate
 from unlearn_lightning.scratch import Scratch
 
+PROMPT, RESPONSE = 96, 32
 VOCABULARIES = {"32k": 32_000, "128k": 128_256}
 
 
@@ -31,12 +32,19 @@ def llama(vocabulary: int, layers: int = 8, hidden: int = 512, heads: int = 8, i
     return LlamaForCausalLM(config)
 
 
+def paper_like(count: int) -> list[Encoded]:
+    """Examples of 96 + 32 random tokens: about a chat template with its system prompt, a request, and a refusal with its reason."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(10, 1000, (count, PROMPT + RESPONSE), generator=generator).tolist()
+    return [Encoded(str(i), row[:PROMPT], row[PROMPT:]) for i, row in enumerate(ids)]
+
+
 def encoded(stage: StageData, split: Any = "train") -> list[Encoded]:
     """A stage's examples as tokens."""
     return stage.encode(stage.examples(split), tokenizer())
 
 
-def batches(examples: list[Encoded], size: int, count: int, bucket_batches: int = 50) -> list[Batch]:
+def batches(examples: list[Encoded], size: int, count: int, bucket_batches: int = 100) -> list[Batch]:
     """The first batches of an epoch, as training would get them."""
     plan = EpochPlan(tuple(map(len, examples)), size, size, 1, bucket_batches)
     return [collate([examples[i] for i in indices], tokenizer().pad_token_id) for indices in plan.batches(seed=0, epoch=0)[:count]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +12,13 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from benchmarks.measure import Result, compared, peak_bytes, timed
-from benchmarks.setting import VOCABULARIES, batches, encoded, llama
+from benchmarks.setting import VOCABULARIES, batches, encoded, llama, paper_like
 from unlearn_lightning.adapters import reference_mode
-from unlearn_lightning.data import Batch, SafetyStage
+from unlearn_lightning.data import Batch, SafetyStage, collate
 from unlearn_lightning.likelihood import token_log_likelihood
 from unlearn_lightning.objectives.npo import npo_loss
 
-ROWS = 8
+ROWS = 6
 TARGETS = {
     "npo": {"32k": 1.7, "128k": 3.1},
     "memory": {"32k": 1.8, "128k": 2.7},
@@ -77,30 +78,37 @@ class Trained:
         self.step(npo_loss(selected(self.net, batch), reference, 0.5))
 
 
-def steps(repeats: int = 3) -> list[Result]:
-    """Batches of 8 forget examples of the world's safety stage, LoRA of rank 16 on all linear layers."""
-    (batch,) = batches(encoded(SafetyStage()), ROWS, 1)
-    shape = f"{batch.tokens} tokens, {batch.response_tokens} of them responses"
+def steps(repeats: int = 2) -> list[Result]:
+    """Batches of 6 forget examples, LoRA of rank 16 on all linear layers; targets at lengths like the paper's, then the world's."""
+    shapes = {
+        "96 + 32 tokens": collate(paper_like(ROWS), 0),
+        "the world's safety stage": batches(encoded(SafetyStage()), ROWS, 1)[0],
+    }
     found = []
-    for name, size in VOCABULARIES.items():
+    for (name, size), (lengths, batch) in itertools.product(VOCABULARIES.items(), shapes.items()):
+        targets = {what: bounds[name] if lengths.startswith("96") else None for what, bounds in TARGETS.items()}
+        shape = f"{batch.tokens} tokens, {batch.response_tokens} of them responses"
         ours, theirs = Trained(size), Trained(size)
         with reference_mode(ours.net):
             reference = selected(ours.net, batch)
         # Extra memory is all beyond the trained model's own weights: the copy, its logits, activations, gradients, optimizer state.
-        extra = {"ours": peak_bytes(lambda: ours.npo_adapter_off(batch)), "theirs": peak_bytes(lambda: theirs.npo_second_model(size, batch))}  # noqa: B023
-        ways = {
-            "second model": lambda: theirs.npo_second_model(size, batch),  # noqa: B023
-            "adapter off": lambda: ours.npo_adapter_off(batch),  # noqa: B023
-            "cached": lambda: ours.npo_cached(batch, reference),  # noqa: B023
-            "ga, full logits": lambda: theirs.step(full(theirs.net, batch)),  # noqa: B023
-            "ga": lambda: ours.step(selected(ours.net, batch)),  # noqa: B023
+        extra = {
+            "ours": peak_bytes(lambda: ours.npo_adapter_off(batch)),
+            "theirs": peak_bytes(lambda: theirs.npo_second_model(size, batch)),
         }
-        times, case = timed(ways, repeats), f"vocabulary {name}"
+        ways = {
+            "second model": lambda: theirs.npo_second_model(size, batch),
+            "adapter off": lambda: ours.npo_adapter_off(batch),
+            "cached": lambda: ours.npo_cached(batch, reference),
+            "ga, full logits": lambda: theirs.step(full(theirs.net, batch)),
+            "ga": lambda: ours.step(selected(ours.net, batch)),
+        }
+        times, case = timed(ways, repeats), f"vocabulary {name}, {lengths}"
         slow, second = times["second model"], "second model copy + full logits"
         found += [
-            compared("NPO step", second, case, times["adapter off"], slow, TARGETS["npo"][name], note=shape),
-            compared("NPO step, extra memory", second, case, extra["ours"], extra["theirs"], TARGETS["memory"][name], quantity="bytes"),
-            compared("NPO step with cached reference", second, case, times["cached"], slow, TARGETS["cached"][name]),
-            compared("GA step", "full logits", case, times["ga"], times["ga, full logits"], TARGETS["ga"][name]),
+            compared("NPO step", second, case, times["adapter off"], slow, targets["npo"], note=shape),
+            compared("NPO step, extra memory", second, case, extra["ours"], extra["theirs"], targets["memory"], quantity="bytes"),
+            compared("NPO step with cached reference", second, case, times["cached"], slow, targets["cached"]),
+            compared("GA step", "full logits", case, times["ga"], times["ga, full logits"], targets["ga"]),
         ]
     return found
