@@ -73,8 +73,8 @@ class Backbone:
         quantization: nf4 (4-bit, double quantisation) or int8 of the base's linear layers but the head, by bitsandbytes; needs lora.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them; slower, the same result.
         attention: transformers' attention implementation, such as sdpa, eager or flash_attention_2.
-        compile: compile the decoder layers with torch.compile. The same result to rounding; the first steps take longer, and a C++
-            compiler (CPU) or Triton (CUDA) is needed.
+        compile: torch.compile's backend for the decoder layers, such as inductor; null for none. The same result to rounding; the first
+            steps take longer, and inductor needs a C++ compiler (CPU) or Triton (CUDA).
         cross_entropy: how a large vocabulary's logits are handled. `full` holds all logits of a micro-batch's response tokens, `chunked` a
             piece at a time, computed again in the backward pass, and `liger` none (CUDA, needs liger-kernel). The same result to rounding.
         revision: of the Hub model.
@@ -91,7 +91,7 @@ class Backbone:
     quantization: Literal["nf4", "int8"] | None = None
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
-    compile: bool = False
+    compile: str | None = None
     cross_entropy: CrossEntropy = "full"
     revision: str | None = None
     seed: int | None = None
@@ -99,6 +99,8 @@ class Backbone:
     def __post_init__(self) -> None:
         if self.model is None and self.scratch is None:
             raise ValueError("A backbone needs `model` (Hub id or folder) or `scratch` (built from a config); see configs/backbones.")
+        if self.compile is not None and self.compile not in torch.compiler.list_backends(exclude_tags=()):
+            raise ValueError(f"backbone.compile names no backend of torch.compile: {self.compile!r}. Usual is inductor.")
         if self.adapters and self.lora is None:
             raise ValueError(
                 "backbone.adapter is set but backbone.lora is null. With full fine-tuning a run folder holds weights: "
@@ -185,11 +187,11 @@ class Backbone:
 
     def _with_options(self, net: Any) -> nn.Module:
         check_cross_entropy(net, self.cross_entropy)
-        if self.compile:
+        if self.compile is not None:
             # Layer by layer: they are alike, so one is compiled for all, and lengths vary from batch to batch.
             for layer in net.modules():
                 if isinstance(layer, GradientCheckpointingLayer):
-                    layer.compile(dynamic=True)
+                    layer.compile(backend=self.compile, dynamic=True)
         return net
 
     def _freeze(self, base: nn.Module, adapters: list[str]) -> nn.Module:

@@ -1,6 +1,6 @@
 """From encoded examples to micro-batches whose gradients add up to the same optimizer step on any number of devices.
 
-    plan = EpochPlan(lengths, batch_size=32, micro_batch_size=8, world_size=2, bucket_batches=50)
+    plan = EpochPlan(lengths, batch_size=32, micro_batch_size=8, world_size=2, bucket_batches=100)
     plan.micro_batches(seed=1, epoch=0, rank=0)      # [MicroBatch(indices=[...], ...), ...]
 
 The order of examples depends on seed and epoch alone. A batch is the examples of one optimizer step over all devices; every
@@ -99,7 +99,7 @@ class EpochPlan:
     batch_size: int
     micro_batch_size: int
     world_size: int
-    bucket_batches: int = 50
+    bucket_batches: int = 100
 
     def __post_init__(self) -> None:
         share = self.micro_batch_size * self.world_size

@@ -81,7 +81,7 @@ class StageData(pl.LightningDataModule):
         skip_long_prompts: bool = False,
         batch_size: int = 32,
         micro_batch_size: int | None = None,
-        bucket_batches: int = 50,
+        bucket_batches: int = 100,
         seed: int | None = None,
         data_seed: int = 0,
         num_workers: int = 0,

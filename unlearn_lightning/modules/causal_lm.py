@@ -139,7 +139,10 @@ class CausalLMModule(pl.LightningModule):
                 "trainer.estimated_stepping_batches before a resumed run's progress was restored."
             )
         seed = hash((self.backbone.seed or 0, batch.epoch, batch.position, self.global_rank))
-        torch.manual_seed(seed % 2**63)
+        # torch.manual_seed takes a millisecond, as it keeps a stack trace for devices that are not there.
+        torch.default_generator.manual_seed(seed % 2**63)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed % 2**63)
 
     def share_of_loss(self, batch: Batch) -> Tensor:
         """() what this micro-batch adds to the average over the whole batch."""
@@ -161,7 +164,8 @@ class CausalLMModule(pl.LightningModule):
             FloatingPointError: loss or gradient is NaN or infinite.
         """
         loss = torch.as_tensor(self._step_loss, device=self.device, dtype=torch.float32)
-        gradient = torch.stack([local(p.grad).detach().float().square().sum() for p in self.parameters() if p.grad is not None]).sum()
+        norms = torch._foreach_norm([local(p.grad).detach() for p in self.parameters() if p.grad is not None])
+        gradient = torch.stack(norms).float().square().sum()
         # Every process has all of the gradient, or under FSDP2 its part.
         share = gradient / (1 if self.device_mesh is not None else self.trainer.world_size)
         tokens = torch.tensor(float(self._step_tokens), device=self.device)
@@ -176,8 +180,18 @@ class CausalLMModule(pl.LightningModule):
                 f"Step {step}: the loss is {total[0].item():g} and the squared gradient norm {total[1].item():g}. Nothing was changed; "
                 "the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."
             )
-        self.log("train/loss", total[0], prog_bar=True, batch_size=1)
-        self.log("train/lr", optimizer.param_groups[0]["lr"], batch_size=1)
+        self._log_step({"train/loss": total[0].item(), "train/lr": optimizer.param_groups[0]["lr"]})
+
+    def _log_step(self, values: dict[str, float]) -> None:
+        # `self.log` costs as much as two layers of a small model, so it is called for those who look only.
+        trainer = self.trainer
+        if trainer.progress_bar_callback is not None or trainer.early_stopping_callbacks:
+            self.log("train/loss", values["train/loss"], prog_bar=True, logger=False, batch_size=1)
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.is_global_zero and every and (trainer.global_step + 1) % every == 0:
+            for logger in trainer.loggers:
+                logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=trainer.global_step)
+                logger.save()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Mean per-token log-likelihood of the stage's held-out responses, averaged over examples."""

@@ -1,0 +1,50 @@
+"""What the benchmarks run on: the built-in world's texts and tokenizer, and models with random weights at a chosen vocabulary."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.data import Batch, Encoded, EpochPlan, StageData, collate
+from unlearn_lightning.scratch import Scratch
+
+PROMPT, RESPONSE = 96, 32
+VOCABULARIES = {"32k": 32_000, "128k": 128_256}
+
+
+@functools.cache
+def tokenizer() -> Any:
+    """The demo's tokenizer: BPE of 1,024 tokens trained on the world."""
+    return Backbone(scratch=Scratch()).load_tokenizer()
+
+
+def llama(vocabulary: int, layers: int = 8, hidden: int = 512, heads: int = 8, intermediate: int | None = None) -> LlamaForCausalLM:
+    """A Llama with random weights and tied embeddings, in float32; 8 layers of 512 units unless said otherwise."""
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=intermediate or 8 * hidden // 3, tie_word_embeddings=True, attn_implementation="sdpa",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config)
+
+
+def paper_like(count: int) -> list[Encoded]:
+    """Examples of 96 + 32 random tokens: about a chat template with its system prompt, a request, and a refusal with its reason."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(10, 1000, (count, PROMPT + RESPONSE), generator=generator).tolist()
+    return [Encoded(str(i), row[:PROMPT], row[PROMPT:]) for i, row in enumerate(ids)]
+
+
+def encoded(stage: StageData, split: Any = "train") -> list[Encoded]:
+    """A stage's examples as tokens."""
+    return stage.encode(stage.examples(split), tokenizer())
+
+
+def batches(examples: list[Encoded], size: int, count: int, bucket_batches: int = 100) -> list[Batch]:
+    """The first batches of an epoch, as training would get them."""
+    plan = EpochPlan(tuple(map(len, examples)), size, size, 1, bucket_batches)
+    return [collate([examples[i] for i in indices], tokenizer().pad_token_id) for indices in plan.batches(seed=0, epoch=0)[:count]]

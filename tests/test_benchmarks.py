@@ -1,0 +1,63 @@
+"""The benchmarks' two ways of each work give the same result, and their sums are right. Nothing is timed here."""
+
+import pytest
+import torch
+from test_likelihood import ENCODED, net_of
+
+from benchmarks import study
+from benchmarks.__main__ import markdown
+from benchmarks.measure import Result, peak_bytes
+from benchmarks.padding import padded_per_token
+from benchmarks.scaling import exponent
+from benchmarks.scoring import each_pair
+from benchmarks.steps import full, selected
+from unlearn_lightning.candidates import score_candidates
+from unlearn_lightning.data import Encoded, collate
+from unlearn_lightning.generation import generate
+from unlearn_lightning.likelihood import token_log_likelihood
+
+PROMPTS, CANDIDATES = [[6, 7, 8], [9]], [[9, 10], [11, 12, 13], [9]]
+
+
+@torch.no_grad()
+def test_both_ways_compute_the_same(make_backbone):
+    net, batch = net_of(make_backbone, "llama", None), collate(ENCODED, pad_id=0)
+    torch.testing.assert_close(full(net, batch), selected(net, batch))
+    inputs = net, batch.input_ids, batch.attention_mask, batch.response_mask
+    torch.testing.assert_close(study.full_logits(*inputs), token_log_likelihood(*inputs))
+    scores, plain = score_candidates(net, PROMPTS, CANDIDATES), study.pair_by_pair(net, PROMPTS, CANDIDATES)
+    torch.testing.assert_close(each_pair(net, PROMPTS, CANDIDATES), scores.token_log_lik.sum(-1))
+    for one, other in zip(scores, plain, strict=True):
+        torch.testing.assert_close(one, other)
+    tokenizer = make_backbone().load_tokenizer()
+    assert study.padded_generate(net, tokenizer, PROMPTS, 5) == generate(net, tokenizer, PROMPTS, 5)
+
+
+def test_padding_by_hand():
+    examples = [Encoded(str(n), [1] * (n - 1), [2]) for n in (2, 4, 2, 4)]
+    assert padded_per_token(examples, 50, batch_size=2) == 1
+    assert padded_per_token(examples, 50, batch_size=4) == pytest.approx(16 / 12)
+
+
+def test_a_quadratic_cost_has_exponent_two():
+    assert exponent([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
+
+
+def test_peak_memory_counts_what_is_alive_at_once():
+    def work():
+        for _ in range(3):
+            torch.zeros(1000, dtype=torch.float64).add_(1)
+
+    assert 8000 <= peak_bytes(work) < 16000
+
+
+def test_the_table_says_whether_targets_were_met():
+    rows = [
+        Result("a", "b", "c", "s", 1.0, 3.0, 3.0, 2.0),
+        Result("a", "b", "c", "s", 1.0, 1.5, 1.5, 2.0),
+        Result("p", "q", "r", "tokens", 1.02, 2.0, 1.02, 1.04, at_most=True),
+    ]
+    lines = markdown(rows).splitlines()[2:5]
+    assert ["| yes |" in line for line in lines] == [True, False, True]
+    assert "**no**" in lines[1]
+    assert "at most 1.04" in lines[2]
