@@ -86,7 +86,7 @@ def test_once_prints_a_picture_from_the_files_alone_and_without_torch(study):
     folder, _ = study
     code = "import sys; from unlearn_lightning.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, "watch", str(folder), "--once"], capture_output=True, text=True, check=True)
-    assert "2 finished, 1 stopped, 1 ready, of 4 runs" in done.stdout
+    assert "2 finished, 1 stopped, 1 ready, of 4 runs" in " ".join(done.stdout.split())
     assert done.stdout.endswith("False\n")
     assert not (folder / "report").exists(), "one picture leaves the report as it is"
 
@@ -118,7 +118,7 @@ def test_in_a_terminal_it_follows_a_study_to_its_end_and_keeps_the_page(study):
 
     try:
         with locked(running):
-            read_until(["4/16", "−0.1 → −0.9", "1,234 tokens/s"])
+            read_until(["4/16", "−0.1 → −0.9", "1,234"])
             write_json(running / "progress.json", {"step": 9, "steps": 16, "tokens_per_second": 1500.0})
             read_until(["9/16"])
             deadline = time.monotonic() + 120
