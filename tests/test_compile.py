@@ -31,7 +31,7 @@ def outcome(backbone):
 
 
 def test_a_compiled_backbone_gives_the_same_result(make_backbone, lora):
-    # Tracing and differentiation are those of inductor, without its code generation, which takes minutes; test_gpu.py has that.
+    # Tracing and differentiation are those of inductor, without its code generation, which takes minutes; test_gpu_speed.py has that.
     (plain, texts), (compiled, compiled_texts) = outcome(make_backbone(lora=lora)), outcome(make_backbone(lora=lora, compile="aot_eager"))
     assert len(plain) > 10
     for one, other in zip(plain, compiled, strict=True):

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from runs import fit, run_json, settings
+from test_study import small
 
 from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.main import main
@@ -47,7 +49,7 @@ def plugin(tmp_path_factory):
 
 def test_every_documented_class_is_short(tmp_path):
     files = write_package(tmp_path)
-    assert set(files) == {"pyproject.toml", "my_unlearning/objective.py", "my_unlearning/stage.py", "my_unlearning/metric.py"}
+    assert set(files) == {"pyproject.toml", *(f"my_unlearning/{name}.py" for name in ("objective", "stage", "metric", "launcher"))}
     assert all(len(text.splitlines()) < 25 for text in files.values())
 
 
@@ -121,6 +123,22 @@ def test_code_counts_with_what_it_imports_from_its_own_package(tmp_path, monkeyp
     (package / "sums.py").write_text("import torch\nB = 2")
     second = own_code(["somebodys.loss.A"])
     assert {name for name in first if first[name] != second[name]} == {"somebodys.sums"}
+
+
+def test_the_launcher_executes_a_study(plugin, corpus, questions, tmp_path, monkeypatch, capsys):
+    """By its short name, and by its class path; the last run's process is a real one."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(yaml.safe_dump(small(corpus, questions, retrained=False)))
+    command = ["study", "small.yaml", "--only", "seed0/base"]
+    assert main([*command, "--launcher", "Prefixed", "--launcher.prefix", "true"]) == 1
+    assert "seed0/base: it ended and is not finished" in capsys.readouterr().out
+    by_path = "my_unlearning.launcher.Prefixed"
+    assert main([*command, "--retry-failed", "--launcher", by_path, "--launcher.prefix", "env UNLEARN_PREFIXED=1"]) == 0
+    assert "1 runs executed" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*command, "--launcher", "NoSuchLauncher"])
+    assert main([*command, "--jobs", "2", "--launcher", by_path, "--launcher.prefix", "true"]) == 2
+    assert "--jobs is for the local launcher" in capsys.readouterr().err
 
 
 def test_an_unknown_stage_is_named(tmp_path):

@@ -259,3 +259,37 @@ def test_response_families_have_a_panel_per_order_and_colours_of_their_own(brows
     assert browser.run("document.querySelector('#families .plot').layout.xaxis.title.text") == "unlearning epoch"
     assert browser.run("getComputedStyle(document.querySelector('#legend')).display") == "none", "there is no line of a path to hide"
     assert browser.errors() == []
+
+
+def test_an_open_page_follows_a_running_study_and_keeps_what_the_reader_did(browser, tmp_path):
+    writer = StudyWriter(tmp_path)
+    writer.retrained(1, {"a": [-1.0]})
+    folders = {p: writer.unlearn(1, p, "npo", label={0: -0.1, 2: -1.0 * p}, tofu={0: -1.0, 2: -1.1}, accuracy={0: 0.5},
+                                 vectors={0: {"a": [p]}, 2: {"a": [p + 1.0]}}) for p in (1, 2, 4)}  # fmt: skip
+    finished = (folders[4] / "run.json").read_text()
+    (folders[4] / "run.json").write_text(finished.replace('"finished"', '"running"'))
+    study = writer.write()
+    browser.open(build(study, live=True).folder / "index.html", height=500)
+    assert "3 of 4 runs are finished" in browser.run("document.querySelector('.live').textContent")
+    browser.click('#legend [data-path="1"]')
+    browser.run("document.querySelector('#table details').open = true")
+    browser.run("(() => { const m = document.querySelector('select[name=b]'); m.value = 1; m.dispatchEvent(new Event('change')); })()")
+    browser.run("window.scrollTo(0, document.querySelector('#explorer').offsetTop - 30); window.old = true")
+    place = "document.querySelector('#explorer').getBoundingClientRect().top"
+    before = browser.run(place)
+
+    (folders[4] / "run.json").write_text(finished)
+    build(study, live=True)
+    browser.wait("!window.old && document.readyState === 'complete' && document.querySelector('.live')?.textContent.includes('4 of 4')")
+    assert abs(browser.run(place) - before) <= 2, "the reader is where they were"
+    assert browser.run("document.querySelector('#legend [data-path=\"1\"]').getAttribute('aria-pressed')") == "false"
+    assert browser.run("document.querySelector('#legend [data-path=\"0\"]').getAttribute('aria-pressed')") == "true"
+    assert browser.run("document.querySelector('#table details').open") is True
+    assert browser.run("document.querySelector('select[name=b]').value") == "1"
+    assert [entry for entry in browser.errors() if "version.svg" not in str(entry)] == []
+
+    browser.run("window.old = true")
+    build(study)
+    browser.wait("!window.old && document.readyState === 'complete' && !document.querySelector('.live')")
+    asked = [event["request"]["url"] for event in browser.of("Network.requestWillBeSent")]
+    assert all(url.startswith(("file:", "data:")) for url in asked)

@@ -7,6 +7,7 @@ unlearn watch runs/demo --once       one picture, for scripts
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -42,7 +43,9 @@ def watch(arguments: Sequence[str]) -> int:
     if not options.every > 0:
         print(f"unlearn watch: --every is a number of seconds above 0, got {options.every:g}.", file=sys.stderr)
         return 2
-    watched, console = _Watched(options.study), Console()
+    # A script's pipe has no width of its own.
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    watched, console = _Watched(options.study), Console(width=160 if piped else None)
     try:
         if options.once:
             console.print(watched.picture(None))
