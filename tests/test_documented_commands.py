@@ -15,7 +15,7 @@ import pytest
 import yaml
 from test_report_study_data import StudyWriter
 
-from unlearn_lightning.main import main
+from unlearn_lightning.main import ROOMS, main
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.shipped_configs import find, with_found_configs
 from unlearn_lightning.study.study_config import merged
@@ -54,8 +54,6 @@ SKIPPED = {
 PLACEHOLDERS = {"RUN": "runs/mine", "STUDY": "runs/demo", "STUDY_FOLDER": "runs/demo", "CONFIG": "configs/studies/demo.yaml"}
 # Verbs that are run wherever they are shown.
 CHEAP = ("status", "configs")
-# Where the `parser()` of a verb is, unless it is in unlearn_lightning/VERB.py.
-MODULES = {"study": "study.command", "report": "report.command"}
 HUB = re.compile(r"configs/backbones/(llama[23]|qwen2\.5)")
 
 
@@ -96,7 +94,7 @@ def parse(words):
     else:
         if verb == "study":
             rest = with_found_configs(rest if rest[0].startswith("-") else ["--config", *rest])
-        importlib.import_module(f"unlearn_lightning.{MODULES.get(verb, verb)}").parser().parse_args(rest)
+        importlib.import_module(ROOMS[verb].partition(":")[0]).parser().parse_args(rest)
 
 
 @pytest.fixture(scope="module")
