@@ -130,7 +130,7 @@ def test_a_study_file_may_be_like_a_shipped_one(tmp_path):
 
 
 def test_a_configuration_that_is_nowhere_gets_the_nearest_name(capsys):
-    for command in (["fit", "-c", "configs/stages/tufo.yaml"], ["configs", "stages/tufo.yaml"], ["study", "stages/tufo.yaml"]):
+    for command in (["fit", "-c", "configs/stages/tufo.yaml"], *([verb, "stages/tufo.yaml"] for verb in ("configs", "study", "memory"))):
         assert main(command) in (1, 2)
         assert "There is no configuration" in (told := capsys.readouterr().err)
         assert "Did you mean configs/stages/tofu.yaml?" in told
