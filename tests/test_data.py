@@ -1,5 +1,6 @@
 """Sources, tokens and batches."""
 
+import copy
 import json
 
 import pytest
@@ -30,6 +31,21 @@ def test_only_the_response_counts_and_the_end_of_turn_belongs_to_it(tokenizer):
     (encoded,) = Encoder(tokenizer, system_prompt="Be kind.").encode([Example("x", "Who?", "Ann.")])
     assert tokenizer.decode(encoded.prompt_ids) == "<|begin|><|system|>Be kind.<|end|><|user|>Who?<|end|><|assistant|>"
     assert tokenizer.decode(encoded.response_ids) == "Ann.<|end|>"
+
+
+def test_a_responses_beginning_has_the_tokens_that_training_had(tokenizer):
+    """Llama-2's template puts a space before the response, and another token begins the label then."""
+    spaced = copy.deepcopy(tokenizer)
+    spaced.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
+        "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+    )
+    for one in (tokenizer, spaced):
+        encoder = Encoder(one)
+        (encoded,) = encoder.encode([Example("x", "Who?", "Sorry, I can not")])
+        label = encoder.response_start_ids("Sorry, I can not")
+        assert encoded.response_ids[: len(label)] == label
+        assert one.decode(encoded.response_ids[len(label) :]).strip() == "<|end|>"
 
 
 def test_truncation_is_counted_and_an_empty_response_refused(tokenizer):

@@ -5,6 +5,8 @@ import itertools
 import pytest
 import torch
 from test_likelihood import net_of
+from tokenizers import AddedToken, Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from unlearn_lightning import generation
 from unlearn_lightning.generation import Sampling, generate
@@ -82,3 +84,13 @@ def test_models_that_take_no_masks_are_generated_one_by_one(make_backbone, monke
     sampled = generate(net, tokenizer, PROMPTS[:2], 12, attempts=2, temperature=1.0)
     assert sampled[1] == generate(net, tokenizer, PROMPTS[1:2], 12, attempts=2, temperature=1.0)[0]
     assert torch.equal(torch.get_rng_state(), state), "the global random state moved"
+
+
+def test_a_lent_chat_templates_end_of_turn_ends_a_response():
+    """A base model knows its instruct sibling's end of turn as a special token that has no role of its own."""
+    raw = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate("ab ")}, merges=[]))
+    raw.add_special_tokens([AddedToken(name, special=True) for name in ("<|begin|>", "<|end_of_text|>", "<|eot|>")])
+    template = "{% for m in messages %}{{ m['content'] + '<|eot|>' }}{% endfor %}"
+    base = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<|begin|>", eos_token="<|end_of_text|>", chat_template=template)
+    ends = generation.end_tokens(object(), base)
+    assert ends == base.convert_tokens_to_ids(["<|end_of_text|>", "<|eot|>"])

@@ -42,6 +42,26 @@ def test_everything_is_written(full):
     assert full.problems == []
 
 
+def test_every_table_is_there_as_csv_and_markdown(full):
+    names = set(full.tables)
+    assert {"recency", "matched_forgetting", "growth_rates", "unlearning_settings", "runs"} <= names
+    for name in names:
+        rows = list(csv.reader((full.folder / "tables" / f"{name}.csv").open()))
+        assert len(rows) == 1 + len(full.tables[name].rows)
+        assert (full.folder / "tables" / f"{name}.md").read_text() == full.tables[name].markdown()
+    growth = list(csv.DictReader((full.folder / "tables" / "growth_rates.csv").open()))
+    assert [row["paths"] for row in growth[:5]] == [*(f"p={p} | retrained model" for p in (1, 2, 3, 4)), "p=1 | p=2"]
+    assert all(float(row["NPO ci95"]) >= 0 for row in growth)
+
+
+def test_the_frontier_has_bands_over_seeds(full):
+    (chart,) = (chart for chart in full.charts if chart.key == "frontier")
+    for line in (line for panel in chart.panels for line in panel.lines):
+        assert len(line.low) == len(line.y)
+        assert all(low <= y <= high for low, y, high in zip(line.low, line.y, line.high, strict=True))
+    assert any(high > low for line in chart.panels[0].lines for low, high in zip(line.low, line.high, strict=True))
+
+
 def test_the_page_is_small_and_loads_nothing(full):
     page = (full.folder / "index.html").read_text()
     assert len(page.encode()) < 2_000_000

@@ -20,6 +20,7 @@ from unlearn_lightning.report.statistics import (
     matched_score,
 )
 from unlearn_lightning.report.study_data import load_study
+from unlearn_lightning.report.tables import Table, growth_table
 
 
 def test_estimate_is_the_students_t_interval():
@@ -110,6 +111,19 @@ def test_distance_to_retrained_uses_its_last_record_and_the_same_seed(tmp_path):
     study = load_study(writer.write())
     run = study.finished("unlearn")[0]
     assert Distances(study).to_retrained(run) == {0: (1 + 4 + 9) / 2, 2: 4 / 2}
+
+
+def test_growth_rates_are_those_to_the_retrained_model_and_between_paths(tmp_path):
+    # p=1: squared distance to retrained e^(0.2 step); p=4 starts three as far, and their difference 2 e^(0.1 step) has the same rate.
+    writer = StudyWriter(tmp_path)
+    writer.retrained(1, {"a": [0.0]})
+    for p, far in {1: 1.0, 4: 3.0}.items():
+        writer.unlearn(1, p, "npo", vectors={step: {"a": [far * math.exp(0.1 * step)]} for step in (0, 2, 4)})
+    study = load_study(writer.write())
+    table = growth_table(study, Distances(study))
+    assert table.rows == [["p=1 | retrained model", "+0.200"], ["p=4 | retrained model", "+0.200"], ["p=1 | p=4", "+0.200"]]
+    assert table.csv() == "paths,NPO\np=1 | retrained model,+0.200\np=4 | retrained model,+0.200\np=1 | p=4,+0.200\n"
+    assert Table(["a", "b"], [["x", "−1.00 ± 0.50"], ["y", "–"]]).csv() == "a,b,b ci95\nx,-1.00,0.50\ny,,\n"
 
 
 def test_path_distances_are_taken_at_equal_steps_within_objective_and_seed(tmp_path):

@@ -8,7 +8,7 @@ import torch
 
 from unlearn_lightning.divergence import squared_distance
 from unlearn_lightning.gsm8k import final_answer, last_number, same_number
-from unlearn_lightning.records import read_json, read_records, record_path, write_json, write_text
+from unlearn_lightning.records import last_record, read_json, read_records, record_path, write_json, write_text
 from unlearn_lightning.schedule import Cosine, WarmupStableDecay
 
 
@@ -105,7 +105,8 @@ def test_unknown_formats_are_refused(tmp_path):
 
 
 def test_records_by_step(tmp_path):
-    for step in (10, 0, 2):
+    for step in (10, 1_000_000, 0, 999_999):
         write_json(record_path(tmp_path, "forget", step), {"step": step})
-    assert list(read_records(tmp_path, "forget")) == [0, 2, 10]
+    assert list(read_records(tmp_path, "forget")) == [0, 10, 999_999, 1_000_000]
+    assert last_record(tmp_path, "forget")["step"] == 1_000_000
     assert read_records(tmp_path, "nothing") == {}

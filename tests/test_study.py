@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -206,6 +207,22 @@ def test_a_failed_run_holds_up_its_descendants_only(corpus, questions, tmp_path)
 def test_impossible_studies_are_refused(changes, message, corpus, questions):
     with pytest.raises(ValueError, match=message):
         config_of(small(corpus, questions, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"sedes": [1]}, "there is no key 'sedes'. Did you mean 'seeds'?"),
+        ({"objectives": {"npo": {"model": {"class_path": "NPo"}}}}, "there is no class 'NPo'. Did you mean 'NPO'?"),
+        ({"unlearning": {"trainr": {"max_epochs": 1}}}, "there is no key 'trainr'. Did you mean 'trainer'?"),
+    ],
+)
+def test_a_mistyped_name_in_a_study_gets_one_line(changes, hint, corpus, questions, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("wrong.yaml").write_text(yaml.safe_dump(small(corpus, questions, **changes)))
+    with suppress(SystemExit):
+        assert main(["study", "wrong.yaml", "--plan"]) == 2
+    assert capsys.readouterr().err == f"unlearn study: {hint}\n"
 
 
 def test_variants_of_an_objective_carry_its_name(corpus, questions, tmp_path):

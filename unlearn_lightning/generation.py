@@ -193,6 +193,7 @@ def end_tokens(net: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     closed = str(tokenizer.apply_chat_template(turns, tokenize=False)).rstrip("\n")
     last = tokenizer(closed, add_special_tokens=False)["input_ids"][-1]
-    if last in tokenizer.all_special_ids:
+    # A base model's tokenizer knows its sibling's end of turn as a special token without a role, which all_special_ids leaves out.
+    if last in tokenizer.all_special_ids or getattr(tokenizer.added_tokens_decoder.get(last), "special", False):
         found.add(last)
     return sorted(int(token) for token in found)

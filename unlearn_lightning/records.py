@@ -75,13 +75,18 @@ def record_path(folder: Path, probe: str, step: int) -> Path:
 
 def read_records(folder: Path, probe: str) -> dict[int, dict[str, Any]]:
     """All records of a probe by step, ascending; empty when it measured nothing."""
-    return {int(path.stem): read_json(path) for path in sorted((Path(folder) / "records" / probe).glob("[0-9]*.json"))}
+    return {int(path.stem): read_json(path) for path in _record_paths(folder, probe)}
 
 
 def last_record(folder: Path, probe: str) -> dict[str, Any] | None:
     """The probe's record of the last measured step; None when it measured nothing."""
-    paths = sorted((Path(folder) / "records" / probe).glob("[0-9]*.json"))
+    paths = _record_paths(folder, probe)
     return read_json(paths[-1]) if paths else None
+
+
+def _record_paths(folder: Path, probe: str) -> list[Path]:
+    # By number: from a million steps on, names have more than six digits.
+    return sorted((Path(folder) / "records" / probe).glob("[0-9]*.json"), key=lambda path: int(path.stem))
 
 
 def metric_key(probe: str, quantity: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -56,8 +57,8 @@ class Encoder:
         return self._tokens(self._prompt_text(prompt))
 
     def response_start_ids(self, text: str) -> list[int]:
-        """The tokens of a response's beginning, such as a refusal phrase: without the end of turn."""
-        return self._tokens(text)
+        """The tokens of a response's beginning, such as a refusal phrase: without the end of turn, as training had them."""
+        return self._tokens(self._before_response + text)
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:
         """Encodes examples in order.
@@ -66,6 +67,13 @@ class Encoder:
             ValueError: the prompt leaves no room for even one response token, or the chat template rewrites the prompt.
         """
         return [self._encode(example) for example in examples]
+
+    @cached_property
+    def _before_response(self) -> str:
+        """What the chat template puts between prompt and response; Llama-2's a space, most nothing."""
+        mark = "0response0"
+        turns = [*self._messages("prompt"), {"role": "assistant", "content": mark}]
+        return str(self.tokenizer.apply_chat_template(turns, tokenize=False)).removeprefix(self._prompt_text("prompt")).partition(mark)[0]
 
     def _encode(self, example: Example) -> Encoded:
         prompt_text = self._prompt_text(example.prompt)

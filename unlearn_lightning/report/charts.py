@@ -111,12 +111,13 @@ def _frontier_chart(study: Study) -> Chart:
         kept = averaged("", (), [utility(run.metric("retain", f"retain/{study.retain_name}_log_lik")) for run in runs])
         both = sorted(set(scores.x) & set(kept.x))
         x, y = ([of.y[of.x.index(step)] for step in both] for of in (scores, kept))
-        return Line(path.label, (path.index,), x, y)
+        low, high = ([limits[kept.x.index(step)] for step in both] if limits else [] for limits in (kept.low, kept.high))
+        return Line(path.label, (path.index,), x, y, low, high)
 
     utility_title = f"{study.retain_title} utility"
     caption = (
         f"Each point is a measured step, a mean over seeds: forget score so far (nats, to the right is better) against {utility_title} "
-        "(1 is untouched); a path whose line stays higher pays less for the same forgetting."
+        "(1 is untouched), with the 95% interval of the latter; a path whose line stays higher pays less for the same forgetting."
     )
     return Chart("frontier", "What forgetting costs", caption, "forget score (nats)", utility_title, _panels(study, line))
 

@@ -154,7 +154,8 @@ class Page:
             body += f'<p class="caption">{html.escape(FURTHER_CAPTION)}</p>{self.tables["further_stages"].html()}'
         if chart.key == "paths" and "growth_rates" in self.tables:
             caption = (
-                "Growth rate: slope of the log distance against the step, per step (least squares), the measured sibling of the theorem's "
+                "Growth rate of the distances to the retrained model and between paths: slope of the log distance against the step, per "
+                "step (least squares), the measured sibling of the theorem's "
                 "2 log(1 + ρ*); at a rate r every step multiplies the distance by exp(r)."
             )
             body += f'<p class="caption">{html.escape(caption)}</p>{self.tables["growth_rates"].html()}'

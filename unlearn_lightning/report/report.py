@@ -93,7 +93,9 @@ class Report:
         for problem in self.problems:
             console.print(f"! {problem}", style="yellow", highlight=False, markup=False)
         console.print(f"Report: {self.folder / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"  beside it table.csv, table.md and {len(self.charts)} figures (SVG, PNG) in figures/", highlight=False)
+        console.print(
+            f"  beside it table.csv, table.md and {len(self.charts)} figures (SVG, PNG) in figures/; all tables in tables/", highlight=False
+        )
 
 
 def build(
@@ -101,7 +103,7 @@ def build(
 ) -> Report:
     """Write the report of a study, or of a folder of runs and studies, into `out` (default `<study>/report/`).
 
-    It is index.html, table.csv, table.md and figures/.
+    It is index.html, table.csv, table.md, tables/ and figures/.
 
     Runs that are missing or unfinished, and probes that were not measured, are named and left out.
 
@@ -149,6 +151,7 @@ def _build(study_folder: Path, folder: Path, against: Path | None, match_at: flo
         ("table.md", closing + _more_markdown(report.tables) + (comparison_markdown(report.comparison) if report.comparison else "")),
         ("index.html", page.html()),
         *deep.items(),
+        *((f"tables/{name}.{kind}", text) for name, table in report.tables.items() for kind, text in _as_files(table)),
     ):
         write_text(folder / name, content)
         report.files.append(folder / name)
@@ -173,6 +176,10 @@ def _tables(report: Report, distances: Distances) -> dict[str, Table]:
     if report.comparison:
         tables |= {"comparison": comparison_table(report.comparison), "comparison_settings": report.comparison.settings}
     return {name: table for name, table in tables.items() if table.rows}
+
+
+def _as_files(table: Table) -> list[tuple[str, str]]:
+    return [("csv", table.csv()), ("md", table.markdown())]
 
 
 def _more_markdown(tables: dict[str, Table]) -> str:

@@ -33,6 +33,20 @@ class Table:
     first_number: int = 1
     """The column from which cells are numbers, set flush right."""
 
+    def csv(self) -> str:
+        """The cells with an interval taken apart into columns of their own, signs in ASCII; empty for a dash."""
+        wide = [any(" ± " in row[column] for row in self.rows) for column in range(len(self.header))]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([name for column, one in enumerate(self.header) for name in ([one, f"{one} ci95"] if wide[column] else [one])])
+        for row in self.rows:
+            cells = []
+            for column, cell in enumerate(row):
+                mean, _, interval = (_ascii(cell) if column >= self.first_number else cell).partition(" ± ")
+                cells += [mean, interval] if wide[column] else [mean]
+            writer.writerow(cells)
+        return out.getvalue()
+
     def markdown(self) -> str:
         rule = ["---" if column < self.first_number else "---:" for column in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
@@ -128,8 +142,17 @@ def matched_table(rows: Sequence[MatchedRow], retain_title: str = "TOFU") -> Tab
 
 
 def growth_table(study: Study, distances: Distances) -> Table:
-    """Growth rate of log d per step between every two paths, per objective; one step multiplies d by exp(rate)."""
+    """Growth rate of log d per step, per objective: of each path's distance to the retrained model, then between every two paths.
+
+    One step multiplies d by exp(rate).
+    """
     table = Table(["paths", *study.objectives], [])
+    for path in study.paths:
+        curves = [[distances.to_retrained(run) for run in study.unlearned(objective, path)] for objective in study.objectives]
+        rates = [estimate(map(growth_rate, of)) for of in curves]
+        if any(rate.n for rate in rates):
+            table.rows.append([f"{path.label} | retrained model", *(rate.text(3, signed=True) for rate in rates)])
+            table.paths.append((path.index,))
     for first, second in combinations(study.paths, 2):
         rates = [estimate(map(growth_rate, distances.between_paths(objective, first, second))) for objective in study.objectives]
         if any(rate.n for rate in rates):
@@ -166,6 +189,10 @@ def paper_table(rows: Sequence[Row], study: Study) -> str:
 def numbers(value: Estimate) -> list[str]:
     """Mean, half width and count as CSV cells, unrounded; empty where there is no number."""
     return ["" if math.isnan(number) else repr(number) for number in (value.mean, value.half_width)] + [str(value.n)]
+
+
+def _ascii(cell: str) -> str:
+    return "" if cell == "–" else cell.replace("−", "-")
 
 
 def _mean(value: Estimate, digits: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from unlearn_lightning.shipped_configs import find, with_found_configs
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.launcher import Launcher, launcher_name
 from unlearn_lightning.study.local import Local
+from unlearn_lightning.study.short_errors import StudyParser
 from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.study_file import StudyFile
@@ -39,7 +41,7 @@ def parser() -> jsonargparse.ArgumentParser:
     """The arguments of `unlearn study`."""
     import_plugins()
     jsonargparse.set_loader("study", _load)
-    found = jsonargparse.ArgumentParser(
+    found = StudyParser(
         prog="unlearn study", description="Trains, unlearns and measures all the paths of a study, skipping what is finished.",
         parser_mode="study",
     )  # fmt: skip
@@ -111,7 +113,8 @@ def study(arguments: Sequence[str]) -> int:
         if settings["plan"]:
             return _plan(config, settings)
         return _study(config, settings, _launcher(own.instantiate(parsed).launcher, settings["jobs"]), own.dump(parsed, skip_unset=False))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, argparse.ArgumentError) as error:
+        # A run's configuration that does not parse is an ArgumentError, with the nearest right name already.
         print(f"unlearn study: {error}", file=sys.stderr)
         return 2
 

@@ -1,0 +1,34 @@
+"""The parser of `unlearn study` with one-line errors: the nearest right name for a mistyped key, and no page of usage.
+
+$ unlearn study configs/studies/demo.yaml --sedes '[1, 2]'
+unlearn study: there is no key 'sedes'. Did you mean 'seeds'?
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from typing import Any
+
+import jsonargparse
+
+WRONG_KEY = re.compile(r"[Oo]ption '([\w.-]+)' is not accepted|[Uu]nrecognized arguments: --([\w.-]+)")
+
+
+class StudyParser(jsonargparse.ArgumentParser):
+    """jsonargparse with short errors."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Ends the command with one readable message."""
+        print(f"{self.prog}: {self._short(str(message))}", file=sys.stderr)
+        sys.exit(2)
+
+    def _short(self, message: str) -> str:
+        found = WRONG_KEY.search(message)
+        if not found:
+            return message
+        wrong = next(group for group in found.groups() if group)
+        known = {option.removeprefix("--").replace("-", "_") for action in self._actions for option in action.option_strings}
+        near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)
+        return f"there is no key {wrong!r}.{f' Did you mean {near[0]!r}?' if near else ''}"
