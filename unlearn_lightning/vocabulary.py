@@ -42,7 +42,7 @@ class _OwnedLogProbs(torch.autograd.Function):
         return logits.gather(-1, tokens[:, None]).squeeze(-1) - normaliser
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         # Autograd's version counter refuses a second backward pass, which would find the logits gone.
         logits, tokens, normaliser = ctx.saved_tensors
         for part, less, by in zip(*map(_in_pieces, (logits, normaliser, gradient), [logits] * 3), strict=True):
