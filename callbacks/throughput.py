@@ -27,7 +27,7 @@ class Throughput(pl.Callback):
     tokens only; attention scores, padding and recomputation are left out, so the share is rather too low than too high.
     `speed/peak_memory_bytes`: largest over devices, since the process started; of the GPU's allocator, or resident on a CPU.
 
-    Time runs from a batch's start to its end, without waiting for data and without callbacks listed after this one: list it before probes.
+    Time runs from a batch's start to its end: without waiting for data, and without the other callbacks' measurements.
 
     Args:
         every_n_steps: optimizer steps averaged over, and between lines.
@@ -49,6 +49,8 @@ class Throughput(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Counts the weights, and looks the peak up."""
+        # First in line, so that a batch ends here before probes measure. A new list, as the old one is being gone through.
+        trainer.callbacks = [self, *(callback for callback in trainer.callbacks if callback is not self)]  # type: ignore[attr-defined]
         self._matrices = Matrices.of(pl_module.net)
         self._peak = self.peak_flops or get_available_flops(pl_module.device, compute_dtype(trainer, pl_module))
         self._step = trainer.global_step
