@@ -99,7 +99,7 @@ def attempts(problems: int = 16, rows: int = 40, vocabulary: int = 32_000, repea
         ]  # fmt: skip
         backend.generate_until(asked, disable_tqdm=True)
 
-    times = timed({"ours": ours, "theirs": theirs}, repeats)
+    times = timed({"ours": ours, "theirs": theirs}, repeats, warm_up=False)
     mean = sum(counts["ours"]) / len(counts["ours"])
     case = f"{problems} problems, {rows} rows at once, lengths of {source} solutions (mean {mean:.0f} tokens)"
     return [

@@ -64,14 +64,14 @@ def seconds() -> float:
     return time.process_time()
 
 
-def timed(ways: Mapping[str, Work], repeats: int = 3) -> dict[str, float]:
-    """Median seconds of each way; the ways take turns, after one turn that does not count."""
+def timed(ways: Mapping[str, Work], repeats: int = 3, warm_up: bool = True) -> dict[str, float]:
+    """Median seconds of each way; the ways take turns, after one turn that does not count (unless the work is long by itself)."""
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + warm_up):
         for name, work in ways.items():
             start = seconds()
             work()
-            if turn:
+            if turn >= warm_up:
                 found[name].append(seconds() - start)
     return {name: statistics.median(values) for name, values in found.items()}
 

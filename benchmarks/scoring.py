@@ -36,7 +36,7 @@ def each_pair(net: Any, prompts: Sequence[Sequence[int]], candidates: Sequence[S
     return torch.stack(found)
 
 
-def scoring(repeats: int = 2, prompts: int = PROMPTS) -> list[Result]:
+def scoring(repeats: int = 1, prompts: int = PROMPTS) -> list[Result]:
     """The phrases of ForgetLikelihood after prompts as long as the paper's, and after the world's short ones (without targets)."""
     encoder = Encoder(tokenizer())
     phrases = [encoder.response_start_ids(text) for text in (LABEL, *PARAPHRASES)]
@@ -50,7 +50,11 @@ def scoring(repeats: int = 2, prompts: int = PROMPTS) -> list[Result]:
         target = TARGETS[name] if shape.startswith("96") else None
         fast, slow = score_candidates(net, asked, phrases).token_log_lik.sum(-1), each_pair(net, asked, phrases)
         apart = (fast - slow).abs().max().item()
-        times = timed({"ours": lambda: score_candidates(net, asked, phrases), "theirs": lambda: each_pair(net, asked, phrases)}, repeats)
+        times = timed(
+            {"ours": lambda: score_candidates(net, asked, phrases), "theirs": lambda: each_pair(net, asked, phrases)},
+            repeats,
+            warm_up=False,
+        )
         lengths = f"{min(map(len, asked))}-{max(map(len, asked))} prompt tokens, {sum(map(len, phrases))} in 21 phrases"
         found.append(
             compared(
