@@ -31,9 +31,10 @@ def measured_peak(net, step):
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as events:
         there = sum(p.numel() * p.element_size() for p in [*net.parameters(), *net.buffers()])
-        optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], weight_decay=0.0)
+        optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], weight_decay=0.0, foreach=True)
         for _ in range(2):
-            memory.train(net, optimizer, step)
+            memory.passes(net, optimizer, step)
+            optimizer.step()
     now = peak = 0
     for event in sorted(events.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
         if event.name() == "[memory]":
@@ -66,18 +67,21 @@ def test_the_estimate_is_what_a_step_really_takes(case, scratch, tmp_path):
 
 def test_layers_shards_and_copies():
     """Two layers take 30 + 2 x 5 bytes of weights, and so on; ten layers on four devices."""
-    few, more = memory.Memory(40, 0, 40, 80, 100), memory.Memory(45, 0, 45, 90, 107)
+    few, more = memory.Memory(40, 0, 40, 80, 100, 30), memory.Memory(45, 0, 45, 90, 107, 32)
 
-    def on(devices, sharded, loads_whole=False):
+    def on(devices, sharded, **more_of_it):
         step = dataclasses.replace(STEP, devices=devices, sharded=sharded)
-        return memory.spread(few, more, 10, step, loads_whole)
+        return memory.spread(few, more, 10, step, **more_of_it)
 
-    assert on(1, True) == memory.Memory(80, 0, 80, 160, 156)
-    assert on(4, False) == memory.Memory(80, 0, 160, 160, 156)
-    assert on(4, True) == memory.Memory(20, 0, 20, 40, 156, gathered=60 + 3 * 10)
+    assert on(1, True) == memory.Memory(80, 0, 80, 160, 156, 46)
+    assert on(4, False) == memory.Memory(80, 0, 160, 160, 156, 46)
+    assert on(4, True) == memory.Memory(20, 0, 20, 40, 156, 12, gathered=60 + 3 * 10)
     assert on(4, True).total == 326
     assert on(4, True, loads_whole=True).loading == 80
+    # Float32 shards; whole weights and gradients in bfloat16, and gradients in float32 while they are added up.
+    assert on(4, True, narrow=True) == memory.Memory(40, 0, 40, 80, 156, 23, gathered=30 + 3 * 30 + 3 * (5 + 3 * 5))
     assert memory.Memory(20, 0, 0, 0, 0, loading=80).total == 80
+    assert memory.Memory(20, 1, 2, 3, 10, update=50, gathered=20).total == 76
 
 
 def test_the_command_prints_a_table_and_names_what_is_wrong(scratch, tmp_path, capsys):

@@ -19,7 +19,7 @@ import torch.distributed
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -28,13 +28,15 @@ def causal_lm(net: nn.Module) -> Any:
     return net.get_base_model() if isinstance(net, PeftModel) else net
 
 
-def shard(net: nn.Module, mesh: DeviceMesh) -> None:
+def shard(net: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None = None) -> None:
     """Cuts all weights into one shard per process, in place; must come before the optimizer is made.
 
     Args:
         net: the same weights on every process, or (unquantised) real ones on the first and the meta device on all others, which are
             then filled from the first.
         mesh: one-dimensional, over all processes.
+        compute: dtype in which trained float32 weights are gathered; null for their own. Autocast would convert them itself, and keep
+            both for all layers at once. Adapters are small, and stay as they are.
     """
     root = causal_lm(net)
     first = mesh.get_local_rank() == 0
@@ -43,8 +45,10 @@ def shard(net: nn.Module, mesh: DeviceMesh) -> None:
     torch.distributed.all_reduce(elsewhere, group=mesh.get_group())
     layers = [module for module in root.modules() if type(module).__name__ in root._no_split_modules]
     assert layers, f"{type(root).__name__} names no decoder layers"
+    narrow = compute is not None and not isinstance(net, PeftModel)
+    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32) if narrow else MixedPrecisionPolicy()
     for module in (*layers, root):
-        fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh, mp_policy=policy)
     if elsewhere.item():
         _fill(net, values if first else {}, mesh)
 

@@ -116,7 +116,8 @@ class CausalLMModule(pl.LightningModule):
         with torch.device("meta" if waits else "cpu"):
             self.net = self.build()
         if self.device_mesh is not None:
-            shard(self.net, self.device_mesh["data_parallel"])
+            compute = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
+            shard(self.net, self.device_mesh["data_parallel"], compute)
 
     def configure_optimizers(self) -> Any:
         """A fresh optimizer over the trainable weights, and its schedule per step."""

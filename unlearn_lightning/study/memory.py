@@ -71,7 +71,8 @@ class Memory:
         adapter: the trained adapter's weights.
         gradients: under DDP twice, as it keeps them in buckets, too.
         optimizer: AdamW's two averages.
-        activations: what the backward pass needs, logits, and temporary tensors.
+        activations: what the backward pass needs, logits, and temporary tensors, in the forward and backward pass.
+        update: temporary tensors of the optimizer's update, which comes after it.
         gathered: FSDP2's whole weights: embeddings and head, and three decoder layers (in use, under way, and the latter's buffer).
         loading: what must fit once before training; more than all of the above only where FSDP2 cuts weights that bitsandbytes
             quantised on this device.
@@ -82,13 +83,15 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
+    update: int = 0
     gathered: int = 0
     loading: int = 0
 
     @property
     def total(self) -> int:
-        """The sum of the parts, or the loading where that takes more."""
-        return max(self.loading, sum(dataclasses.astuple(self)[:-1]))
+        """What stays, and what takes most of the two halves of a step; or the loading where that takes more."""
+        stays = self.weights + self.adapter + self.gradients + self.optimizer
+        return max(self.loading, stays + max(self.gathered + self.activations, self.update))
 
     def plus(self, other: Memory, times: int) -> Memory:
         """Part by part."""
@@ -105,14 +108,23 @@ def step_memory(backbone: Backbone, step: Step, estimator: Estimator | None = No
     config = estimator.architecture(dataclasses.asdict(backbone))
     if config is None:
         raise ValueError(estimator.notes[-1])
+    narrow = step.sharded and step.autocast and backbone.lora is None
+    if narrow:
+        # FSDP2 gathers trained float32 weights in bfloat16, so that autocast has nothing to convert, and to keep.
+        backbone = dataclasses.replace(backbone, dtype="bfloat16")
     few, more = (simulate(backbone, config, layers, step) for layers in (FEW, MORE))
-    return spread(few, more, config.num_hidden_layers, step, loads_whole=backbone.quantization is not None)
+    return spread(few, more, config.num_hidden_layers, step, loads_whole=backbone.quantization is not None, narrow=narrow)
 
 
-def spread(few: Memory, more: Memory, layers: int, step: Step, loads_whole: bool) -> Memory:
+def spread(few: Memory, more: Memory, layers: int, step: Step, loads_whole: bool = False, narrow: bool = False) -> Memory:
     """From models of FEW and MORE layers on one device to one of all layers, on one of the step's devices.
 
-    Args: few, more: what they take.   layers: of the model.   loads_whole: each device holds all weights before they are cut.
+    Args:
+        few, more: what they take.
+        layers: of the model.
+        step: whose devices count.
+        loads_whole: each device holds all weights before they are cut.
+        narrow: few and more are in bfloat16, while shards are in float32 and so are gradients when they are added up.
     """
     layer = more.plus(few, -1)
     ends, alone = few.plus(layer, -FEW), few.plus(layer, layers - FEW)
@@ -120,8 +132,11 @@ def spread(few: Memory, more: Memory, layers: int, step: Step, loads_whole: bool
         return alone
     if not step.sharded:
         return dataclasses.replace(alone, gradients=2 * alone.gradients)
-    shares = {name: math.ceil(getattr(alone, name) / step.devices) for name in ("weights", "adapter", "gradients", "optimizer")}
-    ends_whole, layer_whole = (part.weights + part.adapter + part.gradients for part in (ends, layer))
+    width = 2 if narrow else 1
+    names = ("weights", "adapter", "gradients", "optimizer", "update")
+    shares = {name: math.ceil(width * getattr(alone, name) / step.devices) for name in names}
+    added_up = width if narrow else 0
+    ends_whole, layer_whole = (part.weights + part.adapter + (1 + added_up) * part.gradients for part in (ends, layer))
     loading = alone.weights + alone.adapter if loads_whole else 0
     return Memory(**shares, activations=alone.activations, gathered=ends_whole + 3 * layer_whole, loading=loading)
 
@@ -133,19 +148,23 @@ def simulate(backbone: Backbone, config: Any, layers: int, step: Step) -> Memory
         net = _fake_network(backbone, config, layers, mode)
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
         optimizer = PaperAdamW(trained)
+        optimizer.defaults["foreach"] = optimizer.param_groups[0]["foreach"] = True  # as it chooses on GPUs
         with mode, Living([*net.parameters(), *net.buffers()]) as living:
             for _ in range(2):
-                train(net, optimizer, step)
+                living.peak = living.now
+                passes(net, optimizer, step)
+                in_passes, living.peak = living.peak, living.now
+                optimizer.step()
     everything = sum(map(_bytes, [*net.parameters(), *net.buffers()]))
     adapter = sum(map(_bytes, trained)) if backbone.lora else 0
     states = sum(_bytes(value) for state in optimizer.state.values() for value in state.values())
     gradients = sum(_bytes(parameter.grad) for parameter in trained if parameter.grad is not None)
-    activations = living.peak - everything - states - gradients
-    return Memory(everything - adapter, adapter, gradients, states, activations)
+    stays = everything + states + gradients
+    return Memory(everything - adapter, adapter, gradients, states, in_passes - stays, max(0, living.peak - stays))
 
 
-def train(net: Any, optimizer: torch.optim.Optimizer, step: Step) -> None:
-    """One step as Lightning makes it: forward, clear the last gradients, backward, update."""
+def passes(net: Any, optimizer: torch.optim.Optimizer, step: Step) -> None:
+    """A step but for its update, as Lightning makes it: forward, clear the last gradients, backward."""
     rows, columns = step.micro_batch_size, step.length
     tokens = torch.zeros((rows, columns), dtype=torch.long)
     # As transformers makes it of the padding mask.
@@ -163,7 +182,6 @@ def train(net: Any, optimizer: torch.optim.Optimizer, step: Step) -> None:
         loss = (own - reference).mean()
     optimizer.zero_grad()
     loss.backward()
-    optimizer.step()
 
 
 def _fake_network(backbone: Backbone, config: Any, layers: int, mode: FakeTensorMode) -> Any:
