@@ -130,6 +130,8 @@ def test_table_page_and_files(tmp_path):
     ):
         assert text in page
     assert "What unlearning did to each path" not in page, "nothing of it was measured"
+    assert "forget score" not in (report.folder / "table.md").read_text()
+    assert "dependence" not in report.tables
     assert "| URC | deep 1/2, superficial 1/2 | deep |" in (report.folder / "table.md").read_text()
     rows = list(csv.DictReader((report.folder / "depth.csv").open()))
     assert len(rows) == 12

@@ -32,7 +32,7 @@ def spread(values: Sequence[float]) -> float:
 
 
 def dependence_table(study: Study, distances: Distances) -> Table:
-    """One row per objective; empty below two paths."""
+    """One row per objective of which something was measured; empty below two paths."""
     table = Table([*HEADER], [], first_number=1)
     for objective in study.objectives if len(study.paths) > 1 else []:
         by_seed: dict[int, list[Run]] = {}
@@ -40,8 +40,9 @@ def dependence_table(study: Study, distances: Distances) -> Table:
             for run in study.unlearned(objective, path):
                 by_seed.setdefault(run.seed, []).append(run)
         complete = {seed: runs for seed, runs in by_seed.items() if len(runs) == len(study.paths)}
-        if complete:
-            table.rows.append([objective, *_cells(study, objective, complete, distances)])
+        cells = _cells(study, objective, complete, distances) if complete else []
+        if any(cell != "–" for cell in cells):
+            table.rows.append([objective, *cells])
     return table
 
 

@@ -144,7 +144,7 @@ def _build(study_folder: Path, folder: Path, against: Path | None, match_at: flo
     report.problems += distances.problems
     version = live_version(study) if live else FINAL
     page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison, version)
-    closing = closing_table(rows, study.retain_title).markdown()
+    closing = closing_table(rows, study.retain_title).markdown() if rows else ""
     deep = {"depth.csv": depth_csv(found)} if (found := depths(study)) else {}
     for name, content in (
         ("table.csv", comparison_csv(report.comparison) if report.comparison else closing_csv(rows)),
