@@ -135,8 +135,8 @@ def test_the_launcher_executes_a_study(plugin, corpus, questions, tmp_path, monk
     by_path = "my_unlearning.launcher.Prefixed"
     assert main([*command, "--retry-failed", "--launcher", by_path, "--launcher.prefix", "env UNLEARN_PREFIXED=1"]) == 0
     assert "1 runs executed" in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main([*command, "--launcher", "NoSuchLauncher"])
+    assert main([*command, "--launcher", "slurmm"]) == 2
+    assert "no launcher 'slurmm': there are local, prefixed, slurm, or" in capsys.readouterr().err
     assert main([*command, "--jobs", "2", "--launcher", by_path, "--launcher.prefix", "true"]) == 2
     assert "--jobs is for the local launcher" in capsys.readouterr().err
 

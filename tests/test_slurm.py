@@ -1,5 +1,6 @@
 """A study on a real SLURM on this machine (scripts/slurm_here): killed jobs, a lost node, a submitter that is gone; and the queue."""
 
+import inspect
 import json
 import multiprocessing
 import os
@@ -17,6 +18,7 @@ from test_study import config_of, small, tree
 
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_run, read_study, write_json
+from unlearn_lightning.study.command import parser
 from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.slurm_queue import queue, slurm
 from unlearn_lightning.study.state import study_states
@@ -209,3 +211,14 @@ def test_without_slurm_it_says_so(corpus, questions, tmp_path, monkeypatch):
     runs = tree(small(corpus, questions), tmp_path / "store")
     with pytest.raises(ValueError, match="needs sbatch and squeue, which are not on this machine"):
         Slurm().launch(Work(config_of(small(corpus, questions)), runs, tmp_path / "study", None))
+
+
+@pytest.mark.parametrize("file", sorted((HERE.parents[1] / "configs" / "launchers").glob("*.yaml")), ids=lambda f: f.stem)
+def test_launcher_files_go_beside_a_study(file):
+    (command,) = [line for line in file.read_text().splitlines() if line.startswith("#") and f"-c configs/launchers/{file.name}" in line]
+    words = ["--config", str(file.parents[1] / "studies" / "demo.yaml"), "-c", str(file)]
+    assert " study configs/studies/" in command
+    launcher = parser().instantiate(parser().parse_args(words)).launcher
+    stated = yaml.safe_load(file.read_text())["launcher"]
+    assert type(launcher).__name__.lower() == stated["class_path"]
+    assert set(stated["init_args"]) == set(inspect.signature(type(launcher).__init__).parameters) - {"self"}, "every setting is stated"

@@ -153,6 +153,20 @@ def test_a_stopped_run_goes_on_to_the_same_weights(kind, limit, corpus, question
         assert not (tmp_path / name / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("stops", [(3, 9, 11), (2, 6, 9)], ids=str)
+def test_stopped_again_and_again_at_the_ends_of_epochs(stops, corpus, questions, tmp_path):
+    """3 steps an epoch: what was resumed at an epoch's end is resumed there again."""
+    more = {"trainer": {"max_steps": 12, "max_epochs": -1}, "checkpoint_every_n_steps": 1}
+    fit(settings(corpus, questions, tmp_path / "straight", **more))
+    config = settings(corpus, questions, tmp_path / "run", **more)
+    for step in stops:
+        with pytest.raises(Stop):
+            lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[StopAt(step)])
+    fit(config)
+    for key, value in weights(tmp_path / "straight").items():
+        assert torch.equal(weights(tmp_path / "run")[key], value)
+
+
 def test_kill_9_in_the_middle(corpus, questions, tmp_path):
     config = settings(corpus, questions, tmp_path / "killed", trainer={"max_steps": 400}, checkpoint_every_n_steps=5)
     file = tmp_path / "run.yaml"

@@ -225,6 +225,10 @@ class CausalLMModule(pl.LightningModule):
             raise ValueError(f"The checkpoint holds other trainable weights than this run: {sorted(found ^ expected)[:4]} ...")
         self.tokens_seen = checkpoint["tokens_seen"]
         if self.trainer.state.fn == TrainerFn.FITTING:
+            # After a resumption at an epoch's end Lightning counts one epoch less as begun, and from its next checkpoint it would go wrong.
+            # Checkpoints are made inside an epoch: as many are begun as are done, and one.
+            for counted in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+                counted["ready"] = counted["started"] = counted["processed"] + 1
             fit_progress(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], Pace(**checkpoint["pace"]), Pace(**self._pace()))
 
     def _pace(self) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import read_study, write_text
 from unlearn_lightning.shipped_configs import find, with_found_configs
 from unlearn_lightning.study.flags import change, settings_flags
-from unlearn_lightning.study.launcher import Launcher, launcher_name
+from unlearn_lightning.study.launcher import Launcher, launcher_name, launcher_names
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.short_errors import StudyParser
 from unlearn_lightning.study.slurm import Slurm
@@ -84,9 +83,25 @@ def _load(text: str) -> Any:
 
 
 def _launcher_names(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--launcher slurm` as `--launcher Slurm`."""
-    found = [re.sub("^(--launcher=)(.*)", lambda m: m[1] + launcher_name(m[2]), word) for word in arguments]
-    return [launcher_name(word) if before == "--launcher" else word for before, word in zip(["", *found], found, strict=False)]
+    """The arguments with `--launcher slurm` as `--launcher Slurm`.
+
+    Raises:
+        ValueError: there is no launcher of that name.
+    """
+    found = list(arguments)
+    for place, word in enumerate(arguments):
+        option, _, value = word.partition("=")
+        if option in ("--launcher", "--launcher.help") and (value or place + 1 < len(found)):
+            name = _known(value or found[place + 1])
+            found[place + (not value)] = f"{option}={name}" if value else name
+    return found
+
+
+def _known(name: str) -> str:
+    names, found = launcher_names(), launcher_name(name)
+    if found in names or "." in name:
+        return found
+    raise ValueError(f"There is no launcher {name!r}: there are {', '.join(n.lower() for n in sorted(names))}, or give a class path.")
 
 
 def study(arguments: Sequence[str]) -> int:

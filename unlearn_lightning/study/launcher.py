@@ -30,12 +30,16 @@ class Launcher(ABC):
         """
 
 
+def launcher_names() -> list[str]:
+    """The class names of the launchers that there are: built in, and of plug-ins."""
+    found, waiting = [], [Launcher]
+    while waiting:
+        below = waiting.pop().__subclasses__()
+        found += [launcher.__name__ for launcher in below]
+        waiting += below
+    return found
+
+
 def launcher_name(name: str) -> str:
     """The class name behind a launcher's name in any case, such as Slurm for `slurm`; others are left as they are."""
-    waiting = [Launcher]
-    while waiting:
-        launcher = waiting.pop()
-        if launcher.__name__.lower() == name.lower():
-            return launcher.__name__
-        waiting += launcher.__subclasses__()
-    return name
+    return next((known for known in launcher_names() if known.lower() == name.lower()), name)
