@@ -120,10 +120,3 @@ def test_the_report_and_the_status_use_the_names(corpus, questions, tmp_path):
     assert {line.name for chart in report.charts if chart.key == "label" for panel in chart.panels for line in panel.lines} == set(
         NAMED["paths"]
     )
-
-
-def test_a_runs_mistyped_key_is_named_without_a_traceback(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["study", "configs/studies/demo.yaml", "--unlearning.trainer.max_epoch", "3"]) == 2
-    assert capsys.readouterr().err.strip() == "unlearn study: there is no key 'max_epoch'. Did you mean 'max_epochs'?"
-    assert not list(tmp_path.iterdir())
