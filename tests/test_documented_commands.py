@@ -18,7 +18,7 @@ from test_report_study_data import StudyWriter
 
 from unlearn_lightning.main import ROOMS, main
 from unlearn_lightning.records import is_finished
-from unlearn_lightning.shipped_configs import find, with_found_configs
+from unlearn_lightning.shipped_configs import find
 from unlearn_lightning.study.study_config import merged
 
 ROOT = Path(__file__).parents[1]
@@ -98,11 +98,10 @@ def parse(words):
     elif verb.startswith("-") or verb in CHEAP:
         assert main([verb, *rest]) == 0, words
     else:
-        if verb == "study":
-            rest = with_found_configs(rest if rest[0].startswith("-") else ["--config", *rest])
         asks_for_help = any(word.endswith(("--help", ".help")) or ".help=" in word for word in rest)
         with pytest.raises(SystemExit, match=r"^0$") if asks_for_help else nullcontext():
-            importlib.import_module(ROOMS[verb].partition(":")[0]).parser().parse_args(rest)
+            module = importlib.import_module(ROOMS[verb].partition(":")[0])
+            module.parse(rest) if verb == "study" else module.parser().parse_args(rest)
 
 
 @pytest.fixture(scope="module")

@@ -104,20 +104,24 @@ def _known(name: str) -> str:
     raise ValueError(f"There is no launcher {name!r}: there are {', '.join(n.lower() for n in sorted(names))}, or give a class path.")
 
 
+def parse(arguments: Sequence[str]) -> tuple[jsonargparse.ArgumentParser, jsonargparse.Namespace]:
+    """The parser, and what it reads in the command's arguments: shipped files found, flags of any depth, launchers by short names.
+
+    Raises:
+        ValueError, FileNotFoundError: a flag fits no setting, or there is no such file.
+    """
+    first, *rest = arguments or ["--help"]
+    given, changes = settings_flags(with_found_configs([first, *rest] if first.startswith("-") else ["--config", first, *rest]))
+    own = parser()
+    parsed = own.parse_args(_launcher_names(given))
+    change(parsed, changes)
+    return own, parsed
+
+
 def study(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status: 1 when a run failed."""
-    first, *rest = arguments or ["--help"]
-    given = [first, *rest] if first.startswith("-") else ["--config", first, *rest]
     try:
-        given = with_found_configs(given)
-    except FileNotFoundError as error:
-        print(f"unlearn study: {error}", file=sys.stderr)
-        return 2
-    own = parser()
-    try:
-        given, changes = settings_flags(given)
-        parsed = own.parse_args(_launcher_names(given))
-        change(parsed, changes)
+        own, parsed = parse(arguments)
         options = parsed.as_dict()
         settings = {name: options.pop(name) for name in OWN}
         options.pop("config")
