@@ -27,8 +27,9 @@ from callbacks import forget_likelihood, gsm8k_accuracy
 from unlearn_lightning import lightning_cli, likelihood
 from unlearn_lightning.candidates import CandidateScores
 from unlearn_lightning.generation import end_tokens
+from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig
-from unlearn_lightning.study.tree import Run, plan
+from unlearn_lightning.study.tree import plan
 
 DEMO = Path(__file__).parents[1] / "configs" / "studies" / "demo.yaml"
 

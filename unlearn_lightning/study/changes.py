@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unlearn_lightning.study.tree import Run
+from unlearn_lightning.study.run import Run
 
 MEANING = {
     "data": "data (the texts, batch size, length or order)",

@@ -29,7 +29,7 @@ from unlearn_lightning.study.study_file import StudyFile
 from unlearn_lightning.wandb_mode import beside_the_trial, in_trial, trial_name, usual_folder
 
 if TYPE_CHECKING:
-    from unlearn_lightning.study.tree import Run
+    from unlearn_lightning.study.run import Run
 
 
 LAUNCHERS = (Local, Slurm)

@@ -26,7 +26,7 @@ from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import StageData
 from unlearn_lightning.scratch import Scratch, build_model
 from unlearn_lightning.sources import HubError
-from unlearn_lightning.study.tree import Run
+from unlearn_lightning.study.run import Run
 
 # Public facts: class, hidden, layers, intermediate, heads, key-value heads, vocabulary, tied embeddings.
 ARCHITECTURES: dict[str, tuple[Any, int, int, int, int, int, int, bool]] = {

@@ -15,7 +15,7 @@ from unlearn_lightning.records import is_finished, read_json, read_run, record_p
 from unlearn_lightning.study.study_config import Settings, merged
 
 if TYPE_CHECKING:
-    from unlearn_lightning.study.tree import Run
+    from unlearn_lightning.study.run import Run
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from unlearn_lightning.study.workers import Workers, devices_of, on_gpus, visibl
 
 if TYPE_CHECKING:
     from unlearn_lightning.study.job import Job
-    from unlearn_lightning.study.tree import Run
+    from unlearn_lightning.study.run import Run
     from unlearn_lightning.study.work import Work
 
 # A worker that dies (out of memory, killed) is replaced and its run goes on from its checkpoint, this many times.

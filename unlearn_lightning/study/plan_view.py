@@ -23,8 +23,8 @@ from unlearn_lightning.records import is_finished, read_run, write_text
 from unlearn_lightning.run_key import UNREAD
 from unlearn_lightning.study.estimate import Estimate, Estimator
 from unlearn_lightning.study.job import with_comparisons
+from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import Settings, StudyConfig
-from unlearn_lightning.study.tree import Run
 from unlearn_lightning.study.unread import quick_hub
 
 # Share of a device's peak that training reaches, and the peak that is assumed when nothing is given: an NVIDIA H100 SXM, dense.

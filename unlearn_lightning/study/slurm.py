@@ -22,7 +22,7 @@ from unlearn_lightning.study.slurm_queue import QueueError, has_slurm, log_of, n
 from unlearn_lightning.study.workers import devices_of, on_gpus
 
 if TYPE_CHECKING:
-    from unlearn_lightning.study.tree import Run
+    from unlearn_lightning.study.run import Run
     from unlearn_lightning.study.work import Work
 
 # Seconds before its time limit at which a run is put back into the queue, to go on from its checkpoint.

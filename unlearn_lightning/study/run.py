@@ -1,0 +1,51 @@
+"""One run of a study's tree. Without torch, so that launchers and their help start at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unlearn_lightning.study.study_config import Settings
+
+
+@dataclass(eq=False)
+class Run:
+    """One node of the tree.
+
+    Attributes:
+        name: readable, such as seed1/p4/npo.
+        kind: stage or unlearn.
+        key, folder: what identifies it, and where it lies.
+        config: its whole `unlearn fit` configuration.
+        parents: the runs it starts from.
+        tags: seed, path, p, path_name, objective, retrained; docs/runs.md lists them.
+        compare: the runs its divergence probe compares with, by name.
+        inputs: a hash of each part that decides its result, so that a changed key can be explained.
+    """
+
+    name: str
+    kind: str
+    key: str
+    folder: Path
+    config: Settings
+    parents: list[Run] = field(default_factory=list)
+    tags: dict[str, Any] = field(default_factory=dict)
+    compare: dict[str, Run] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    def ancestors(self) -> list[Run]:
+        """Every run that this one starts from, directly or not."""
+        return [found for parent in self.parents for found in (parent, *parent.ancestors())]
+
+    def entry(self, study_folder: Path) -> dict[str, Any]:
+        """The run's line in study.json."""
+        return {
+            "key": self.key, "folder": _relative(self.folder, study_folder), "kind": self.kind, "name": self.name,
+            "parents": [p.key for p in self.parents], "tags": self.tags, "inputs": self.inputs,
+        }  # fmt: skip
+
+
+def _relative(path: Path, start: Path) -> str:
+    return os.path.relpath(path, start.absolute())
