@@ -11,8 +11,10 @@ from test_report_study_data import StudyWriter
 from unlearn_lightning.report import build
 from unlearn_lightning.report.depth import depth, depth_charts, depths
 from unlearn_lightning.report.depth_tables import depth_table
+from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.statistics import Share
 from unlearn_lightning.report.study_data import load_study
+from unlearn_lightning.report.verdict import verdict
 
 ORDERS = ("UCR", "URC", "CUR", "RUC", "CRU", "RCU")
 DEEP = {"C": {0: -10.0, 5: -40.0}, "U": {0: -10.0, 5: -60.0}}
@@ -41,6 +43,12 @@ def write(folder, verdicts):
     return writer.write()
 
 
+def said_of(folder):
+    """The verdict alone, without drawing anything."""
+    study = load_study(folder)
+    return verdict(study, [], Distances(study))
+
+
 @pytest.mark.parametrize(
     ("ends", "kind", "margin"),
     [
@@ -58,27 +66,23 @@ def test_the_rule(ends, kind, margin):
 
 
 def test_the_papers_grouping_over_two_seeds(tmp_path):
-    report = build(write(tmp_path, [("UCR", "URC"), ("UCR", "URC")]))
-    assert (
-        report.verdict.headline
-        == "As in the paper: forgetting is deep in 4 of 4 runs that learned U first, and in 0 of 8 runs that did not."
-    )
-    assert report.verdict.agrees is True
+    found = said_of(write(tmp_path, [("UCR", "URC"), ("UCR", "URC")]))
+    headline = "As in the paper: forgetting is deep in 4 of 4 runs that learned U first, and in 0 of 8 runs that did not."
+    assert (found.headline, found.agrees) == (headline, True)
     low, high = Share(2, 2).interval
     said = f"The paper's grouping of all orders appears in 2 of 2 seeds (95% Wilson interval {low:.0%} to {high:.0%})."
-    assert said in report.verdict.sentences
-    assert report.problems == []
+    assert said in found.sentences
 
 
 def test_superficial_everywhere_is_not_called_the_papers_grouping(tmp_path):
     """Four of six orders agree with the paper then, by never being deep."""
-    found = build(write(tmp_path, [()])).verdict
+    found = said_of(write(tmp_path, [()]))
     assert found.agrees is False
     assert found.headline.startswith("Not as in the paper: forgetting is deep in 0 of 2 runs that learned U first, and in 0 of 4")
 
 
 def test_a_single_odd_order_is_named(tmp_path):
-    verdict = build(write(tmp_path, [("UCR", "URC"), ("UCR", "URC", "CUR")])).verdict
+    verdict = said_of(write(tmp_path, [("UCR", "URC"), ("UCR", "URC", "CUR")]))
     assert verdict.headline.startswith("Mostly as in the paper: forgetting is deep in 4 of 4 runs that learned U first, and in 1 of 8")
     assert "Deep: UCR 2/2, URC 2/2, CUR 1/2; superficial: CUR 1/2, RUC 2/2, CRU 2/2, RCU 2/2." in verdict.sentences
     assert any("1 of 2 seeds" in sentence for sentence in verdict.sentences)
@@ -89,12 +93,13 @@ def test_several_rates_are_counted_and_told_apart(tmp_path):
     for rate, deep in ((0.03, ("UCR", "URC")), (0.05, ORDERS)):
         for name in ORDERS:
             writer.order(1, name, DEEP if name in deep else SUPERFICIAL, lr=rate)
-    report = build(writer.write())
-    assert report.verdict.headline.startswith("Not as in the paper: forgetting is deep in 4 of 4 runs that learned U first, and in 4 of 8")
-    assert any("appears in 1 of 2 seed × objective cells" in sentence for sentence in report.verdict.sentences)
-    assert "GA · lr=0.03: deep: UCR, URC; superficial: CUR, RUC, CRU, RCU." in report.verdict.sentences
-    assert {"families", "families_1"} <= {chart.key for chart in report.charts}
-    assert report.tables["depth"].rows[6][:3] == ["UCR", "GA · lr=0.05", "deep"]
+    study = load_study(writer.write())
+    found = said_of(study.folder)
+    assert found.headline.startswith("Not as in the paper: forgetting is deep in 4 of 4 runs that learned U first, and in 4 of 8")
+    assert any("appears in 1 of 2 seed × objective cells" in sentence for sentence in found.sentences)
+    assert "GA · lr=0.03: deep: UCR, URC; superficial: CUR, RUC, CRU, RCU." in found.sentences
+    assert {"families", "families_1"} <= {chart.key for chart in depth_charts(study)}
+    assert depth_table(depths(study)).rows[6][:3] == ["UCR", "GA · lr=0.05", "deep"]
 
 
 def test_deep_from_the_start_is_told_apart(tmp_path):
@@ -102,7 +107,7 @@ def test_deep_from_the_start_is_told_apart(tmp_path):
     writer.order(1, "UCR", {"C": {0: -30.0, 5: -40.0}, "U": {0: -10.0, 5: -60.0}})
     writer.order(1, "RCU", SUPERFICIAL)
     study = load_study(writer.write())
-    assert "In 1 of the 1 deep runs C lay below R before unlearning already." in build(study.folder).verdict.sentences
+    assert "In 1 of the 1 deep runs C lay below R before unlearning already." in said_of(study.folder).sentences
     assert depths(study)[0].outcomes[0].margin_before == 18.0
 
 
@@ -119,6 +124,7 @@ def test_the_figure_has_a_panel_per_order_and_counts_epochs(tmp_path):
 
 def test_table_page_and_files(tmp_path):
     report = build(write(tmp_path, [("UCR", "URC"), ("UCR",)]))
+    assert report.problems == []
     table = depth_table(depths(report.study))
     assert table.rows[1][:3] == ["URC", "deep 1/2, superficial 1/2", "deep"]
     page = (report.folder / "index.html").read_text()

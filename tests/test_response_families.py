@@ -1,6 +1,8 @@
 """Prompts with several responses each: the data, the stages made of them, and the probe that measures them all."""
 
+import functools
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -113,14 +115,19 @@ def test_a_response_that_is_only_measured_counts_for_the_key(corpus, questions, 
     assert keys[0] == keys[2] != keys[1]
 
 
+@functools.cache
+def planned(name):
+    """A shipped study's runs, planned once for all tests."""
+    return tree(read_study_file(CONFIGS / f"studies/{name}.yaml"), Path("store"))
+
+
 SUPERFICIAL = [("demo_superficial", 1, 1), ("demo_superficial_rates", 1, 3), ("paper_superficial", 0, 1)]
 
 
 @pytest.mark.parametrize(("name", "base", "objectives"), SUPERFICIAL)
-def test_six_orders_as_a_tree(name, base, objectives, tmp_path):
-    file = CONFIGS / f"studies/{name}.yaml"
-    assert f"#   unlearn study configs/studies/{name}.yaml" in file.read_text()
-    runs = tree(read_study_file(file), tmp_path)
+def test_six_orders_as_a_tree(name, base, objectives):
+    assert f"#   unlearn study configs/studies/{name}.yaml" in (CONFIGS / f"studies/{name}.yaml").read_text()
+    runs = planned(name)
     # Six orders of three stages are 18; as a tree they are 3 + 6 + 6.
     assert len([run for run in runs if run.kind == "stage"]) == 15 + base
     unlearned = [run for run in runs if run.kind == "unlearn"]
@@ -139,9 +146,6 @@ def test_six_orders_as_a_tree(name, base, objectives, tmp_path):
         assert families["init_args"]["every_n_steps"] == batches, "measured once an epoch"
 
 
-def test_the_rates_are_those_of_the_demo_with_its_stages(tmp_path):
-    keys = []
-    for name in ("demo_superficial", "demo_superficial_rates"):
-        runs = tree(read_study_file(CONFIGS / f"studies/{name}.yaml"), tmp_path)
-        keys.append({run.key for run in runs})
-    assert len(keys[1] - keys[0]) == 12, "all but two rates of six orders are shared"
+def test_the_rates_are_those_of_the_demo_with_its_stages():
+    demo, rates = ({run.key for run in planned(name)} for name in ("demo_superficial", "demo_superficial_rates"))
+    assert len(rates - demo) == 12, "all but two rates of six orders are shared"

@@ -39,7 +39,7 @@ OWN = ("store", "folder", "logger", "launcher", "jobs", "until", "only", "retry_
 def parser() -> jsonargparse.ArgumentParser:
     """The arguments of `unlearn study`."""
     import_plugins()
-    jsonargparse.set_loader("study", _load)
+    jsonargparse.set_loader("study", _load, exceptions=(yaml.YAMLError,))
     found = StudyParser(
         prog="unlearn study", description="Trains, unlearns and measures all the paths of a study, skipping what is finished.",
         parser_mode="study",

@@ -26,7 +26,7 @@ def settings_flags(arguments: Sequence[str]) -> tuple[list[str], Settings]:
     """The other arguments, and what flags such as `--unlearning.trainer.max_epochs=2` (or without `=`) say, later ones winning.
 
     Raises:
-        ValueError: a flag has no value.
+        ValueError: a flag has no value, or one that is not YAML.
     """
     rest: list[str] = []
     changes: Settings = {}
@@ -40,16 +40,19 @@ def settings_flags(arguments: Sequence[str]) -> tuple[list[str], Settings]:
         value = text if equals else next(waiting, None)
         if value is None:
             raise ValueError(f"{argument} needs a value, such as {argument}=1e-4.")
-        nested: Any = _value(value)
+        nested: Any = _value(key, value)
         for name in reversed(below):
             nested = {name: nested}
         changes = merged(changes, {first: nested})
     return rest, changes
 
 
-def _value(text: str) -> Any:
+def _value(key: str, text: str) -> Any:
     """The text as YAML; 1e-4, which YAML reads as a word, is a number here as everywhere on the command line."""
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"--{key} has the value {text!r}, which is not YAML: put a word with signs in it in quotes of its own.") from None
     if isinstance(value, str):
         with suppress(ValueError):
             return float(value)
