@@ -37,6 +37,7 @@ SMALL = "--trainer.max_steps 1 --trainer.accelerator cpu --data.train_examples 3
 PARSED = {
     "unlearn study": "takes minutes to days; tests/test_study.py runs small ones, tests/test_claim.py the demo's",
     "unlearn report": "would draw the same figures again; tests/test_report_command.py runs it",
+    "unlearn watch": "follows a study until it is over; tests/test_watch.py runs it",
     "unlearn memory": "takes seconds for each model; tests/test_memory.py runs it on a small one",
     "unlearn export": "needs a run with an adapter; tests/test_export.py runs it",
 }
@@ -46,12 +47,14 @@ SKIPPED = {
     "python -m pytest": "tests/test_new.py runs pytest on the written files",
     "torchrun": "needs several machines; tests/test_processes.py starts two processes with it as if they were",
     "srun": "needs SLURM's allocation; tests/test_processes.py starts two processes in a job's environment",
+    ".venv/bin/python -m pytest -m gpu": "needs a CUDA device; without one these tests are skipped with that reason",
     "wandb sweep": "needs W&B's server; tests/test_sweeps.py parses every sweep",
     "wandb agent": "needs W&B's server; tests/test_sweeps.py runs the agent against a stand-in",
     "tensorboard --logdir": "serves until it is stopped; tests/test_loggers.py reads what it would show",
     "mlflow ui": "serves until it is stopped, and needs MLflow's server; tests/test_loggers.py reads what it would show",
     "unlearn fit ...": "an abbreviation; tests/test_extend.py measures with this metric",
     "unlearn study ...": "an abbreviation",
+    "unlearn study configs/studies/demo.yaml --launcher Prefixed": "needs the package of docs/extend.md, as the next one",
     "unlearn fit --model FlooredAscent": "needs the package of docs/extend.md; tests/test_extend.py installs it and runs this",
 }
 # Words that stand for something of the reader's.
