@@ -36,11 +36,19 @@ LAUNCHERS = (Local, Slurm)
 OWN = ("store", "folder", "logger", "launcher", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops", "match_at")
 
 
+class _Parser(StudyParser):
+    """Takes launchers by their names in any case."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> jsonargparse.Namespace:  # type: ignore[override]
+        """Parses; a ValueError says that there is no such launcher."""
+        return super().parse_args(None if args is None else _launcher_names(args), *rest, **more)
+
+
 def parser() -> jsonargparse.ArgumentParser:
     """The arguments of `unlearn study`."""
     import_plugins()
     jsonargparse.set_loader("study", _load)
-    found = StudyParser(
+    found = _Parser(
         prog="unlearn study", description="Trains, unlearns and measures all the paths of a study, skipping what is finished.",
         parser_mode="study",
     )  # fmt: skip
@@ -116,7 +124,7 @@ def study(arguments: Sequence[str]) -> int:
     own = parser()
     try:
         given, changes = settings_flags(given)
-        parsed = own.parse_args(_launcher_names(given))
+        parsed = own.parse_args(given)
         change(parsed, changes)
         options = parsed.as_dict()
         settings = {name: options.pop(name) for name in OWN}
