@@ -36,11 +36,19 @@ LAUNCHERS = (Local, Slurm)
 OWN = ("store", "folder", "logger", "launcher", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops", "match_at")
 
 
+class _Parser(StudyParser):
+    """Takes launchers by their names in any case."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> jsonargparse.Namespace:  # type: ignore[override]
+        """Parses; a ValueError says that there is no such launcher."""
+        return super().parse_args(None if args is None else _launcher_names(args), *rest, **more)
+
+
 def parser() -> jsonargparse.ArgumentParser:
     """The arguments of `unlearn study`."""
     import_plugins()
     jsonargparse.set_loader("study", _load, exceptions=(yaml.YAMLError,))
-    found = StudyParser(
+    found = _Parser(
         prog="unlearn study", description="Trains, unlearns and measures all the paths of a study, skipping what is finished.",
         parser_mode="study",
     )  # fmt: skip
@@ -113,7 +121,7 @@ def parse(arguments: Sequence[str]) -> tuple[jsonargparse.ArgumentParser, jsonar
     first, *rest = arguments or ["--help"]
     given, changes = settings_flags(with_found_configs([first, *rest] if first.startswith("-") else ["--config", first, *rest]))
     own = parser()
-    parsed = own.parse_args(_launcher_names(given))
+    parsed = own.parse_args(given)
     change(parsed, changes)
     return own, parsed
 
