@@ -16,7 +16,7 @@ from unlearn_lightning.candidates import score_candidates
 from unlearn_lightning.data import Encoder, SafetyStage
 
 TARGETS = {"32k": 8.0, "128k": 13.0}
-PROMPTS = 2
+PROMPTS = 1
 
 
 @torch.no_grad()
