@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 os.environ.setdefault("WANDB_MODE", "disabled")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -63,3 +64,16 @@ def data_root():
     if not folder or not Path(folder).is_dir():
         pytest.skip("UNLEARN_DATA names no folder with TOFU, GSM8K and Instruct-SkillMix")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def own_imports():
+    """What a test writes into its folder and imports from there is not seen by the next: the command appends the working folder."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    added = [folder for folder in sys.path if folder not in path]
+    for name in set(sys.modules) - modules:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if any(folder and file.startswith(folder + os.sep) for folder in added):
+            del sys.modules[name]
+    sys.path[:] = path

@@ -11,11 +11,12 @@ from rich.console import Console
 from runs import fit, run_json, settings, weights
 from test_stopped_runs import Stop, StopAt
 from test_study import config_of, small, tree
-from unlearn_lightning.study.runner import _Runner, run_study
 
 from unlearn_lightning import lightning_cli, records, run_recorder
 from unlearn_lightning.metrics_file import MetricsFile
 from unlearn_lightning.records import is_finished
+from unlearn_lightning.study.local import Local
+from unlearn_lightning.study.work import Work
 
 
 def die():
@@ -164,13 +165,19 @@ def test_between_two_runs_of_a_study(corpus, questions, tmp_path):
     written["objectives"] = {"npo": written["objectives"]["npo"]}
     study, runs = config_of(written), tree(written, tmp_path / "store")
 
+    def launched():
+        work = Work(study, runs, tmp_path / "study", Console(quiet=True))
+        before = len(work.done)
+        Local(jobs=1).launch(work)
+        return len(work.done) - before
+
     def work():
-        _Runner._start = at_call(4, _Runner._start)
-        run_study(study, runs, tmp_path / "study", Console(quiet=True))
+        Work.start = at_call(4, Work.start)
+        launched()
 
     killed(work)
     assert [is_finished(run.folder) for run in runs] == [True, True, True, False, False]
-    assert run_study(study, runs, tmp_path / "study", Console(quiet=True)) == 2
+    assert launched() == 2
     assert all(is_finished(run.folder) for run in runs)
 
 

@@ -44,16 +44,17 @@ def test_two_studies_are_compared(study, capsys):
 
 
 def test_wrong_folders_end_with_status_2_and_say_what_to_give(study, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
     for folder, words in (
         (tmp_path / "nowhere", "which is no folder"),
         (study.parent / "store" / "seed1-p4-npo", "a run, not a study"),
-        (tmp_path, "No study.json in"),
+        (tmp_path / "empty", "No study.json in"),
     ):
         assert report([str(folder)]) == 2
         told = capsys.readouterr().err
         assert words in told
         assert "Give the folder that `unlearn study` wrote" in told
-    assert report([str(study), "--against", str(tmp_path)]) == 2
+    assert report([str(study), "--against", str(tmp_path / "empty")]) == 2
     assert not (study / "report").exists()
 
 
@@ -94,7 +95,8 @@ def test_an_offline_upload_read_back(study, capsys):
     assert logged["tables/closing._type"] == "table-file"
     assert logged["figures/label._type"] == "image-file"
     assert {key.split(".")[0] for key in logged if "/" in key} == {
-        "tables/closing", "tables/matched_forgetting", "tables/recency", "tables/runs", "figures/label", "figures/paraphrases",
+        "tables/closing", "tables/matched_forgetting", "tables/recency", "tables/dependence", "tables/runs",
+        "figures/label", "figures/paraphrases",
     }  # fmt: skip
     table = json.loads((folder / "files" / logged["tables/closing.path"]).read_text())
     column = table["columns"].index("forget_score")

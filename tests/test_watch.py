@@ -52,7 +52,8 @@ def test_a_picture_shows_what_runs_how_far_how_fast_and_what_was_measured(study)
     with locked(running):
         text = picture(folder)
     assert "demo 2 finished, 1 running, 1 ready, of 4 runs 1,234 tokens/s" in text
-    assert "forget/label_log_lik" in text
+    assert "forget/" in text
+    assert "label_log_lik" in text
     assert re.search(r"seed1/p1/npo finished 16/16 6,500 −0.21 → −3.4 0.5 → 0.25", text), text
     assert re.search(r"seed1/p4/npo running 4/16 \S+ 1,234 −0.1 → −0.9", text), text
     assert "seed1/p4/npo stopped 4/16" in picture(folder), "its process is gone"
@@ -76,7 +77,7 @@ def test_a_queue_is_shown_beside_the_files(study):
 def test_what_does_not_fit_is_counted(study):
     folder, running = study
     with locked(running):
-        text = picture(folder, height=7)
+        text = picture(folder, height=8)
     assert "seed1/p4/npo running" in text
     assert "seed1/p1/npo finished" in text
     assert "not shown: 1 finished, 1 ready" in text
@@ -103,6 +104,8 @@ def test_in_a_terminal_it_follows_a_study_to_its_end_and_keeps_the_page(study):
     master, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     env = {**os.environ, "TERM": "xterm-256color"}
+    for fixed in ("COLUMNS", "LINES"):
+        env.pop(fixed, None)
     command = [*UNLEARN, "watch", str(folder), "--every", "0.2"]
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True)
     os.close(terminal)

@@ -184,9 +184,9 @@ class CausalLMModule(pl.LightningModule):
         self._log_step({"train/loss": total[0].item(), "train/lr": optimizer.param_groups[0]["lr"]})
 
     def _log_step(self, values: dict[str, float]) -> None:
-        # `self.log` costs as much as two layers of a small model, so it is called for those who look only.
+        # `self.log` costs as much as two layers of a small model, so it is called where somebody else's callback may look only.
         trainer = self.trainer
-        if trainer.progress_bar_callback is not None or trainer.early_stopping_callbacks:
+        if any(not type(callback).__module__.startswith(("unlearn_lightning.", "callbacks.")) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             self.log("train/loss", values["train/loss"], prog_bar=True, logger=False, batch_size=1)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.is_global_zero and every and (trainer.global_step + 1) % every == 0:

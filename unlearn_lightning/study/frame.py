@@ -56,7 +56,7 @@ def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = 
         note: below everything; empty for none.
         height: lines there are; null for all runs however many.
     """
-    shown = fitting(runs, None if height is None else height - 4 - bool(note))
+    shown = fitting(runs, None if height is None else height - 5 - bool(note))
     facts = {run.key: _facts(run) for run in runs if run.state in ("finished", "running")}
     values = {run.key: measured.of(run.folder) for run in shown}
     names = [name for name, _ in Counter(name for found in values.values() for name in found).most_common(COLUMNS)]
@@ -65,11 +65,12 @@ def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = 
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     table.add_column("run", no_wrap=True, overflow="ellipsis", min_width=12)
     table.add_column("state", no_wrap=True)
-    table.add_column("steps", no_wrap=True)
+    table.add_column("steps", no_wrap=True, min_width=5)
     table.add_column("", width=10)
-    table.add_column("tokens/s", justify="right", no_wrap=True)
+    table.add_column("tokens/s", justify="right", no_wrap=True, min_width=8)
     for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+        # The probe above its quantity: five columns of numbers fit a terminal of 80.
+        table.add_column(name.replace("/", "/\n"), justify="right", no_wrap=True)
     if any(run.task for run in runs):
         table.add_column("queue", no_wrap=True, style="dim")
     for run in shown:
