@@ -1,5 +1,6 @@
 """The package of docs/extend.md, installed and used; and one that is broken."""
 
+import csv
 import importlib
 import re
 import shlex
@@ -71,7 +72,8 @@ def test_settings_of_a_plugin_reach_its_loss(floor, moves, plugin, corpus, quest
     config["data"] = {"class_path": "SayingsStage", "init_args": {"batch_size": 8}}
     done = fit(config)
     # A model that knows nothing is below a floor of one nat everywhere, where the loss is flat.
-    loss = float((done.run_folder / "metrics.csv").read_text().splitlines()[1].rpartition(",")[2])
+    with (done.run_folder / "metrics.csv").open() as file:
+        (loss,) = [float(row["train/loss"]) for row in csv.DictReader(file)]
     assert (loss == pytest.approx(-floor)) is not moves
 
 

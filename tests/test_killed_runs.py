@@ -76,8 +76,8 @@ def in_a_checkpoints_write():
 def in_the_results_write():
     save = run_recorder.save_result
 
-    def half(net, tokenizer, folder):
-        save(net, tokenizer, folder)
+    def half(net, tokenizer, folder, write):
+        save(net, tokenizer, folder, write)
         file = folder / "model" / "model.safetensors"
         os.truncate(file, file.stat().st_size // 2)
         die()
