@@ -18,7 +18,7 @@ from unlearn_lightning.data import Batch, SafetyStage, collate
 from unlearn_lightning.likelihood import token_log_likelihood
 from unlearn_lightning.objectives.npo import npo_loss
 
-ROWS = 2
+ROWS = 8
 TARGETS = {
     "npo": {"32k": 1.7, "128k": 3.1},
     "memory": {"32k": 1.8, "128k": 2.7},
@@ -78,8 +78,8 @@ class Trained:
         self.step(npo_loss(selected(self.net, batch), reference, 0.5))
 
 
-def steps(repeats: int = 1) -> list[Result]:
-    """Batches of 2 forget examples, LoRA of rank 16 on all linear layers; targets at lengths like the paper's, then the world's."""
+def steps(repeats: int = 3) -> list[Result]:
+    """Batches of 8 forget examples, LoRA of rank 16 on all linear layers; targets at lengths like the paper's, then the world's."""
     shapes = {
         "96 + 32 tokens": collate(paper_like(ROWS), 0),
         "the world's safety stage": batches(encoded(SafetyStage()), ROWS, 1)[0],
