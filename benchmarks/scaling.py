@@ -13,7 +13,7 @@ from benchmarks.steps import Trained, selected
 from unlearn_lightning.data import collate
 from unlearn_lightning.flops import Matrices
 
-# Layers and width; each has about four times the matrix weights of the one before.
+# Layers and width; each has about three times the matrix weights of the one before.
 SIZES = ((2, 128), (4, 192), (4, 384), (8, 512))
 EXAMPLES = (4, 8, 16, 32)
 VOCABULARY = 8192

@@ -57,7 +57,7 @@ def study(scale: float = 0.25) -> list[Result]:
     note = f"{len(ours)} runs at {scale:g} of the demo's stage steps; plain ways with sharing take {total['shared runs, plain ways']:.4g} s"
     return [
         compared(
-            "whole demo study", "the same runs without sharing, bucketing, selected logits", "seed 1, one process", total["ours"],
+            "whole demo study", "the same runs without sharing, bucketing, selected logits", f"seed 1, {scale:g} of its stage steps", total["ours"],
             total["theirs"], 1.8, note=note,
         )
     ]  # fmt: skip
