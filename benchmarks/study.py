@@ -55,12 +55,9 @@ def study(scale: float = 0.25) -> list[Result]:
     for (_, stages), time in theirs.items():
         total["theirs"] += time * (sum(path[: len(stages)] == stages for path in paths) if stages else 1)
     note = f"{len(ours)} runs at {scale:g} of the demo's stage steps; plain ways with sharing take {total['shared runs, plain ways']:.4g} s"
-    return [
-        compared(
-            "whole demo study", "the same runs without sharing, bucketing, selected logits", f"seed 1, {scale:g} of its stage steps", total["ours"],
-            total["theirs"], 1.8, note=note,
-        )
-    ]  # fmt: skip
+    case = f"seed 1, {scale:g} of its stage steps"
+    against = "the same runs without sharing, bucketing, selected logits"
+    return [compared("whole demo study", against, case, total["ours"], total["theirs"], 1.8, note=note)]
 
 
 def _executed(config: StudyConfig, plainly: bool) -> dict[tuple[str, tuple[str, ...]], float]:
