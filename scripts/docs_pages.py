@@ -25,7 +25,8 @@ NAVIGATION = {
     "Home": "index.md", "Tour": "tour.md", "Studies": "studies.md", "Results": "results.md", "Run folders": "runs.md",
     "Extending": "extend.md", "Reproducing the paper": "reproduce.md",
     "Superficial forgetting": "superficial.md", "Theory": "theory.md", "Performance": "performance.md",
-    "Scaling": "scaling.md", "Loggers": "loggers.md", "Clusters": "cluster.md", "Sweeps": "sweeps.md", "Real data": "data.md", "Ethics": "ethics.md",
+    "Scaling": "scaling.md", "Loggers": "loggers.md", "Clusters": "cluster.md", "Sweeps": "sweeps.md", "Real data": "data.md",
+    "Ethics": "ethics.md",
     "Command line": "commands.md", "API": "api.md", "Changes": "changelog.md", "Contributing": "contributing.md", "Security": "security.md",
 }  # fmt: skip
 # Pages made of a file at the top of the repository.
