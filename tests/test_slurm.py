@@ -72,11 +72,12 @@ def described(folder):
     return {run["name"]: folder / run["folder"] for run in read_study(folder)["runs"]}
 
 
-def process_of(name):
-    """The Python that executes a run, or None."""
+def process_of(name, study):
+    """The Python that executes a run of the study in a folder, or None; other studies may run beside these tests."""
+    job = str(study.absolute() / "jobs" / f"{name.replace('/', '-')}.json")
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or [""]
-        if "python" in Path(words[0]).name and words[-1].endswith(f"/tiny/jobs/{name.replace('/', '-')}.json"):
+        if "python" in Path(words[0]).name and words[-1] == job:
             return process
     return None
 
@@ -113,7 +114,7 @@ def test_killed_jobs_a_lost_node_and_a_submitter_that_is_gone_end_with_the_local
     assert len(queue()) == len(runs) == 4, "no run is in the queue twice"
 
     until(lambda: (runs["seed0/inst"] / "checkpoints/last.ckpt").exists())
-    process_of("seed0/inst").kill()
+    process_of("seed0/inst", Path("runs/tiny")).kill()
     until(lambda: (runs["seed0/inst-safety"] / "checkpoints/last.ckpt").exists())
     (task,) = (task for task in queue() if task.state == "RUNNING")
     node = slurm("squeue", "--noheader", f"--job={task.id}", "--format=%N").strip()
