@@ -6,9 +6,11 @@ What is not run stands in one of the tables below with the reason. A new command
 import importlib
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from unlearn_lightning.main import ROOMS, main
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.shipped_configs import find
 from unlearn_lightning.study.study_config import merged
+from unlearn_lightning.study.study_file import read_study_file
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -39,11 +42,15 @@ PARSED = {
     "unlearn report": "would draw the same figures again; tests/test_report_command.py runs it",
     "unlearn watch": "follows a study until it is over; tests/test_watch.py runs it",
     "unlearn memory": "takes seconds for each model; tests/test_memory.py runs it on a small one",
+    "unlearn theory": "takes half a minute of CPU time; tests/test_theory_extensions.py runs every part",
     "unlearn export": "needs a run with an adapter; tests/test_export.py runs it",
 }
 # Begins of commands that are neither run nor parsed, with the reason.
 SKIPPED = {
     "source .venv/bin/activate": "the environment is the one that the tests run in",
+    "pip install": "would change the environment that the tests run in",
+    "export": "sets a key of the reader's",
+    "unlearn study paper_real.yaml": "a file of the reader's; test_the_study_with_written_data_builds_on_the_papers reads it",
     "python -m pytest": "tests/test_new.py runs pytest on the written files",
     "torchrun": "needs several machines; tests/test_processes.py starts two processes with it as if they were",
     "srun": "needs SLURM's allocation; tests/test_processes.py starts two processes in a job's environment",
@@ -107,6 +114,15 @@ def parse(words):
             module.parse(rest) if verb == "study" else module.parser().parse_args(rest)
 
 
+def parse_script(words, monkeypatch):
+    """Has a script that asks an endpoint read its arguments; it stops before it asks."""
+    name, *rest = words
+    monkeypatch.setattr(sys, "argv", [name, *rest, "--print_config"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / name), run_name="__main__")
+    assert end.value.code in (0, None), words
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a measured study and a run's configuration, in which the pages' commands run one after the other."""
@@ -138,6 +154,10 @@ def test_every_command_of_the_page(page, folder, monkeypatch):
             else:
                 assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0, line
             continue
+        if words[:1] == ["python"] and words[1].startswith("scripts/"):
+            # Their own parser reads them; tests/test_asking.py runs them against an endpoint.
+            parse_script(words[1:], monkeypatch)
+            continue
         assert words[0] == "unlearn", f"{page.name}: `{line}` fits no rule. Add it to one of this file's tables, with the reason."
         trains = words[1] in ("fit", "validate", "test")
         if where == "block" and trains and page.name in TRAINED and not HUB.search(line):
@@ -148,6 +168,17 @@ def test_every_command_of_the_page(page, folder, monkeypatch):
             assert main(words[1:]) == 0, line
         else:
             parse(words)
+
+
+def test_the_study_with_written_data_builds_on_the_papers(tmp_path):
+    """docs/data.md's study file, put anywhere, is the shipped study with the two files in it."""
+    shown = next(block for language, block in BLOCK.findall((ROOT / "docs/data.md").read_text()) if language == "yaml")
+    (tmp_path / "paper_real.yaml").write_text(shown)
+    stages = read_study_file(tmp_path / "paper_real.yaml")["stages"]
+    data = {stage: stages[stage]["data"]["init_args"] for stage in ("safety", "math")}
+    assert (data["safety"]["source"], data["safety"]["train_examples"]) == ("refusals.jsonl", 4500)
+    assert (data["math"]["source"], data["math"]["train_examples"]) == ("gsm8k_steps.jsonl", 8000)
+    assert data["math"]["held_out_examples"] == 1319
 
 
 def test_every_reason_is_needed():

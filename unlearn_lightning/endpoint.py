@@ -49,7 +49,8 @@ class Endpoint:
         timeout: seconds without a sign of life after which a question is asked again.
         retries: how often one question is tried again after a time-out, a lost connection or a busy server, before everything stops.
         backoff: seconds before the first retry; doubled each time up to a minute, shortened by chance, at least what Retry-After asks.
-        price_in, price_out: dollars per million tokens read and written; null shows tokens only.
+        price_in: dollars per million tokens read; null shows tokens only.
+        price_out: dollars per million tokens written; null shows tokens only.
         budget: dollars after which no further question starts; null for no limit. Needs the prices.
     """
 
