@@ -96,9 +96,9 @@ class RunRecorder(pl.Callback):
         if trainer.is_global_zero:
             for logger in _own_metrics(trainer):
                 logger.save()
-                # What the step's own batch has to say Lightning logs behind the checkpoint.
+                # What others log of the step's own batch Lightning writes behind the checkpoint; the module's own loss is written before it.
                 logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-                last = {name: float(value) for name, value in trainer.callback_metrics.items()} if logged else {}
+                last = {name: float(value) for name, value in trainer.logged_metrics.items()} if logged else {}
                 last = {"epoch": trainer.current_epoch, **last} if last else {}
                 checkpoint["metrics"] = {"rows": len(logger.experiment.read()), "step": trainer.global_step - 1, "last": last}
 
