@@ -96,7 +96,7 @@ class RunRecorder(pl.Callback):
         if trainer.is_global_zero:
             for logger in _own_metrics(trainer):
                 logger.save()
-                # What others log of the step's own batch Lightning writes behind the checkpoint; the module's own loss is written before it.
+                # Lightning writes what others log of this step behind the checkpoint; the module's own loss is written before it.
                 logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
                 last = {name: float(value) for name, value in trainer.logged_metrics.items()} if logged else {}
                 last = {"epoch": trainer.current_epoch, **last} if last else {}
