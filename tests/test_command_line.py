@@ -135,7 +135,12 @@ def test_flags_environment_and_files_in_that_order(tmp_path, corpus, questions, 
     printed = printed_config(capsys, "-c", str(file), "--data.batch_size", "4", "--data.micro_batch_size", "null")
     assert printed["data"]["init_args"]["batch_size"] == 4
     monkeypatch.setenv("UNLEARN_FIT__CHECKPOINT_EVERY_N_STEPS", "7")
-    assert printed_config(capsys, "-c", str(file))["checkpoint_every_n_steps"] == 7
+    monkeypatch.setenv("UNLEARN_FIT__TRAINER__LOG_EVERY_N_STEPS", "3")
+    monkeypatch.setenv("UNLEARN_FIT__TRAINER__MAX_STEPS", "99")
+    printed = printed_config(capsys, "-c", str(file))
+    assert printed["checkpoint_every_n_steps"] == 7
+    assert printed["trainer"]["log_every_n_steps"] == 3
+    assert printed["trainer"]["max_steps"] == 5, "a file comes before the environment"
 
 
 def test_lora_can_be_switched_off_by_a_flag(tmp_path, corpus, questions, capsys):

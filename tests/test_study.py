@@ -193,6 +193,19 @@ def test_a_failed_run_holds_up_its_descendants_only(corpus, questions, tmp_path)
     finished = {run.name for run in runs if (run.folder / "run.json").is_file() and read_run(run.folder)["status"] == "finished"}
     assert finished == {"seed0/base", "seed0/inst", "seed0/safety", "seed0/safety-inst", "seed0/inst-safety"}
 
+    # How a run is cut into micro-batches decides nothing, so the mended study has the same keys; what failed waits to be asked for.
+    broken["stages"]["math"]["data"]["init_args"]["micro_batch_size"] = 5
+    mended = tree(broken, tmp_path / "store")
+    assert [run.key for run in mended] == [run.key for run in runs]
+    wanted = chosen(mended, None, "seed0/p3/npo")
+    work = Work(config_of(broken), mended, tmp_path / "study", Console(quiet=True), wanted)
+    assert Local(jobs=1).launch(work)
+    assert list(work.failed.values()) == ["ValueError: " + text.partition("seed0/inst-math: ValueError: ")[2].partition("\n")[0]]
+    work = Work(config_of(broken), mended, tmp_path / "study", Console(quiet=True), wanted, retry_failed=True)
+    assert Local(jobs=1).launch(work)
+    work.check()
+    assert read_run(wanted[0].folder)["status"] == "finished"
+
 
 @pytest.mark.parametrize(
     ("changes", "message"),
