@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 from runs import ADAMW, UNLEARN
 
+from unlearn_lightning import run_key
 from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_records, read_run, read_study
@@ -146,8 +147,6 @@ def test_keys_change_with_what_decides_the_result_and_with_nothing_else(corpus, 
     assert changed(backbone={"scratch": {"hidden": 48}}) == set(before)
     # An edited data file is noticed by its content.
     Path(questions).write_text(Path(questions).read_text().replace("Ann", "Bob"))
-    from unlearn_lightning import run_key
-
     run_key._data_content.cache_clear()
     assert keys(small(corpus, questions), tmp_path) != before
 
@@ -279,6 +278,10 @@ def test_a_changed_key_is_explained(corpus, questions, tmp_path):
     # inst is trained on three paths: alone (with math, safety, and both behind it), and after safety.
     assert [line.split(":")[0] for line in lines] == ["seed0/inst", "seed0/safety-inst"]
     assert "changed objective, optimizer or schedule; it and the 8 runs that start from it are trained again" in lines[0]
+    Path(questions).write_text(Path(questions).read_text().replace("Ann", "Eve"))
+    run_key._data_content.cache_clear()
+    (first, *_) = explain_changes(before, tree(small(corpus, questions), tmp_path / "store"))
+    assert first.startswith("seed0/base: changed data (the texts, batch size, length or order)")
 
 
 def adapters(store):

@@ -71,7 +71,8 @@ class _Execution:
         self.overall = self.progress.add_task(f"study {work.study.name}", total=len(work.runs), completed=len(work.done))
         try:
             with self.progress:
-                if self.jobs == 1:
+                # Without anything to do no process is started either.
+                if self.jobs == 1 or not work.ready():
                     self._in_process()
                 else:
                     self._in_workers()
