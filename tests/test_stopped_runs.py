@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from runs import UNLEARN, command, fit, run_json, settings, weights
 
 from unlearn_lightning import lightning_cli
 from unlearn_lightning.modules import StageFineTuning
+from unlearn_lightning.run_recorder import check_writable
 
 
 def test_batch_size_must_fit_the_devices(corpus, questions, tmp_path):
@@ -205,3 +207,9 @@ def test_checkpoints_hold_trainable_weights_only(corpus, questions, tmp_path):
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["state_dict"]
     assert all("lora" in key for key in checkpoint["state_dict"])
+
+
+def test_several_processes_may_look_at_one_folder_at_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(check_writable, [tmp_path / "run"] * 200))
+    assert not list((tmp_path / "run").iterdir())

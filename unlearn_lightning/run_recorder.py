@@ -8,6 +8,7 @@ import resource
 import shutil
 import sys
 import time
+import uuid
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: the run folder cannot be written.
     """
-    probe = folder / ".writable"
+    # A name of its own: studies that join each other look at one folder at once.
+    probe = folder / f".writable-{uuid.uuid4().hex}"
     try:
         write_text(probe, "0" * 4096)
         probe.unlink()
