@@ -9,16 +9,17 @@ from pathlib import Path
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[int]:
     """Waits until no other process works on the folder, and keeps it until the end of the block.
 
-    The lock is a file beside the folder, because a run folder may not exist yet.
+    The lock is a file beside the folder, because a run folder may not exist yet. Gives its descriptor: a process that inherits it
+    keeps the lock until both have ended.
     """
     path = _lock(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file.fileno()
 
 
 def is_locked(folder: Path) -> bool:

@@ -8,6 +8,7 @@ Runs that wait for the same runs and take the same resources are one job array. 
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -25,17 +26,16 @@ if TYPE_CHECKING:
     from unlearn_lightning.study.run import Run
     from unlearn_lightning.study.work import Work
 
-# Seconds before its time limit at which a run is put back into the queue, to go on from its checkpoint.
-WARNING = 30
+# Seconds before its time limit at which a run is asked to save and end; it may take run_recorder.GRACE of them.
+WARNING = 120
 
 RUN_SCRIPT = """\
 jobs=({jobs})
-task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" job="${{jobs[$SLURM_ARRAY_TASK_ID]}}" times="${{SLURM_RESTART_COUNT:-0}}"
+task="${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" job="${{jobs[$SLURM_ARRAY_TASK_ID]}}" times="${{SLURM_RESTART_COUNT:-0}}" late=""
 # False where somebody has cancelled the job, or SLURM has put it back into the queue itself.
 mine() {{ [[ "$(scontrol show job "$task")" == *JobState=RUNNING*Restarts="$times "* ]]; }}
-# Back into the queue, which ends this script.
-again() {{ [ "$times" -lt {retries} ] && mine && scontrol requeue "$task" && sleep 600; }}
-trap again USR1
+# Handed on to the run's processes, which save at the end of their step.
+trap 'late=yes; scancel --signal=USR1 "$task"' USR1
 set -e
 {setup}
 set +e
@@ -46,8 +46,13 @@ code=$?
 # The signal before the time limit ends `wait` early.
 while kill -0 $step 2> /dev/null; do wait $step; code=$?; done
 if [ $code -ne 0 ] && [ $code -ne {failed} ] && mine; then
-  again
-  {python} -m unlearn_lightning.study.one_run "$job" --died $((times + 1))
+  # Back into the queue, which ends this script.
+  [ "$times" -lt {retries} ] && scontrol requeue "$task" && sleep 600
+  if [ "$late" ]; then
+    echo "Its time was up $((times + 1)) times. The same command (unlearn study) submits it again, and it goes on where it was." >&2
+  else
+    {python} -m unlearn_lightning.study.one_run "$job" --died $((times + 1))
+  fi
 fi
 exit $code
 """
@@ -100,8 +105,8 @@ class Slurm(Launcher):
         resources = {run.key: self._resources(run, work.study.threads) for run in work.runs}
         try:
             # One submitter at a time for all studies that share the store.
-            with locked(work.runs[0].folder.parent / "slurm"):
-                return _Submission(self, work, resources).submit()
+            with locked(work.runs[0].folder.parent / "slurm") as lock:
+                return _Submission(self, work, resources, lock).submit()
         except QueueError as error:
             raise ValueError(f"SLURM refused: {error}") from None
 
@@ -134,8 +139,8 @@ class Slurm(Launcher):
 class _Submission:
     """One call of sbatch after the other, parents first."""
 
-    def __init__(self, launcher: Slurm, work: Work, resources: dict[str, _Resources]) -> None:
-        self.launcher, self.work, self.resources = launcher, work, resources
+    def __init__(self, launcher: Slurm, work: Work, resources: dict[str, _Resources], lock: int) -> None:
+        self.launcher, self.work, self.resources, self.lock = launcher, work, resources, lock
         self.folder = work.folder.absolute() / "slurm"
         self.tasks = queue()
         there = queued({run.key: run.folder for run in work.runs}, self.tasks)
@@ -154,11 +159,13 @@ class _Submission:
         self._say(f"In the queue already: {len(self.before)}. Finished already: {len(work.done)}.")
         for run in left_out:
             self._say(f"Left out, add --retry-failed: {run.name} ({work.failed.get(run.key, 'waits for a run that failed')})")
-        old = self._report_jobs()
-        if todo or not old:
-            self._say(f"The report is made by job {self._submit_report(arrays)}, when nothing of the study runs any more.")
-            for id_ in old:
-                slurm("scancel", id_)
+        needed, old = {id_.partition("_")[0] for id_ in self.ids.values()}, self._report_jobs()
+        # One that a submitter killed in the middle left behind may wait for less.
+        enough = [id_ for id_, after in old.items() if after >= needed][-1:]
+        if not enough:
+            self._say(f"The report is made by job {self._submit_report(needed)}, when nothing of the study runs any more.")
+        for id_ in old.keys() - enough:
+            slurm("scancel", id_)
         self._say(f"This shell is not needed any more: `unlearn status {work.folder}`, `unlearn watch {work.folder}`.")
         return False
 
@@ -205,15 +212,17 @@ class _Submission:
         self.ids |= {run.key: f"{id_}_{index}" for index, run in enumerate(group)}
         return id_
 
-    def _report_jobs(self) -> list[str]:
-        """Jobs that wait to make this study's report."""
-        jobs = [line.split("|", 1) for line in slurm("squeue", "--me", "--noheader", "--states=PENDING", "--format=%A|%o").splitlines()]
-        return [id_ for id_, script in jobs if Path(script).parent == self.folder and script.endswith("-report.sh")]
+    def _report_jobs(self) -> dict[str, set[str]]:
+        """Jobs that wait to make this study's report, in their order -> the job arrays that each waits for."""
+        listed = slurm("squeue", "--me", "--noheader", "--states=PENDING", "--sort=i", "--format=%A|%o").splitlines()
+        scripts = {id_: Path(script) for id_, script in (line.split("|", 1) for line in listed)}
+        mine = {id_: file.read_text() for id_, file in scripts.items() if file.parent == self.folder and file.name.endswith("-report.sh")}
+        return {id_: set(re.findall(r"\d+", re.findall("--dependency=afterany:(.*)", text)[0])) for id_, text in mine.items()}
 
-    def _submit_report(self, arrays: list[str]) -> str:
+    def _submit_report(self, arrays: set[str]) -> str:
         """The last job; it starts when all others have ended, however they do."""
         launcher, script = self.launcher, self._new_script("report")
-        after = ":".join([*arrays, *(task.id for task in self.before.values())])
+        after = ":".join(sorted(arrays, key=int))
         name, log = f"{self.work.study.name}/report", str(script.with_suffix(".out"))
         head = f"# The report of the study {self.work.study.name}, when nothing of it runs any more."
         command = f"{launcher.python} -m unlearn_lightning.main report {shlex.quote(str(self.folder.parent))} --upload\n"
@@ -226,4 +235,5 @@ class _Submission:
         return self.folder / f"{count:03d}-{name.replace('/', '-')}.sh"
 
     def _sbatch(self, script: Path) -> str:
-        return slurm("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+        # An sbatch that outlives this process keeps the lock, so that the next submitter sees what it submits.
+        return slurm("sbatch", "--parsable", str(script), keep=(self.lock,)).strip().partition(";")[0]

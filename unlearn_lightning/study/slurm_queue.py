@@ -73,13 +73,17 @@ def queue() -> list[Task]:
     return found
 
 
-def slurm(*command: str) -> str:
+def slurm(*command: str, keep: Sequence[int] = ()) -> str:
     """The output of one of SLURM's commands.
+
+    Args:
+        command: its words.
+        keep: descriptors of files that it holds open as well.
 
     Raises:
         QueueError: it failed; the message is what it said.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=keep)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise QueueError(f"{command[0]}: {said[-1].removeprefix(f'{command[0]}: ').removeprefix('error: ')}")

@@ -82,7 +82,9 @@ def _in_queue(run: RunState, task: Task | None) -> RunState:
     if task is None:
         place = submission(run.folder)
         if place and run.state in ("ready", "stopped"):
-            return replace(run, why=f"its job has left the queue; {log_of(*place)} may say why")
+            log = log_of(*place)
+            why = f"; {log} may say why" if log.exists() else " before it began, such as by scancel"
+            return replace(run, why=f"its job has left the queue{why}; the study submits it again")
         return run
     if run.state in ("finished", "running") or task.state == "COMPLETING":
         return replace(run, task=task)
