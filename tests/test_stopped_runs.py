@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 import yaml
 from runs import UNLEARN, command, fit, run_json, settings, weights
 
-from unlearn_lightning import lightning_cli
+from unlearn_lightning import lightning_cli, stop_signal
 from unlearn_lightning.modules import StageFineTuning
 from unlearn_lightning.run_recorder import check_writable
 
@@ -198,6 +199,33 @@ def test_an_interruption_is_no_failure(corpus, questions, tmp_path):
     assert run_json(tmp_path / "run")["status"] == "running"
     fit(config)
     assert run_json(tmp_path / "run")["status"] == "finished"
+
+
+def test_asked_to_stop_it_saves_at_the_end_of_its_step_and_goes_on_there(corpus, questions, tmp_path, monkeypatch):
+    class Ask(StopAt):
+        def _stop(self, trainer, hook):
+            if hook == self.hook and trainer.global_step == self.step:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(stop_signal, "_asked", threading.Event())
+    before = signal.getsignal(signal.SIGUSR1)
+    # Four batches a step, and no checkpoint that it would have made anyway.
+    config = settings(corpus, questions, tmp_path / "run", data={"init_args": {"micro_batch_size": 2}}, checkpoint_every_n_steps=100)
+    try:
+        with pytest.raises(SystemExit) as end:
+            lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[Ask(2)])
+        assert signal.alarm(0) > 0, "it is killed where it does not end"
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGUSR1, before)
+        monkeypatch.undo()
+    assert end.value.code == stop_signal.ASKED_TO_STOP
+    assert run_json(tmp_path / "run")["status"] == "running"
+    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+    fit(config)
+    fit({**config, "run_folder": str(tmp_path / "straight")})
+    for key, value in weights(tmp_path / "straight").items():
+        assert torch.equal(weights(tmp_path / "run")[key], value)
 
 
 def test_checkpoints_hold_trainable_weights_only(corpus, questions, tmp_path):

@@ -6,9 +6,7 @@ import math
 import platform
 import resource
 import shutil
-import signal
 import sys
-import threading
 import time
 import uuid
 from importlib.metadata import version
@@ -25,9 +23,8 @@ from unlearn_lightning import __version__
 from unlearn_lightning.backbone import save_result
 from unlearn_lightning.metrics_file import RunMetrics
 from unlearn_lightning.records import write_json, write_text
+from unlearn_lightning.stop_signal import ASKED_TO_STOP, listen, was_asked
 
-# The exit status of a process that was asked to save and end (EX_TEMPFAIL), and the seconds that it may take for it.
-ASKED_TO_STOP, GRACE = 75, 90
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
 
@@ -167,8 +164,8 @@ class ResumeCheckpoint(ModelCheckpoint):
 
     A run that resumes with no step left would skip `on_train_end`, where the last measurements are made.
 
-    SIGUSR1 asks: a cluster's warning before the time limit. The process saves at the end of its optimizer step, all of them where there are
-    several, and exits with ASKED_TO_STOP. One that has not ended GRACE seconds later, because it measures or saves its result, is killed.
+    A process that is asked to (stop_signal.py) saves at the end of its optimizer step and exits with ASKED_TO_STOP; where there are
+    several, all do. Hence every start of a run gets on by one step at least.
 
     Args:
         folder: the run folder.
@@ -181,13 +178,12 @@ class ResumeCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False, enable_version_counter=False,
         )  # fmt: skip
         self._path = folder / "checkpoints" / "last.ckpt"
-        self._total_steps, self._step, self._asked = 0, 0, False
+        self._total_steps, self._step = 0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._total_steps, self._step = trainer.datamodule.total_steps(), trainer.global_step  # type: ignore[attr-defined]
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR1, self._ask)
+        listen()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.global_step >= self._total_steps:
@@ -195,14 +191,9 @@ class ResumeCheckpoint(ModelCheckpoint):
         super().on_train_batch_end(trainer, *args, **kwargs)
         # In the middle of an optimizer step the gathered gradients would be lost.
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if stepped and trainer.strategy.reduce_boolean_decision(self._asked, all=False):
+        if stepped and trainer.strategy.reduce_boolean_decision(was_asked(), all=False):
             trainer.save_checkpoint(self._path)
             raise SystemExit(ASKED_TO_STOP)
-
-    def _ask(self, *_: Any) -> None:
-        self._asked = True
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(GRACE)
 
 
 def peak_memory_bytes() -> int:

@@ -3,7 +3,8 @@
     python -m unlearn_lightning.study.one_run runs/demo/jobs/seed1-p4-npo.json
 
 Several such processes, as srun or torchrun start them, are one run on several devices. The exit status is 0 when the run is finished, also
-before; FAILED when it failed, which the same again would not mend; anything else is a process that died, and the same command goes on.
+before; FAILED when it failed, which the same again would not mend; anything else is a process that died, or that saved and ended because
+it was asked to (stop_signal.py), and the same command goes on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from unlearn_lightning.stop_signal import listen
 from unlearn_lightning.study.job import note_failure, read_job
 
 FAILED = 70
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.died:
         note_failure(job, f"its process died {options.died} times (killed, or out of memory?)")
         return FAILED
+    listen()
     from unlearn_lightning.study.execution import execute
 
     why = execute(job)

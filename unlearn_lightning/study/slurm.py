@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from unlearn_lightning.study.run import Run
     from unlearn_lightning.study.work import Work
 
-# Seconds before its time limit at which a run is asked to save and end; it may take run_recorder.GRACE of them.
+# Seconds before its time limit at which a run is asked to save and end; it may take stop_signal.GRACE of them.
 WARNING = 120
 
 RUN_SCRIPT = """\
