@@ -32,11 +32,11 @@ def llama(vocabulary: int, layers: int = 8, hidden: int = 512, heads: int = 8, i
     return LlamaForCausalLM(config)
 
 
-def paper_like(count: int) -> list[Encoded]:
-    """Examples of 96 + 32 random tokens: about a chat template with its system prompt, a request, and a refusal with its reason."""
+def paper_like(count: int, prompt: int = PROMPT, response: int = RESPONSE) -> list[Encoded]:
+    """Examples of random tokens; 96 + 32 are about a chat template with its system prompt, a request, and a refusal with its reason."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(10, 1000, (count, PROMPT + RESPONSE), generator=generator).tolist()
-    return [Encoded(str(i), row[:PROMPT], row[PROMPT:]) for i, row in enumerate(ids)]
+    ids = torch.randint(10, 1000, (count, prompt + response), generator=generator).tolist()
+    return [Encoded(str(i), row[:prompt], row[prompt:]) for i, row in enumerate(ids)]
 
 
 def encoded(stage: StageData, split: Any = "train") -> list[Encoded]:
