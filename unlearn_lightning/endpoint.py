@@ -319,7 +319,7 @@ class _Run:
             self.show(self.totals, self.left)
             if self.endpoint.budget is not None and not silent and None in (line["tokens_in"], line["tokens_out"]):
                 raise EndpointError(
-                    f"{self.endpoint.address} does not say how many tokens a reply took, so a budget cannot be kept. Leave out endpoint.budget."
+                    f"{self.endpoint.address} does not say how many tokens a reply took, so no budget can be kept: leave it out."
                 )
             if self.silent >= HOPELESS and not self.answers:
                 raise EndpointError(f"{self.endpoint.address} gave {self.silent} replies and no answer, last: {line['rejected']}")
