@@ -36,7 +36,9 @@ def stacked(corpus, tmp_path):
 
 
 def run(corpus, questions, folder, backbone, cls="NPO", trainer=None, micro=8):
-    more = {"model": {"init_args": {"backbone": backbone}}, "checkpoint_every_n_steps": 1, "trainer": {**GPU, **(trainer or {})}}
+    # Adam divides by the gradient's size: where that is rounding noise, so would be the step, were eps not larger.
+    init = {"backbone": backbone, "optimizer": {"init_args": {"eps": 1e-5}}}
+    more = {"model": {"init_args": init}, "checkpoint_every_n_steps": 1, "trainer": {**GPU, **(trainer or {})}}
     config = settings(corpus, questions, folder, cls, **more)
     config["data"]["init_args"]["micro_batch_size"] = micro
     return config
