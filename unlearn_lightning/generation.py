@@ -61,7 +61,7 @@ def generate(
 
 
 def _uncompiled() -> Any:
-    """Layers uncompiled: each would be compiled anew for its place in the cache, up to torch's limit, and training not at all after that."""
+    """Layers uncompiled: each would be compiled anew for its place in the cache, up to torch's limit, and then training not at all."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
