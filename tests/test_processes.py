@@ -56,13 +56,14 @@ def make_config(corpus, tmp_path_factory):
     lora = {"rank": 1, "alpha": 8}
     kept = {"class_path": "ChatStage", "init_args": {"source": str(root / "questions.jsonl"), "held_out_examples": 9, "batch_size": 3}}
     stacked = {"model": base, "scratch": None, "adapter": adapter, "lora": lora, "quantization": "nf4"}
+    # Adam divides by the gradient's size: where that is rounding noise, so would be the step, were eps not larger.
+    eps = {"optimizer": {"init_args": {"eps": 1e-5}}}
     kinds = {
-        "full": ("StageFineTuning", {}),
+        "full": ("StageFineTuning", eps),
         "full cached": ("NPO", {"retain": {"data": kept}}),
         "lora cached": ("NPO", {"cache_reference": True, "backbone": {"lora": lora, "gradient_checkpointing": True}}),
-        # Adam divides by the gradient's size: where that is rounding noise, so would be the step, were eps not larger.
-        "nf4 stacked": ("NPO", {"backbone": stacked, "optimizer": {"init_args": {"eps": 1e-5}}}),
-        "int8 stacked": ("NPO", {"backbone": {**stacked, "quantization": "int8"}, "optimizer": {"init_args": {"eps": 1e-5}}}),
+        "nf4 stacked": ("NPO", {"backbone": stacked, **eps}),
+        "int8 stacked": ("NPO", {"backbone": {**stacked, "quantization": "int8"}, **eps}),
     }
 
     def make(kind, name, **more):
