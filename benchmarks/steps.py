@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from benchmarks.measure import Result, compared, peak_bytes, timed
-from benchmarks.setting import VOCABULARIES, batches, encoded, llama, paper_like
+from benchmarks.setting import DEVICE, VOCABULARIES, batches, encoded, llama, paper_like
 from unlearn_lightning.adapters import reference_mode
 from unlearn_lightning.data import Batch, SafetyStage, collate
 from unlearn_lightning.likelihood import token_log_likelihood
@@ -81,8 +81,8 @@ class Trained:
 def steps(repeats: int = 3) -> list[Result]:
     """Batches of 8 forget examples, LoRA of rank 16 on all linear layers; what is saved depends on the share of response tokens."""
     shapes = {
-        "96 + 32 tokens": collate(paper_like(ROWS), 0),
-        "112 + 16 tokens": collate(paper_like(ROWS, 112, 16), 0),
+        "96 + 32 tokens": collate(paper_like(ROWS), 0).to(DEVICE),
+        "112 + 16 tokens": collate(paper_like(ROWS, 112, 16), 0).to(DEVICE),
         "the world's safety stage": batches(encoded(SafetyStage()), ROWS, 1)[0],
     }
     found = []
