@@ -110,8 +110,10 @@ def two(make_config):
     again["config"]["run_folder"] = str(Path(again["config"]["run_folder"]).with_name("again"))
     torchrun += [again, {"config": make_config("nf4 stacked", "tested", **trainer("fsdp2")), "verb": "test"}]
     int8 = {"model": {"init_args": {"backbone": {"quantization": "int8"}}}}
+    # One step and its measurements are enough: tracing takes seconds.
+    compiled = {"model": {"init_args": {"backbone": {"compile": "eager"}}}}
     torchrun += [
-        {"config": make_config("full", resumable("full", make_config, "1 to 2 fsdp2"), **trainer("fsdp2"))},
+        {"config": make_config("full", resumable("full", make_config, "1 to 2 fsdp2"), **merged(trainer("fsdp2"), compiled))},
         {"config": make_config("nf4 stacked", "2 to 1 fsdp2", **trainer("fsdp2")), "stop": 4},
         {"config": make_config("full", "spoiled", **trainer("fsdp2", trainer={"callbacks": []})), "spoil": 2},
         {"config": make_config("nf4 stacked", "int8", **merged(trainer("fsdp2"), int8))},
