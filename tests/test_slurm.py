@@ -100,7 +100,7 @@ def test_killed_jobs_a_lost_node_and_a_submitter_that_is_gone_end_with_the_local
     # sbatch takes its time, so that the submitter can be killed when one job is in the queue and it does not know that yet.
     slow = tmp_path / "slow"
     slow.mkdir()
-    (slow / "sbatch").write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nsleep 60\n')
+    (slow / "sbatch").write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nsleep 3\n')
     (slow / "sbatch").chmod(0o755)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{slow}:{os.environ['PATH']}")
