@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from benchmarks.measure import Result, compared, timed
-from benchmarks.setting import llama
+from benchmarks.setting import DEVICE, llama
 from unlearn_lightning import generation
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import MathStage
@@ -41,7 +41,7 @@ class Ending(LlamaForCausalLM):
         output = super().forward(*args, **kwargs)
         positions = kwargs.get("position_ids")
         if positions is None:
-            positions = torch.zeros(1, 1, dtype=torch.long)
+            positions = torch.zeros(1, 1, dtype=torch.long, device=output.logits.device)
         said = (positions[:, -1] + 1 - PROMPT).clamp(min=0, max=len(self.hazard) - 1)
         logits = output.logits[:, -1].float()
         logits[:, self.end] = -torch.inf
@@ -57,7 +57,7 @@ def ending_model(vocabulary: int, lengths: list[int]) -> tuple[Any, int]:
     net.__class__ = Ending
     capped = torch.tensor([min(n, LONGEST) for n in lengths]).bincount(minlength=LONGEST + 1).float()
     reach = capped.flip(0).cumsum(0).flip(0)
-    net.hazard = (capped[1:] / reach[1:].clamp(min=1)).clamp(1e-9, 1 - 1e-6)
+    net.hazard = (capped[1:] / reach[1:].clamp(min=1)).clamp(1e-9, 1 - 1e-6).to(DEVICE)
     net.end = 2
     net.generation_config.eos_token_id = net.end
     return net.eval(), net.end
@@ -67,7 +67,7 @@ def harness(net: Any, tokenizer: Any, rows: int) -> Any:
     """lm-evaluation-harness' HF backend around the same model."""
     from lm_eval.models.huggingface import HFLM
 
-    return HFLM(pretrained=net, tokenizer=tokenizer, batch_size=rows, max_length=1024, device="cpu")
+    return HFLM(pretrained=net, tokenizer=tokenizer, batch_size=rows, max_length=1024, device=str(DEVICE))
 
 
 def attempts(problems: int = 16, rows: int = 40, vocabulary: int = 32_000, repeats: int = 1) -> list[Result]:

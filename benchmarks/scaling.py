@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.measure import Result, timed
-from benchmarks.setting import PROMPT, RESPONSE, paper_like
+from benchmarks.setting import DEVICE, PROMPT, RESPONSE, paper_like
 from benchmarks.steps import Trained, selected
 from unlearn_lightning.data import collate
 from unlearn_lightning.flops import Matrices
@@ -32,7 +32,7 @@ def scaling(repeats: int = 3) -> list[Result]:
     for number, (layers, hidden) in enumerate(SIZES):
         trained = Trained(VOCABULARY, layers=layers, hidden=hidden, heads=hidden // 64)
         flops[number] = Matrices.of(trained.net).training_flops(PROMPT + RESPONSE, RESPONSE)
-        batches = [collate(paper_like(AT_ONCE), 0)] * (max(EXAMPLES) // AT_ONCE)
+        batches = [collate(paper_like(AT_ONCE), 0).to(DEVICE)] * (max(EXAMPLES) // AT_ONCE)
 
         def pass_over(count: int, trained: Trained = trained, batches: list = batches) -> None:
             for batch in batches[: count // AT_ONCE]:

@@ -13,6 +13,8 @@ from unlearn_lightning.data import Batch, Encoded, EpochPlan, StageData, collate
 from unlearn_lightning.scratch import Scratch
 
 PROMPT, RESPONSE = 96, 32
+# On a GPU machine everything is measured there.
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 VOCABULARIES = {"32k": 32_000, "128k": 128_256}
 
 
@@ -29,14 +31,14 @@ def llama(vocabulary: int, layers: int = 8, hidden: int = 512, heads: int = 8, i
         intermediate_size=intermediate or 8 * hidden // 3, tie_word_embeddings=True, attn_implementation="sdpa",
     )  # fmt: skip
     torch.manual_seed(0)
-    return LlamaForCausalLM(config)
+    return LlamaForCausalLM(config).to(DEVICE)
 
 
-def paper_like(count: int) -> list[Encoded]:
-    """Examples of 96 + 32 random tokens: about a chat template with its system prompt, a request, and a refusal with its reason."""
+def paper_like(count: int, prompt: int = PROMPT, response: int = RESPONSE) -> list[Encoded]:
+    """Examples of random tokens; 96 + 32 are about a chat template with its system prompt, a request, and a refusal with its reason."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(10, 1000, (count, PROMPT + RESPONSE), generator=generator).tolist()
-    return [Encoded(str(i), row[:PROMPT], row[PROMPT:]) for i, row in enumerate(ids)]
+    ids = torch.randint(10, 1000, (count, prompt + response), generator=generator).tolist()
+    return [Encoded(str(i), row[:prompt], row[prompt:]) for i, row in enumerate(ids)]
 
 
 def encoded(stage: StageData, split: Any = "train") -> list[Encoded]:
@@ -47,4 +49,5 @@ def encoded(stage: StageData, split: Any = "train") -> list[Encoded]:
 def batches(examples: list[Encoded], size: int, count: int, bucket_batches: int = 100) -> list[Batch]:
     """The first batches of an epoch, as training would get them."""
     plan = EpochPlan(tuple(map(len, examples)), size, size, 1, bucket_batches)
-    return [collate([examples[i] for i in indices], tokenizer().pad_token_id) for indices in plan.batches(seed=0, epoch=0)[:count]]
+    chosen = plan.batches(seed=0, epoch=0)[:count]
+    return [collate([examples[i] for i in indices], tokenizer().pad_token_id).to(DEVICE) for indices in chosen]

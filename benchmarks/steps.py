@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from benchmarks.measure import Result, compared, peak_bytes, timed
-from benchmarks.setting import VOCABULARIES, batches, encoded, llama, paper_like
+from benchmarks.setting import DEVICE, VOCABULARIES, batches, encoded, llama, paper_like
 from unlearn_lightning.adapters import reference_mode
 from unlearn_lightning.data import Batch, SafetyStage, collate
 from unlearn_lightning.likelihood import token_log_likelihood
@@ -79,14 +79,15 @@ class Trained:
 
 
 def steps(repeats: int = 3) -> list[Result]:
-    """Batches of 8 forget examples, LoRA of rank 16 on all linear layers; targets at lengths like the paper's, then the world's."""
+    """Batches of 8 forget examples, LoRA of rank 16 on all linear layers; what is saved depends on the share of response tokens."""
     shapes = {
-        "96 + 32 tokens": collate(paper_like(ROWS), 0),
+        "96 + 32 tokens": collate(paper_like(ROWS), 0).to(DEVICE),
+        "112 + 16 tokens": collate(paper_like(ROWS, 112, 16), 0).to(DEVICE),
         "the world's safety stage": batches(encoded(SafetyStage()), ROWS, 1)[0],
     }
     found = []
     for (name, size), (lengths, batch) in itertools.product(VOCABULARIES.items(), shapes.items()):
-        targets = {what: bounds[name] if lengths.startswith("96") else None for what, bounds in TARGETS.items()}
+        targets = {what: bounds[name] if lengths[0].isdigit() else None for what, bounds in TARGETS.items()}
         shape = f"{batch.tokens} tokens, {batch.response_tokens} of them responses"
         ours, theirs = Trained(size), Trained(size)
         with reference_mode(ours.net):

@@ -11,9 +11,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.fabric.utilities.throughput import get_available_flops
 
-from unlearn_lightning.flops import Matrices
+from unlearn_lightning.flops import Matrices, peak_flops
 from unlearn_lightning.records import metric_key
 from unlearn_lightning.run_recorder import peak_memory_bytes
 
@@ -31,8 +30,8 @@ class Throughput(pl.Callback):
 
     Args:
         every_n_steps: optimizer steps averaged over, and between lines.
-        peak_flops: of one device, per second, dense, in the run's precision; null for Lightning's table of GPUs. Where that has no entry
-            either, as on a CPU, no share is logged.
+        peak_flops: of one device, per second, dense, in the run's precision; null for what data sheets say of the GPU. Where that is not
+            known, as on a CPU, no share is logged.
     """
 
     def __init__(self, every_n_steps: int = 10, peak_flops: float | None = None) -> None:
@@ -52,7 +51,7 @@ class Throughput(pl.Callback):
         # First in line, so that a batch ends here before probes measure. A new list, as the old one is being gone through.
         trainer.callbacks = [self, *(callback for callback in trainer.callbacks if callback is not self)]  # type: ignore[attr-defined]
         self._matrices = Matrices.of(pl_module.net)
-        self._peak = self.peak_flops or get_available_flops(pl_module.device, compute_dtype(trainer, pl_module))
+        self._peak = self.peak_flops or peak_flops(pl_module.device, compute_dtype(trainer, pl_module))
         self._step = trainer.global_step
         self._forget()
 

@@ -1,6 +1,6 @@
 """What each process of tests/test_processes.py does: all runs of a list, one after another, in one process group.
 
-torchrun --nnodes 2 ... tests/many_runs.py LIST.json      # [{"config": {...}, "stop": 3, "spoil": null}, ...]
+torchrun --nnodes 2 ... tests/many_runs.py LIST.json      # [{"config": {...}, "verb": "fit", "stop": 3, "spoil": null}, ...]
 """
 
 import json
@@ -12,18 +12,19 @@ import torch
 
 torch.set_num_threads(1)
 
-from runs import fit  # noqa: E402
 from test_stopped_runs import Stop, StopAt  # noqa: E402
 
-from unlearn_lightning import lightning_cli  # noqa: E402
+from unlearn_lightning import lightning_cli, vocabulary  # noqa: E402
 from unlearn_lightning.modules import CausalLMModule  # noqa: E402
 
 _plain_step = CausalLMModule.training_step
+# Three places at a time, so that `cross_entropy: chunked` has several pieces.
+vocabulary.CHUNK = 3 * 320
 
 
 def run(entry):
     """One run: to its end, or to a step where it is stopped or its loss is spoiled on the last process alone."""
-    config, rank = entry["config"], int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    config, verb, rank = entry["config"], entry.get("verb", "fit"), int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
 
     def spoiled(self, batch, batch_idx):
         bad = self.trainer.global_step + 1 == entry.get("spoil") and rank == 1
@@ -31,10 +32,7 @@ def run(entry):
 
     CausalLMModule.training_step = spoiled if entry.get("spoil") else _plain_step
     try:
-        if entry.get("stop"):
-            lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[StopAt(entry["stop"])])
-        else:
-            fit(config)
+        lightning_cli.run({"subcommand": verb, verb: config}, callbacks=[StopAt(entry["stop"])] if entry.get("stop") else [])
     except Stop:
         pass
     except (FloatingPointError, ValueError) as error:

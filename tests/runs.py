@@ -1,5 +1,6 @@
 """Helpers that start real runs: in this process, or as the `unlearn` command with several processes."""
 
+import csv
 import json
 import os
 import subprocess
@@ -61,6 +62,13 @@ def weights(folder):
     """The result of a run as tensors."""
     (path,) = [*Path(folder).glob("model/model.safetensors"), *Path(folder).glob("adapter/adapter_model.safetensors")]
     return load_file(path)
+
+
+def held_out(folder):
+    """What `validate` or `test` measured on the stage's held-out examples."""
+    name = "held_out/mean_token_log_lik"
+    with (Path(folder) / "metrics.csv").open() as file:
+        return next(float(row[name]) for row in csv.DictReader(file) if row[name])
 
 
 def run_json(folder):

@@ -186,6 +186,7 @@ NOT_COMPLETIONS = [
     "[1]",
     '{"choices": 3}',
     "",
+    '{"choices": [{"message": {"content": "half a pair \\ud800"}}]}',
 ]
 
 
@@ -197,8 +198,32 @@ def test_garbage_instead_of_an_answer_is_asked_again(tmp_path, call, requests):
     with serving(reply) as fake:
         status, shown = call("write_refusals", fake, requests)
     assert status == 0
-    assert "7 answers not kept: no reply" in shown
+    assert "8 answers not kept: no reply" in shown
     assert len(rows(tmp_path)) == 12
+
+
+def test_odd_but_usable_replies_are_recorded_so_that_the_log_can_be_read_again(tmp_path, call, requests):
+    """Separators at which str.splitlines would cut the log, token counts that are no numbers, and a body that cannot be unpacked."""
+    odd = GOOD.replace("box", "box\u2028\x85")
+    usage = json.dumps({"choices": [{"message": {"content": odd}}], "usage": {"prompt_tokens": "12", "completion_tokens": None}})
+    packed = {"body": "not gzip", "headers": {"Content-Encoding": "gzip"}}
+    with serving(lambda text, times: packed if times == 1 else {"body": usage}) as fake:
+        for _ in range(2):
+            status, shown = call("write_refusals", fake, requests, "--limit", "2")
+            assert status == 0
+            assert "2 kept of 2 replies, 0 + 0 tokens, 2 replies without token counts" in shown
+    assert set(fake.asked.values()) == {2}
+    assert [example.response for example in SafetyStage(source=str(tmp_path / "out.jsonl"), held_out_examples=1).examples("train")] == [odd]
+
+
+def test_a_key_is_used_without_the_line_end_around_it_and_an_impossible_one_is_not_shown(call, requests, monkeypatch):
+    with serving(lambda text, times: GOOD) as fake:
+        monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\n")
+        assert call("write_refusals", fake, requests, "--limit", "1")[0] == 0
+        monkeypatch.setenv("OPENAI_API_KEY", f"{SECRET}\nx")
+        status, shown = call("write_refusals", fake, requests)
+    assert (status, fake.keys) == (2, {f"Bearer {SECRET}"})
+    assert "key in OPENAI_API_KEY holds characters that no key has" in shown
 
 
 def test_an_endpoint_that_never_answers_is_given_up(call, requests):
@@ -287,7 +312,11 @@ def test_the_budget_stops_before_the_next_question(tmp_path, call, requests):
         assert "budget of $3 is spent" in shown
         assert len(rows(tmp_path)) == 3
         assert call("write_refusals", fake, requests, *prices, "--endpoint.budget", "5")[0] == 1
-    assert sum(fake.asked.values()) == 5  # what was spent before counts
+        assert sum(fake.asked.values()) == 5  # what was spent before counts
+    with serving(lambda text, times: {"body": json.dumps({"choices": [{"message": {"content": GOOD}}]})}) as fake:
+        status, shown = call("write_refusals", fake, requests, *prices, "--endpoint.budget", "9")
+        assert (status, sum(fake.asked.values())) == (1, 1)
+        assert "does not say how many tokens a reply took" in shown
 
 
 def test_no_more_questions_at_a_time_than_allowed(tmp_path):

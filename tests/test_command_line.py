@@ -86,6 +86,13 @@ def test_a_mistyped_name_in_a_file(change, hint, tmp_path, capsys):
     assert error.strip().splitlines()[-1].endswith(f"Did you mean {hint}?"), error
 
 
+def test_a_setting_of_another_class_names_the_class_that_lacks_it(capsys):
+    inner = "{class_path: ForgetLikelihood, init_args: {optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.1}}}}"
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", str(CONFIGS / "stages/tofu.yaml"), f"--trainer.callbacks={inner}"])
+    assert "there is no key 'optimizer' in ForgetLikelihood, so that 'optimizer.init_args.lr' cannot be set" in capsys.readouterr().err
+
+
 def runnable(folder):
     return sorted((CONFIGS / folder).glob("*.yaml"))
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_likelihood import ENCODED
+from torch._dynamo.utils import counters
 
 from unlearn_lightning.adapters import eval_mode, reference_mode
 from unlearn_lightning.data import Encoded, collate
@@ -12,21 +13,23 @@ from unlearn_lightning.likelihood import token_log_likelihood
 BATCHES = [collate(ENCODED, 0), collate([Encoded("d", [6] * 9, [7] * 4)], 0)]
 
 
-def outcome(backbone):
+def outcome(backbone, device="cpu"):
     """Everything that training and measuring ask of a net."""
-    net, found = backbone.load_for_unlearning(), []
+    net, found = backbone.load_for_unlearning().to(device), []
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.02)
-    for batch in BATCHES:
+    for batch in (batch.to(device) for batch in BATCHES):
         with reference_mode(net):
             found.append(token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask))
         values = token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask)
         values.sum().backward()
         found.append(values.detach())
+    graphs = counters["stats"]["unique_graphs"]
     with eval_mode(net):
         texts = generate(net, backbone.load_tokenizer(), [[6, 7], [8, 9, 10]], 3)
+    assert counters["stats"]["unique_graphs"] == graphs, "generation would use up torch's limit of graphs"
     return [*found, *(p.grad for p in net.parameters() if p.grad is not None)], texts
 
 

@@ -36,7 +36,9 @@ def stacked(corpus, tmp_path):
 
 
 def run(corpus, questions, folder, backbone, cls="NPO", trainer=None, micro=8):
-    more = {"model": {"init_args": {"backbone": backbone}}, "checkpoint_every_n_steps": 1, "trainer": {**GPU, **(trainer or {})}}
+    # Adam divides by the gradient's size: where that is rounding noise, so would be the step, were eps not larger.
+    init = {"backbone": backbone, "optimizer": {"init_args": {"eps": 1e-5}}}
+    more = {"model": {"init_args": init}, "checkpoint_every_n_steps": 1, "trainer": {**GPU, **(trainer or {})}}
     config = settings(corpus, questions, folder, cls, **more)
     config["data"]["init_args"]["micro_batch_size"] = micro
     return config
@@ -71,14 +73,28 @@ def test_4_bit_weights_lie_on_the_gpu_and_evaluation_changes_nothing(stacked):
         torch.testing.assert_close(other, one, atol=1e-6, rtol=1e-3)
 
 
-def test_bf16_mixed_in_4_bit_stays_near_float32_on_the_cpu(stacked, corpus, questions, tmp_path):
-    fit(run(corpus, questions, tmp_path / "cpu", stacked, trainer={"accelerator": "cpu"}))
+def test_bf16_in_4_bit_has_nearly_the_values_and_gradients_of_float32_on_the_cpu(stacked):
+    def measured(device, **more):
+        net = Backbone(**{**stacked, "lora": Lora(rank=2), "seed": 1, **more}).load_for_unlearning().to(device)
+        batch = BATCH.to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            values = token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask)
+        values.sum().backward()
+        # The other matrix's gradient is 0 at first, as this one is.
+        gradient = torch.cat([p.grad.flatten() for name, p in net.named_parameters() if "lora_B.default" in name])
+        return values.detach().cpu(), gradient.cpu()
+
+    (values, gradient), (expected, exact) = measured("cuda", dtype="bfloat16", gradient_checkpointing=True), measured("cpu")
+    # On a CPU in bfloat16 they are 0.001 nats and 1% apart.
+    torch.testing.assert_close(values, expected, atol=2e-2, rtol=0)
+    assert (gradient - exact).norm() < 0.1 * exact.norm()
+
+
+def test_bf16_mixed_in_4_bit_trains(stacked, corpus, questions, tmp_path):
     backbone = {**stacked, "dtype": "bfloat16", "gradient_checkpointing": True}
     fit(run(corpus, questions, tmp_path / "gpu", backbone, trainer={"precision": "bf16-mixed"}))
     moved = {key: value.abs().max() for key, value in weights(tmp_path / "gpu").items() if "lora_B" in key}
     assert min(moved.values()) > 1e-3, "lora_B starts at 0 and was trained"
-    # Five steps of at most 3e-3 each; Adam turns small differences of gradients into whole steps.
-    same(tmp_path / "gpu", tmp_path / "cpu", tolerance=2e-2)
     assert 0 < run_json(tmp_path / "gpu")["peak_memory_bytes"] <= torch.cuda.max_memory_allocated()
 
 

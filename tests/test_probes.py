@@ -5,10 +5,11 @@ from statistics import fmean
 
 import pytest
 import torch
-from runs import command_fit, fit, settings
+from runs import command_fit, fit, held_out, settings
 
 from callbacks import ForgetLikelihood, GSM8KAccuracy, PathDivergence, RetainLikelihood
 from callbacks.probe import Probe, metric_key
+from unlearn_lightning import lightning_cli
 from unlearn_lightning.data import ChatStage, Encoded, collate
 from unlearn_lightning.records import read_records
 
@@ -47,39 +48,28 @@ def test_accumulation_does_not_measure_twice(corpus, questions, tmp_path):
             return {metric_key(self.name, "tokens"): fmean(row["tokens"] for row in rows)}
 
     config = settings(corpus, questions, tmp_path / "run", data={"init_args": {"micro_batch_size": 1}})
-    from unlearn_lightning import lightning_cli
-
     stage = ChatStage(source=questions, held_out_source=questions)
     lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[Counting(stage, limit=1, every_n_steps=1)])
     assert seen == [0, 1, 2, 3, 4, 5]
 
 
-def test_five_examples_on_two_processes_give_the_exact_means_and_the_same_samples(corpus, questions, tmp_path):
-    trainer = {"callbacks": all_probes(questions), "max_steps": 1}
-    one = settings(corpus, questions, tmp_path / "one", data={"init_args": {"micro_batch_size": 4}}, trainer=trainer)
-    command_fit(one)
-    two = settings(
-        corpus, questions, tmp_path / "two", data={"init_args": {"micro_batch_size": 4}},
-        trainer={**trainer, "devices": 2, "strategy": "ddp"},
-    )  # fmt: skip
-    command_fit(two)
+def test_five_examples_validated_on_two_processes_give_the_exact_means_and_the_same_samples(corpus, questions, tmp_path):
+    def config(name, **trainer):
+        more = {"data": {"init_args": {"micro_batch_size": 4}}, "trainer": {"callbacks": all_probes(questions), **trainer}}
+        return settings(corpus, questions, tmp_path / name, **more)
+
+    lightning_cli.run({"subcommand": "validate", "validate": config("one")})
+    command_fit(config("two", devices=2, strategy="ddp"), verb="validate")
     for name in ("forget", "retain", "divergence", "gsm8k"):
-        first, second = (read_records(tmp_path / run, name)[0] for run in ("one", "two"))
-        assert [row["id"] for row in second["examples"]] == [f"chat-held_out-{i:05d}" for i in range(5)]
+        first, second = (read_records(tmp_path / run, name) for run in ("one", "two"))
+        assert list(second) == [0]
+        assert [row["id"] for row in second[0]["examples"]] == [f"chat-held_out-{i:05d}" for i in range(5)]
         assert first == second, f"{name}: the untrained model's record depends on the number of processes"
     record = read_records(tmp_path / "two", "retain")[0]
     assert record["metrics"]["retain/chat_log_lik"] == pytest.approx(fmean(r["mean_token_log_lik"] for r in record["examples"]))
-
-
-def test_validate_measures_without_training(corpus, questions, tmp_path):
-    config = settings(corpus, questions, tmp_path / "v", trainer={"callbacks": all_probes(questions)})
-    del config["trainer"]["max_steps"], config["trainer"]["gradient_clip_val"]
-    command_fit(config, verb="validate")
-    assert list(read_records(tmp_path / "v", "forget")) == [0]
-    assert not (tmp_path / "v" / "model").exists()
-    csv = (tmp_path / "v" / "metrics.csv").read_text()
-    assert "held_out/mean_token_log_lik" in csv
-    assert "forget/label_log_lik" in csv
+    assert held_out(tmp_path / "two") == pytest.approx(held_out(tmp_path / "one"), abs=1e-5)
+    assert not (tmp_path / "two" / "model").exists()
+    assert "forget/label_log_lik" in (tmp_path / "two" / "metrics.csv").read_text()
 
 
 class Table:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from rich.console import Console
 from test_report_study_data import StudyWriter, write_full_study
 
 from unlearn_lightning.report import build
+from unlearn_lightning.report.statistics import Estimate
+from unlearn_lightning.report.tables import change_with_intervals
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,23 @@ def test_the_markdown_table_has_a_row_per_path_and_objective(full):
     lines = (full.folder / "table.md").read_text().split("\n\n")[0].splitlines()
     assert len(lines) == 2 + 12
     assert sum("lowest forget score" in line for line in lines) == 3
+    header, ga = lines[0].split(" | "), next(line for line in lines if line.startswith("| p=4 | GA")).split(" | ")
+    for column in ("math accuracy", "distance to retrained"):
+        assert ga[header.index(column)].count(" ± ") == 2, "of several seeds, before and after both have an interval"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "digits", "text"),
+    [
+        (Estimate(0.894, 0.061, 3), Estimate(0.84, 0.112, 3), 2, "0.89 ± 0.06 → 0.84 ± 0.11"),
+        (Estimate(296.6, 80.4, 3), Estimate(1277.2, 310.5, 3), 1, "297 ± 80 → 1277 ± 310"),
+        (Estimate(21.84, 3.0, 3), Estimate(39.36, 4.25, 3), 1, "21.8 ± 3.0 → 39.4 ± 4.2"),
+        (Estimate(21.84, math.nan, 1), Estimate(739.36, math.nan, 1), 1, "21.8 → 739.4"),
+        (Estimate(0.5, math.nan, 1), Estimate(math.nan, math.nan, 0), 2, "0.50 → –"),
+    ],
+)
+def test_before_and_after_with_their_intervals(before, after, digits, text):
+    assert change_with_intervals(before, after, digits) == text
 
 
 def test_the_closing_table_fits_80_columns(full):

@@ -6,10 +6,10 @@ import pytest
 from test_report_study_data import STAGES, StudyWriter
 
 from unlearn_lightning.report import build
-from unlearn_lightning.report.dependence import dependence_table, spread
+from unlearn_lightning.report.dependence import changes_table, dependence_table, spread
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.further_stages import further_chart, further_stages, further_table, series
-from unlearn_lightning.report.statistics import Share
+from unlearn_lightning.report.statistics import Share, estimate
 from unlearn_lightning.report.study_data import load_study
 
 
@@ -77,6 +77,25 @@ def test_what_the_path_decides_by_hand(tmp_path):
     assert [cell.partition(" ± ")[0] for cell in row] == [
         "GA", "3.00", "1.00", "0.33", "3.00", "1.00", "0.33", "0.000", "0.000", "25", "6.25",
     ]  # fmt: skip
+
+
+def test_variants_are_compared_seed_by_seed(tmp_path):
+    writer = StudyWriter(tmp_path)
+    # Label drops of p=1 and p=4 by seed: relative spreads 2/3 and 1 at the low rate, 1/2 and 1/2 at the high one.
+    falls = {"2e-05": {1: (2.0, 4.0), 2: (3.0, 1.0)}, "0.0001": {1: (3.0, 5.0), 2: (6.0, 10.0), 3: (1.0, 9.0)}}
+    for lr, seeds in falls.items():
+        for seed, drops in seeds.items():
+            for p, drop in zip((1, 4), drops, strict=True):
+                tags = {"objective": "ga", "lr": float(lr)}
+                writer.unlearn(seed, p, f"ga-{lr}", label={0: 0.0, 4: -drop}, more_tags=tags)
+    study = load_study(writer.write())
+    [row] = changes_table(study, Distances(study)).rows
+    # Both seeds that have both: 1/2 - 2/3 and 1/2 - 1; the third has no low rate to be compared with.
+    assert row[:3] == ["GA · lr=0.0001", "GA · lr=2e-05", "2"]
+    assert row[3] == estimate([1 / 2 - 2 / 3, 1 / 2 - 1]).text(2, signed=True) == "−0.33 ± 2.12"
+    report = build(study.folder)
+    assert "seed by seed, as both start from the same models" in (report.folder / "index.html").read_text()
+    assert "| GA · lr=0.0001 | GA · lr=2e-05 | 2 | −0.33 ± 2.12 |" in (report.folder / "table.md").read_text()
 
 
 def test_a_spread_needs_all_values():

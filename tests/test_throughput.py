@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from callbacks import Throughput
 from unlearn_lightning.data import Encoded, collate
-from unlearn_lightning.flops import Matrices
+from unlearn_lightning.flops import Matrices, named_peak, peak_flops
 from unlearn_lightning.likelihood import token_log_likelihood
 
 # 2 layers of q, k, v, o (32 x 32 and 32 x 16) and gate, up, down (32 x 64); see conftest.
@@ -69,3 +69,16 @@ def test_rows_that_only_fill_a_device_count_for_no_tokens(make_backbone):
     assert (batch.tokens, batch.response_tokens) == (6, 3)
     assert batch.to("cpu").tokens == 6
     assert torch.equal(batch.real, torch.tensor([True, True]))
+
+
+def test_peaks_are_those_of_the_data_sheets_by_the_names_that_gpus_give_themselves():
+    """Half of the sums printed "with sparsity"; Lightning's table has none for an H200, and an L4's for an L40S."""
+    half = {
+        "NVIDIA H100 80GB HBM3": 989.4, "NVIDIA H100 PCIe": 756, "NVIDIA H100 NVL": 835.5, "NVIDIA H200": 989.4,
+        "NVIDIA L40S": 362.1, "NVIDIA L4": 121, "NVIDIA A100-SXM4-80GB": 312, "NVIDIA RTX A6000": 154.8,
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb": None, "NVIDIA T4": None,
+    }  # fmt: skip
+    found = {name: named_peak(name, torch.bfloat16) for name in half}
+    assert {name: peak and round(peak / 1e12, 1) for name, peak in found.items()} == half
+    assert named_peak("NVIDIA H100 80GB HBM3", torch.float32) == pytest.approx(66.9e12)
+    assert peak_flops(torch.device("cpu"), torch.float32) is None

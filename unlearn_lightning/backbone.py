@@ -34,6 +34,9 @@ from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
 from unlearn_lightning.sharding import gathered
 from unlearn_lightning.vocabulary import CrossEntropy, check_cross_entropy
 
+# How many graphs torch.compile may make of a decoder layer.
+GRAPHS = 32
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -188,6 +191,8 @@ class Backbone:
     def _with_options(self, net: Any) -> nn.Module:
         check_cross_entropy(net, self.cross_entropy)
         if self.compile is not None:
+            # With and without the trained adapter, gradients, a mask, a second row: a graph each, and past torch's 8 nothing is compiled.
+            torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
             # Layer by layer: they are alike, so one is compiled for all, and lengths vary from batch to batch.
             for layer in net.modules():
                 if isinstance(layer, GradientCheckpointingLayer):

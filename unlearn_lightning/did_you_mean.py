@@ -28,6 +28,8 @@ SETTINGS = (Backbone, Lora, Scratch)
 COMMAND_KEYS = {"model", "data", "trainer", "run_folder", "seed_everything", "checkpoint_every_n_steps", "ckpt_path"}
 # jsonargparse puts a nested parser's message into the outer one's.
 EXPLAINED = re.compile(r"there is no (key|class) '.*|backbone\.adapter is set but .*|A backbone needs .*")
+GIVEN_CLASS = re.compile(r"Problem with given class_path '(?:[\w.]+\.)?(\w+)'")
+UNNAMED = "the class that is given"
 WRONG_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 WRONG_KEY = re.compile(r"[Oo]ption '([\w.]+)' is not accepted|does not accept option '([\w.]+)'|[Uu]nrecognized arguments: --([\w.]+)")
 
@@ -46,10 +48,14 @@ class Parser(LightningArgumentParser):
 def explain(message: str) -> str:
     """The nearest right name where a class or key is mistyped; other messages stay as they are."""
     if found := EXPLAINED.search(message):
-        return found.group()
+        owner = GIVEN_CLASS.search(message)
+        return found.group().replace(UNNAMED, owner.group(1)) if owner else found.group()
     if found := WRONG_KEY.search(message):
         known = key_names()
         path = next(group for group in found.groups() if group)
+        first = path.partition(".init_args.")[0]
+        if first != path and first in known:  # a class within one that has no such setting, such as an objective without an optimizer
+            return f"there is no key {first!r} in {UNNAMED}, so that {path!r} cannot be set."
         wrong = next((part for part in path.split(".") if part not in known), path)
         return f"there is no key {wrong!r}.{_suggestion(wrong, known)}"
     if (found := WRONG_CLASS.search(message)) and found.group(1) not in ("None", "null"):

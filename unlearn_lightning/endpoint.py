@@ -51,7 +51,7 @@ class Endpoint:
         backoff: seconds before the first retry; doubled each time up to a minute, shortened by chance, at least what Retry-After asks.
         price_in: dollars per million tokens read; null shows tokens only.
         price_out: dollars per million tokens written; null shows tokens only.
-        budget: dollars after which no further question starts; null for no limit. Needs the prices.
+        budget: dollars after which no further question starts; null for no limit. Needs the prices, and replies that state their tokens.
     """
 
     model: str
@@ -139,7 +139,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """All recorded replies. A last line that a crash cut off is no reply and is removed from the file.
 
     Raises:
-        ValueError: another line is not JSON.
+        ValueError: another line is not JSON in UTF-8.
     """
     if not path.is_file():
         return []
@@ -149,11 +149,12 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         with path.open("r+b") as file:
             file.truncate(len(whole))
     lines = []
-    for number, line in enumerate(whole.decode().splitlines(), start=1):
+    # Not str.splitlines: it would also break a line at U+2028 or U+0085 inside of an answer.
+    for number, line in enumerate(whole.splitlines(), start=1):
         try:
             lines.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number}: not JSON ({error.msg}). Was the file edited? Mend or delete that line.") from None
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not JSON ({error}). Was the file edited? Mend or delete that line.") from None
     return lines
 
 
@@ -212,7 +213,7 @@ class _Run:
         self.open_questions: list[Question] = []
         self.left = self.answers = self.silent = 0
         self.failure: BaseException | None = None
-        self.key = os.environ.get(endpoint.key_variable) or ""
+        self.key = _key(endpoint.key_variable)
         for line in lines:
             self._count(line)
 
@@ -266,7 +267,7 @@ class _Run:
             asked_to_wait = 0.0
             try:
                 response = client.post(self.endpoint.address, json=body)
-            except httpx.TransportError as error:
+            except (httpx.TransportError, httpx.DecodingError) as error:
                 trouble = f"{type(error).__name__} ({self._clean(str(error))})"
             else:
                 if response.status_code not in AGAIN:
@@ -297,10 +298,11 @@ class _Run:
                 answer, usage = content["choices"][0]["message"]["content"], content.get("usage") or {}
                 if not isinstance(answer, str):
                     raise TypeError(type(answer).__name__)
+                answer.encode()  # half a surrogate pair is in no file that can be read again
             except (ValueError, KeyError, IndexError, TypeError, AttributeError):
                 answer, why = None, f"{NO_REPLY}not a chat completion {self._clean(response.text)}"
         rejected = why if answer is None else self.check(question, answer)
-        counts = {name: usage.get(theirs) if isinstance(usage, dict) else None for name, theirs in TOKENS.items()}
+        counts = {name: _count_of(usage, theirs) for name, theirs in TOKENS.items()}
         # What is not kept is not stored either: it may be what a refusal was to avoid.
         kept = answer if rejected is None else None
         return {"question": question.id, "model": self.endpoint.model, "answer": kept, "rejected": rejected, **counts}
@@ -315,6 +317,10 @@ class _Run:
             self.answers += not silent
             self.silent += silent
             self.show(self.totals, self.left)
+            if self.endpoint.budget is not None and not silent and None in (line["tokens_in"], line["tokens_out"]):
+                raise EndpointError(
+                    f"{self.endpoint.address} does not say how many tokens a reply took, so no budget can be kept: leave it out."
+                )
             if self.silent >= HOPELESS and not self.answers:
                 raise EndpointError(f"{self.endpoint.address} gave {self.silent} replies and no answer, last: {line['rejected']}")
 
@@ -329,6 +335,19 @@ class _Run:
 
 
 TOKENS = {"tokens_in": "prompt_tokens", "tokens_out": "completion_tokens"}
+
+
+def _key(variable: str) -> str:
+    """The key, without the white space that a file's end or a paste leaves around it; empty where there is none."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError(f"The key in {variable} holds characters that no key has, such as a line's end. Set it again.")
+    return key
+
+
+def _count_of(usage: Any, name: str) -> int | None:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and value >= 0 else None
 
 
 def _seconds(text: str | None) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from unlearn_lightning import verb
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,17 +22,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    try:
-        options = parser().parse_args(list(arguments) or ["--help"])
-    except SystemExit as end:
-        return int(end.code or 0)
+    return verb.run(parser(), arguments or ["--help"], _export)
 
+
+def _export(options: argparse.Namespace) -> None:
     from unlearn_lightning.export import export
 
     out = options.out or options.run / "export"
-    try:
-        print(f"{out}: {export(options.run, out, options.merge)}")
-    except (ValueError, OSError) as error:
-        print(f"unlearn export: {error}", file=sys.stderr)
-        return 2
-    return 0
+    print(f"{out}: {export(options.run, out, options.merge)}")

@@ -10,8 +10,10 @@ shares a batch or a process with.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -51,10 +53,16 @@ def generate(
         Per prompt, `attempts` texts without special tokens.
     """
     settings = Sampling(max_new_tokens, attempts if temperature else 1, temperature, seed, frozenset(end_tokens(net, tokenizer)))
-    run = _continuous(net, prompts, settings, batch_size) if takes_masks(net) else _one_by_one(net, prompts, settings)
-    said: dict[tuple[int, int], list[int]] = dict(run)
+    with _uncompiled():
+        run = _continuous(net, prompts, settings, batch_size) if takes_masks(net) else _one_by_one(net, prompts, settings)
+        said: dict[tuple[int, int], list[int]] = dict(run)
     texts = [tokenizer.batch_decode([said[i, k] for k in range(settings.attempts)], skip_special_tokens=True) for i in range(len(prompts))]
     return [text * (attempts // len(text)) for text in texts]
+
+
+def _uncompiled() -> Any:
+    """Layers uncompiled: each would be compiled anew for its place in the cache, up to torch's limit, and then training not at all."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 class Sampling(NamedTuple):

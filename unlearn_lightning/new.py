@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import keyword
 import re
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+from unlearn_lightning import verb
 
 TEMPLATES = Path(__file__).parent / "templates"
 USE = {
@@ -70,15 +71,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    try:
-        options = parser().parse_args(list(arguments) or ["--help"])
-    except SystemExit as end:
-        return int(end.code or 0)
-    try:
-        file, test = write(options.kind, options.name, options.folder)
-    except (ValueError, OSError) as error:
-        print(f"unlearn new: {error}", file=sys.stderr)
-        return 2
+    return verb.run(parser(), arguments or ["--help"], _write)
+
+
+def _write(options: argparse.Namespace) -> None:
+    file, test = write(options.kind, options.name, options.folder)
     use = USE[options.kind].format(path=f"{file.stem}.{options.name}")
     print(f"{file} and {test}: they work as they are, and are yours to change.\n  python -m pytest {test}\n  unlearn fit {use}")
-    return 0

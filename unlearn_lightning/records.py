@@ -64,8 +64,16 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_study(folder: Path) -> dict[str, Any]:
-    """The content of a study folder's study.json."""
-    return read_json(Path(folder) / "study.json")
+    """The content of a study folder's study.json.
+
+    Raises:
+        FileNotFoundError: there is none; the message says who writes it.
+        ValueError: it is damaged or of another format.
+    """
+    try:
+        return read_json(Path(folder) / "study.json")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{folder} holds no study.json. A study writes it at its start, to runs/<its name>.") from None
 
 
 def record_path(folder: Path, probe: str, step: int) -> Path:

@@ -119,7 +119,8 @@ def reference_key(config: Mapping[str, Any], processes: int) -> str:
     """A hash of all that decides the starting model's log-likelihoods of the training examples, to the last bit.
 
     Runs that differ in objective, optimizer, schedule, epochs or the adapter they train share it. Settings that change rounding only
-    (micro-batch, attention, number of processes) count here, so that a run ends with the same weights whether it finds the file or not.
+    (micro-batch, attention, strategy, number of processes) count here, so that a run ends with the same weights whether it finds the
+    file or not.
 
     Args:
         config: the whole resolved config of `unlearn fit`.
@@ -138,7 +139,7 @@ def reference_key(config: Mapping[str, Any], processes: int) -> str:
         [
             {name: inputs[name] for name in ("version", "origins", "parents", "scratch", "corpus")},
             [backbone, bool(config["model"]["init_args"]["backbone"]["lora"]), config["trainer"]["precision"], torch.__version__],
-            [data_class, kept, content, micro_batch, processes],
+            [data_class, kept, content, micro_batch, processes, config["trainer"]["strategy"]],
         ]
     )
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
+
+from unlearn_lightning import verb
 
 PACKAGE = Path(__file__).parent
 # An installed package has them inside, a checkout beside it.
@@ -84,32 +85,26 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
-    own = parser()
-    try:
-        options = own.parse_args(list(arguments))
-        if options.copy and not options.name:
-            own.error("--copy needs the NAME of a configuration")
-    except SystemExit as end:
-        return int(end.code or 0)
+    return verb.run(parser(), arguments, _show)
+
+
+def _show(options: argparse.Namespace) -> None:
+    if options.copy and not options.name:
+        raise ValueError("--copy needs the NAME of a configuration.")
     if not options.name:
         print(listing(), end="")
-        return 0
+        return
+    text = find(options.name).read_text(encoding="utf-8")
+    if options.copy is None:
+        print(text, end="")
+        return
+    options.copy.parent.mkdir(parents=True, exist_ok=True)
     try:
-        text = find(options.name).read_text(encoding="utf-8")
-        if options.copy is None:
-            print(text, end="")
-            return 0
-        options.copy.parent.mkdir(parents=True, exist_ok=True)
         with options.copy.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        print(f"unlearn configs: {options.copy} exists already and is left as it is. Give another name.", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"unlearn configs: {error}", file=sys.stderr)
-        return 2
+        raise FileExistsError(f"{options.copy} exists already and is left as it is. Give another name.") from None
     print(f"{options.copy}: a copy of {options.name}, yours to edit.")
-    return 0
 
 
 def listing() -> str:

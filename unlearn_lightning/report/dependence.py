@@ -1,11 +1,11 @@
 """How much of an outcome is owed to the path, in one number per seed, so that objectives and their variants can be compared.
 
 A spread is the largest value over paths minus the smallest. It is never below 0, so its interval says how sure its size is and not
-whether there is one; variants are compared with each other.
+whether there is one. Whether a variant has less of it is asked seed by seed: the same stages unlearned in two ways.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 from unlearn_lightning.report.distances import Distances
@@ -14,16 +14,35 @@ from unlearn_lightning.report.outcomes import first, last, outcome
 from unlearn_lightning.report.statistics import Curve, estimate
 from unlearn_lightning.report.study_data import Run, Study
 from unlearn_lightning.report.tables import Table
+from unlearn_lightning.report.variants import extra_tags, variants
 
 DEPENDENCE_CAPTION = (
     "What the path decides, over seeds in which every path was measured. Spread: largest minus smallest over the paths; relative: the "
     "spread divided by the mean; utility and accuracy are compared where all paths have forgotten equally much. Distance: mean over pairs "
     "of paths of the squared distance between their predictions, after unlearning and as a multiple of what it was before."
 )
-HEADER = (
-    "objective", "label drop", "its spread", "relative", "forget score", "its spread", "relative", "utility spread, equal forgetting",
-    "accuracy spread, equal forgetting", "distance between paths", "times that before",
-)  # fmt: skip
+CHANGES_CAPTION = (
+    "The same numbers of each variant minus those of the one it is compared with, seed by seed, as both start from the same models: below "
+    "0 the path decides less. ± is a 95% confidence interval over seeds; it is not corrected for the number of comparisons."
+)
+
+
+Dependence = dict[str, float]
+"""One seed of one objective, by the names below; nan where it was not measured. Nats, and squared nats for distances."""
+
+# name -> the table's heading, and digits
+COLUMNS = {
+    "label_drop": ("label drop", 2), "label_spread": ("its spread", 2), "label_relative": ("relative", 2),
+    "forget_score": ("forget score", 2), "forget_spread": ("its spread", 2), "forget_relative": ("relative", 2),
+    "utility_spread": ("utility spread, equal forgetting", 3), "accuracy_spread": ("accuracy spread, equal forgetting", 3),
+    "distance": ("distance between paths", 0), "growth": ("times that before", 2),
+}  # fmt: skip
+# What variants are compared by: numbers that do not grow by themselves with how much is forgotten.
+COMPARED = {
+    "label_relative": "label drop: relative spread", "forget_relative": "forget score: relative spread",
+    "utility_spread": "utility spread, equal forgetting", "accuracy_spread": "accuracy spread, equal forgetting",
+    "growth": "distance between paths, times that before",
+}  # fmt: skip
 
 
 def spread(values: Sequence[float]) -> float:
@@ -31,35 +50,58 @@ def spread(values: Sequence[float]) -> float:
     return math.nan if len(values) < 2 or any(map(math.isnan, values)) else max(values) - min(values)
 
 
+def dependence_by_seed(study: Study, objective: str, distances: Distances) -> dict[int, Dependence]:
+    """The seeds in which every path was unlearned; none below two paths."""
+    by_seed: dict[int, list[Run]] = {}
+    for path in study.paths if len(study.paths) > 1 else []:
+        for run in study.unlearned(objective, path):
+            by_seed.setdefault(run.seed, []).append(run)
+    return {seed: _dependence(study, objective, seed, runs, distances) for seed, runs in by_seed.items() if len(runs) == len(study.paths)}
+
+
 def dependence_table(study: Study, distances: Distances) -> Table:
     """One row per objective of which something was measured; empty below two paths."""
-    table = Table([*HEADER], [], first_number=1)
-    for objective in study.objectives if len(study.paths) > 1 else []:
-        by_seed: dict[int, list[Run]] = {}
-        for path in study.paths:
-            for run in study.unlearned(objective, path):
-                by_seed.setdefault(run.seed, []).append(run)
-        complete = {seed: runs for seed, runs in by_seed.items() if len(runs) == len(study.paths)}
-        cells = _cells(study, objective, complete, distances) if complete else []
+    table = Table(["objective", *(title for title, _ in COLUMNS.values())], [], first_number=1)
+    for objective in study.objectives:
+        seeds = dependence_by_seed(study, objective, distances).values()
+        cells = [estimate(seed[name] for seed in seeds).text(digits) for name, (_, digits) in COLUMNS.items()]
         if any(cell != "–" for cell in cells):
             table.rows.append([objective, *cells])
     return table
 
 
-def _cells(study: Study, objective: str, complete: Mapping[int, Sequence[Run]], distances: Distances) -> list[str]:
-    outcomes = [[outcome(study, run, distances) for run in runs] for runs in complete.values()]
-    cells = []
-    for measure in ("label_drop", "forget_score"):
-        values = [[one[measure] for one in seed] for seed in outcomes]
-        means, spreads = [sum(seed) / len(seed) for seed in values], [spread(seed) for seed in values]
-        relative = [one / mean if mean > 0 else math.nan for one, mean in zip(spreads, means, strict=True)]
-        cells += [estimate(numbers).text() for numbers in (means, spreads, relative)]
-    matches = [matched_in_seed(study, objective, seed).values() for seed in complete]
-    cells += [estimate(spread([one.utility for one in seed]) for seed in matches).text(3)]
-    cells += [estimate(spread([one.accuracy_change for one in seed]) for seed in matches).text(3)]
-    curves = [_between(study, objective, seed, distances) for seed in complete]
-    ratios = [last(curve) / first(curve) if curve and first(curve) > 0 else math.nan for curve in curves]
-    return [*cells, estimate(last(curve) for curve in curves).text(0), estimate(ratios).text()]
+def changes_table(study: Study, distances: Distances) -> Table:
+    """One row per variant and the first one of its family, such as the lowest learning rate; empty without variants."""
+    table = Table(["variant", "compared with", "seeds", *COMPARED.values()], [], first_number=2)
+    for tag in extra_tags(study):
+        families, values = variants(study, tag)
+        for names in families.values():
+            known, *others = [names[value] for value in values if value in names]
+            before = dependence_by_seed(study, known, distances)
+            for other in others:
+                after = dependence_by_seed(study, other, distances)
+                seeds = sorted(before.keys() & after.keys())
+                changes = [estimate(after[seed][name] - before[seed][name] for seed in seeds).text(2, signed=True) for name in COMPARED]
+                if any(change != "–" for change in changes):
+                    table.rows.append([other, known, str(len(seeds)), *changes])
+    return table
+
+
+def _dependence(study: Study, objective: str, seed: int, runs: Sequence[Run], distances: Distances) -> Dependence:
+    outcomes = [outcome(study, run, distances) for run in runs]
+    found: Dependence = {}
+    for measure, short in (("label_drop", "label"), ("forget_score", "forget")):
+        values = [one[measure] for one in outcomes]
+        mean, width = sum(values) / len(values), spread(values)
+        found |= {measure: mean, f"{short}_spread": width, f"{short}_relative": width / mean if mean > 0 else math.nan}
+    matches = matched_in_seed(study, objective, seed).values()
+    curve = _between(study, objective, seed, distances)
+    return found | {
+        "utility_spread": spread([one.utility for one in matches]),
+        "accuracy_spread": spread([one.accuracy_change for one in matches]),
+        "distance": last(curve),
+        "growth": last(curve) / first(curve) if curve and first(curve) > 0 else math.nan,
+    }
 
 
 def _between(study: Study, objective: str, seed: int, distances: Distances) -> Curve:

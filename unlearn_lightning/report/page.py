@@ -11,7 +11,7 @@ from typing import Any
 from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.comparison import Comparison
 from unlearn_lightning.report.comparison_tables import comparison_html
-from unlearn_lightning.report.dependence import DEPENDENCE_CAPTION
+from unlearn_lightning.report.dependence import CHANGES_CAPTION, DEPENDENCE_CAPTION
 from unlearn_lightning.report.depth import DEPTH_CAPTION
 from unlearn_lightning.report.explorer import explorer
 from unlearn_lightning.report.further_stages import FURTHER_CAPTION
@@ -173,7 +173,10 @@ class Page:
     def _dependence(self) -> str:
         if "dependence" not in self.tables:
             return ""
-        return _section("dependence", "How much does the path decide?", DEPENDENCE_CAPTION, self.tables["dependence"].html())
+        body = self.tables["dependence"].html()
+        if "variants" in self.tables:
+            body += f'<p class="caption">{html.escape(CHANGES_CAPTION)}</p>{self.tables["variants"].html()}'
+        return _section("dependence", "How much does the path decide?", DEPENDENCE_CAPTION, body)
 
     def _explorer(self) -> str:
         caption = (

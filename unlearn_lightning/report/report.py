@@ -13,7 +13,7 @@ from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.charts import charts
 from unlearn_lightning.report.comparison import Comparison, compare
 from unlearn_lightning.report.comparison_tables import comparison_csv, comparison_markdown, comparison_table, print_comparison
-from unlearn_lightning.report.dependence import DEPENDENCE_CAPTION, dependence_table
+from unlearn_lightning.report.dependence import CHANGES_CAPTION, DEPENDENCE_CAPTION, changes_table, dependence_table
 from unlearn_lightning.report.depth import DEPTH_CAPTION, depth_charts, depths
 from unlearn_lightning.report.depth_tables import depth_csv, depth_table, print_depth
 from unlearn_lightning.report.distances import Distances
@@ -167,6 +167,7 @@ def _tables(report: Report, distances: Distances) -> dict[str, Table]:
         "recency": recency_table(study),
         "further_stages": further_table(study),
         "dependence": dependence_table(study, distances),
+        "variants": changes_table(study, distances),
         "matched_forgetting": matched_table(report.matched, study.retain_title),
         "growth_rates": growth_table(study, distances),
         "unlearning_settings": config_differences(study, "unlearn"),
@@ -185,6 +186,7 @@ def _as_files(table: Table) -> list[tuple[str, str]]:
 def _more_markdown(tables: dict[str, Table]) -> str:
     captions = {
         "depth": DEPTH_CAPTION, "recency": RECENCY_CAPTION, "further_stages": FURTHER_CAPTION, "dependence": DEPENDENCE_CAPTION,
+        "variants": CHANGES_CAPTION,
     }  # fmt: skip
     return "".join(f"\n{caption}\n\n{tables[name].markdown()}" for name, caption in captions.items() if name in tables)
 

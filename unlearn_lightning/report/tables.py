@@ -76,6 +76,13 @@ def change(before: Estimate, after: Estimate, digits: int = 2) -> str:
     return f"{_mean(before, digits)} → {_mean(after, digits)}"
 
 
+def change_with_intervals(before: Estimate, after: Estimate, digits: int = 2) -> str:
+    """`0.73 ± 0.06 → 0.70 ± 0.11`; no digits behind the point in a row that reaches 100, whose interval is wider than these."""
+    intervals = not math.isnan(before.half_width) or not math.isnan(after.half_width)
+    digits = 0 if intervals and max(abs(before.mean), abs(after.mean)) >= 100 else digits
+    return f"{before.text(digits)} → {after.text(digits)}"
+
+
 def closing_table(rows: Sequence[Row], retain_title: str = "TOFU") -> Table:
     """One row per objective and path; with several seeds mean ± half width of the 95% confidence interval."""
     header = ["path", "objective", "forget score", "label drop", f"{retain_title} utility", "math accuracy", "its change",
@@ -85,8 +92,9 @@ def closing_table(rows: Sequence[Row], retain_title: str = "TOFU") -> Table:
         value = row.values
         table.rows.append([
             row.path.label, row.objective, value["forget_score"].text(), value["label_drop"].text(), value["utility"].text(),
-            change(value["accuracy_before"], value["accuracy_after"]), value["accuracy_change"].text(signed=True),
-            change(value["distance_before"], value["distance_after"], 1), value["margin_before"].text(1), SLOWEST if row.slowest else "",
+            change_with_intervals(value["accuracy_before"], value["accuracy_after"]), value["accuracy_change"].text(signed=True),
+            change_with_intervals(value["distance_before"], value["distance_after"], 1), value["margin_before"].text(1),
+            SLOWEST if row.slowest else "",
         ])  # fmt: skip
         table.paths.append((row.path.index,))
         if row.slowest:

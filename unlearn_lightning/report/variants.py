@@ -22,7 +22,7 @@ def variant_charts(study: Study, line: Callable[[str, TrainingPath], Line]) -> l
         line: the label log-likelihood of a variant on a path.
     """
     charts = []
-    for tag in dict.fromkeys(tag for run in study.runs if run.kind == "unlearn" for tag in run.extra_tags):
+    for tag in extra_tags(study):
         grid, values = variants(study, tag)
         panels = [
             Panel(names.get(value, "not run"), [one for path in study.paths if value in names and (one := line(names[value], path)).x])
@@ -39,6 +39,11 @@ def variant_charts(study: Study, line: Callable[[str, TrainingPath], Line]) -> l
         )
         charts.append(Chart(f"label_by_{tag}", heading, caption, "unlearning step", y_title, panels, columns=len(values)))
     return charts
+
+
+def extra_tags(study: Study) -> list[str]:
+    """The tags that name variants, in the order in which the study's runs have them."""
+    return list(dict.fromkeys(tag for run in study.runs if run.kind == "unlearn" for tag in run.extra_tags))
 
 
 def variants(study: Study, tag: str) -> tuple[Grid, list[str]]:

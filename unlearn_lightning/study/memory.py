@@ -3,36 +3,30 @@
     need = step_memory(backbone, Step(length=512, micro_batch_size=4))
     need.total, need.weights, need.activations                      # bytes
 
-The network, its adapters, the loss and the optimizer are those that train; fake tensors (torch's meta tensors that know their device)
-pass through them, and every tensor is counted while it lives. Only bitsandbytes' layers, which need real weights, are stood in for.
+The network, its adapters, the loss and the optimizer are those that train; fake tensors pass through them, and every tensor is counted
+while it lives (fake_network.py).
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 import warnings
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
-from transformers import AutoModelForCausalLM
+from peft import PeftModel
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from unlearn_lightning.adapters import FROZEN, reference_mode, trainable_lora
+from unlearn_lightning.adapters import reference_mode
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.schedule import PaperAdamW
 from unlearn_lightning.study.estimate import Estimator
+from unlearn_lightning.study.fake_network import Living, fake_network
 from unlearn_lightning.vocabulary import selected_log_probs
 
-# bitsandbytes' NF4 (Dettmers et al. 2023, arXiv:2305.14314): 4 bits, an 8-bit scale per 64 weights, a float32 scale per 256 of those.
-BLOCK, SUPERBLOCK = 64, 256
 # Decoder layers are alike, and memory grows by the same amount with each: two sizes give all others.
 FEW, MORE = 2, 3
 
@@ -145,7 +139,7 @@ def simulate(backbone: Backbone, config: Any, layers: int, step: Step) -> Memory
     """Two steps of a model with so many layers, on one device; the second one meets the first one's gradients and averages."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with warnings.catch_warnings(action="ignore"):
-        net = _fake_network(backbone, config, layers, mode)
+        net = fake_network(backbone, config, layers, mode)
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
         optimizer = PaperAdamW(trained)
         optimizer.defaults["foreach"] = optimizer.param_groups[0]["foreach"] = True  # as it chooses on GPUs
@@ -182,107 +176,6 @@ def passes(net: Any, optimizer: torch.optim.Optimizer, step: Step) -> None:
         loss = (own - reference).mean()
     optimizer.zero_grad()
     loss.backward()
-
-
-def _fake_network(backbone: Backbone, config: Any, layers: int, mode: FakeTensorMode) -> Any:
-    config = copy.deepcopy(config)
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
-    with torch.device("meta"):
-        net: Any = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, backbone.dtype), attn_implementation="sdpa")
-        if backbone.gradient_checkpointing:
-            net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if backbone.lora is not None:
-            settings = dataclasses.asdict(backbone.lora)
-            lora = LoraConfig(r=settings.pop("rank"), lora_alpha=settings.pop("alpha"), lora_dropout=settings.pop("dropout"), **settings)
-            net = get_peft_model(net, lora)
-            if backbone.quantization:
-                # Unlearning keeps the stage's adapter below its own.
-                net.add_adapter(f"{FROZEN}0", lora)
-            net = trainable_lora(net)
-        if backbone.quantization:
-            head = net.get_output_embeddings()
-            for module in list(net.modules()):
-                for name, child in list(module.named_children()):
-                    if type(child) is nn.Linear and child is not head and f".{name}" not in (".default", f".{FROZEN}0"):
-                        setattr(module, name, Packed(child, backbone.quantization))
-    _to_fakes(net, mode)
-    return net.train()
-
-
-def _to_fakes(net: nn.Module, mode: FakeTensorMode) -> None:
-    # Tied weights stay one parameter.
-    made = {
-        parameter: nn.Parameter(FakeTensor(mode, parameter.data, torch.device("cpu")), requires_grad=parameter.requires_grad)
-        for parameter in net.parameters()
-    }
-    for module in net.modules():
-        module._parameters = {name: parameter if parameter is None else made[parameter] for name, parameter in module._parameters.items()}
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = FakeTensor(mode, buffer, torch.device("cpu"))
-
-
-class Packed(nn.Module):
-    """Stands in for bitsandbytes' quantised linear layers: as large, and unpacked into a temporary tensor for each use."""
-
-    def __init__(self, linear: nn.Linear, kind: str) -> None:
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        count = linear.weight.numel()
-        size = count // 2 if kind == "nf4" else count
-        self.weight = nn.Parameter(torch.empty(size, dtype=torch.uint8), requires_grad=False)
-        scales = count // BLOCK + 4 * math.ceil(count / BLOCK / SUPERBLOCK) if kind == "nf4" else 4 * linear.out_features
-        self.register_buffer("scales", torch.empty(scales, dtype=torch.uint8))
-        self.bias, self.dtype = linear.bias, linear.weight.dtype
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """As bitsandbytes: in the base's dtype, and back to the input's."""
-        shape = (self.out_features, self.in_features)
-        bias = None if self.bias is None else self.bias.to(self.dtype)
-        return Unpacked.apply(inputs.to(self.dtype), self.weight, shape, bias).to(inputs.dtype)
-
-
-class Unpacked(torch.autograd.Function):
-    """x W^T + b with a W that is unpacked, used and dropped, once in the forward and once in the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: Tensor, packed: Tensor, shape: tuple[int, int], bias: Tensor | None) -> Tensor:
-        ctx.shape = shape
-        return nn.functional.linear(inputs, inputs.new_empty(shape), bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return gradient @ gradient.new_empty(ctx.shape), None, None, None
-
-
-class Living(TorchDispatchMode):
-    """Adds up the storages that live, from their creation to the moment Python and autograd let go of them; `peak` is the most."""
-
-    def __init__(self, there: list[Tensor]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._known: dict[int, Any] = {}
-        for tensor in there:
-            self._add(tensor)
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._known:
-            self._known[key] = weakref.ref(storage, lambda _: self._drop(key, size))
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def _drop(self, key: int, size: int) -> None:
-        self.now -= size
-        self._known.pop(key, None)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._add, output)
-        return output
 
 
 def _bytes(tensor: Tensor) -> int:

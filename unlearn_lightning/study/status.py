@@ -6,7 +6,6 @@ unlearn status runs/demo
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,31 +13,32 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from unlearn_lightning import verb
 from unlearn_lightning.study.slurm_queue import QueueError, Task, queue
 from unlearn_lightning.study.state import COLOURS, RunState, counts, is_submitted, study_states
 
 
-def status(arguments: Sequence[str]) -> int:
-    """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The arguments of `unlearn status`."""
+    found = argparse.ArgumentParser(
         prog="unlearn status", description="Shows how each run of a study is doing, from its files and SLURM's queue."
     )
-    parser.add_argument("folder", type=Path, help="The study folder, such as runs/demo.")
-    folder = parser.parse_args(arguments).folder
-    try:
-        tasks, note = tasks_of(folder)
-        runs = study_states(folder, tasks)
-    except FileNotFoundError:
-        print(f"unlearn status: {folder} holds no study.json. A study writes it at its start, to runs/<its name>.", file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(f"unlearn status: {error}", file=sys.stderr)
-        return 2
+    found.add_argument("folder", type=Path, help="The study folder, such as runs/demo.")
+    return found
+
+
+def status(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit status: 2 when there is no readable study."""
+    return verb.run(parser(), arguments or ["--help"], lambda options: _show(options.folder))
+
+
+def _show(folder: Path) -> None:
+    tasks, note = tasks_of(folder)
+    runs = study_states(folder, tasks)
     console = Console()
     console.print(tree_of(runs, title=f"{folder}: {counts(runs)}"))
     if note:
         console.print(note, markup=False, style="yellow")
-    return 0
 
 
 def tasks_of(folder: Path) -> tuple[list[Task] | None, str]:

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         "makes the report again as runs finish, and an open page loads it.",
         allow_abbrev=False,
     )
-    found.add_argument("study", metavar="STUDY", type=Path, help="the study folder, such as runs/demo; it may still be missing")
+    found.add_argument("study", metavar="STUDY", type=Path, help="the study folder, such as runs/demo")
     found.add_argument("--once", action="store_true", help="print one picture and leave the report as it is")
     found.add_argument("--every", metavar="SECONDS", type=float, default=2.0, help="seconds between two pictures (default: 2)")
     found.add_argument("--no-report", dest="report", action="store_false", help="leave the report as it is")
@@ -51,10 +51,7 @@ def watch(arguments: Sequence[str]) -> int:
             console.print(watched.picture(None))
         else:
             _follow(watched, console, options.every, options.report)
-    except FileNotFoundError:
-        print(f"unlearn watch: {options.study} holds no study.json. A study writes it at its start, to runs/<its name>.", file=sys.stderr)
-        return 2
-    except ValueError as error:
+    except (FileNotFoundError, ValueError) as error:
         print(f"unlearn watch: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

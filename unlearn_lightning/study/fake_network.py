@@ -1,0 +1,134 @@
+"""A network of fake tensors (torch's meta tensors that know their device), and a count of the storages that live.
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    net = fake_network(backbone, config, 2, mode)
+    with mode, Living([*net.parameters(), *net.buffers()]) as living:
+        ...                                                         # steps of training
+    living.peak                                                     # bytes
+
+Only bitsandbytes' layers, which need real weights, are stood in for.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import weakref
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from transformers import AutoModelForCausalLM
+
+from unlearn_lightning.adapters import FROZEN, trainable_lora
+from unlearn_lightning.backbone import Backbone
+
+# bitsandbytes' NF4 (Dettmers et al. 2023, arXiv:2305.14314): 4 bits, an 8-bit scale per 64 weights, a float32 scale per 256 of those.
+BLOCK, SUPERBLOCK = 64, 256
+
+
+def fake_network(backbone: Backbone, config: Any, layers: int, mode: FakeTensorMode) -> Any:
+    """The backbone's network for unlearning with so many decoder layers, in training mode."""
+    config = copy.deepcopy(config)
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    with torch.device("meta"):
+        net: Any = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, backbone.dtype), attn_implementation="sdpa")
+        if backbone.gradient_checkpointing:
+            net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if backbone.lora is not None:
+            settings = dataclasses.asdict(backbone.lora)
+            lora = LoraConfig(r=settings.pop("rank"), lora_alpha=settings.pop("alpha"), lora_dropout=settings.pop("dropout"), **settings)
+            net = get_peft_model(net, lora)
+            if backbone.quantization:
+                # Unlearning keeps the stage's adapter below its own.
+                net.add_adapter(f"{FROZEN}0", lora)
+            net = trainable_lora(net)
+        if backbone.quantization:
+            head = net.get_output_embeddings()
+            for module in list(net.modules()):
+                for name, child in list(module.named_children()):
+                    if type(child) is nn.Linear and child is not head and f".{name}" not in (".default", f".{FROZEN}0"):
+                        setattr(module, name, Packed(child, backbone.quantization))
+    _to_fakes(net, mode)
+    return net.train()
+
+
+def _to_fakes(net: nn.Module, mode: FakeTensorMode) -> None:
+    # Tied weights stay one parameter.
+    made = {
+        parameter: nn.Parameter(FakeTensor(mode, parameter.data, torch.device("cpu")), requires_grad=parameter.requires_grad)
+        for parameter in net.parameters()
+    }
+    for module in net.modules():
+        module._parameters = {name: parameter if parameter is None else made[parameter] for name, parameter in module._parameters.items()}
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = FakeTensor(mode, buffer, torch.device("cpu"))
+
+
+class Packed(nn.Module):
+    """Stands in for bitsandbytes' quantised linear layers: as large, and unpacked into a temporary tensor for each use."""
+
+    def __init__(self, linear: nn.Linear, kind: str) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        count = linear.weight.numel()
+        size = count // 2 if kind == "nf4" else count
+        self.weight = nn.Parameter(torch.empty(size, dtype=torch.uint8), requires_grad=False)
+        scales = count // BLOCK + 4 * math.ceil(count / BLOCK / SUPERBLOCK) if kind == "nf4" else 4 * linear.out_features
+        self.register_buffer("scales", torch.empty(scales, dtype=torch.uint8))
+        self.bias, self.dtype = linear.bias, linear.weight.dtype
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As bitsandbytes: in the base's dtype, and back to the input's."""
+        shape = (self.out_features, self.in_features)
+        bias = None if self.bias is None else self.bias.to(self.dtype)
+        return Unpacked.apply(inputs.to(self.dtype), self.weight, shape, bias).to(inputs.dtype)
+
+
+class Unpacked(torch.autograd.Function):
+    """x W^T + b with a W that is unpacked, used and dropped, once in the forward and once in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, packed: Tensor, shape: tuple[int, int], bias: Tensor | None) -> Tensor:
+        ctx.shape = shape
+        return nn.functional.linear(inputs, inputs.new_empty(shape), bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradient @ gradient.new_empty(ctx.shape), None, None, None
+
+
+class Living(TorchDispatchMode):
+    """Adds up the storages that live, from their creation to the moment Python and autograd let go of them; `peak` is the most."""
+
+    def __init__(self, there: list[Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: dict[int, Any] = {}
+        for tensor in there:
+            self._add(tensor)
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known[key] = weakref.ref(storage, lambda _: self._drop(key, size))
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def _drop(self, key: int, size: int) -> None:
+        self.now -= size
+        self._known.pop(key, None)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        tree_map_only(Tensor, self._add, output)
+        return output
