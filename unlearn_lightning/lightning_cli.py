@@ -39,6 +39,7 @@ from unlearn_lightning.checkpoint_io import WholeFileIO
 from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
+from unlearn_lightning.logged_run import GoesOnInLoggers, logged_run
 from unlearn_lightning.loggers import ConfigToLoggers, run_loggers
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.modules.reference_file import ReferenceFile
@@ -111,7 +112,7 @@ class UnlearnCLI(LightningCLI):
             sys.argv = saved
 
     def before_instantiate_classes(self) -> None:
-        """Completes the seeds, and leaves the loggers to `instantiate_trainer`, which knows the run folder."""
+        """Completes the seeds, and leaves the loggers to `_name_loggers`, which knows the run folder."""
         if self.subcommand is not None:
             config = self.config[self.subcommand]
             # `seed_everything: true` draws one, false leaves the global generators alone.
@@ -148,7 +149,7 @@ class UnlearnCLI(LightningCLI):
         if isinstance(self.model, Unlearning):
             identity["local"] = self.model.local
         kwargs["default_root_dir"] = str(self.run_folder)
-        kwargs["logger"] = run_loggers(self.run_folder, config, self.wandb_settings)
+        kwargs["logger"] = False
         own = [*self.extra_callbacks, ConfigToLoggers(config)]
         if self.subcommand == "fit":
             kwargs["plugins"] = self._plugins()
@@ -204,6 +205,7 @@ class UnlearnCLI(LightningCLI):
                         shutil.rmtree(self.run_folder / "checkpoints", ignore_errors=True)
                     return
                 self._go_on_where_it_stopped()
+            self._name_loggers()
             super()._run_subcommand(subcommand)
         rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
 
@@ -219,6 +221,15 @@ class UnlearnCLI(LightningCLI):
         last = self.run_folder / "checkpoints" / "last.ckpt"
         if last.is_file() and self.config_init["fit"].get("ckpt_path") is None:
             self.config_init["fit"]["ckpt_path"] = str(last)
+
+    def _name_loggers(self) -> None:
+        """Done late, when the folder is this process's alone: a run that goes on is the same run to its loggers."""
+        logged = None
+        if self.subcommand == "fit" and self.trainer.is_global_zero:
+            checkpoint = self.config_init["fit"].get("ckpt_path")
+            logged = logged_run(self.run_folder, self.key, Path(checkpoint) if checkpoint else None)
+            self.trainer.callbacks.append(GoesOnInLoggers(logged.goes_on_at))  # type: ignore[attr-defined]
+        self.trainer.loggers = run_loggers(self.run_folder, self.resolved(), self.wandb_settings, logged)
 
 
 def run(

@@ -8,6 +8,7 @@ relative `save_dir` lies in it), its name and its tags. Every logger gets the wh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from unlearn_lightning import mlflow_store, wandb_mode
+from unlearn_lightning.logged_run import LoggedRun
 from unlearn_lightning.metrics_file import RunMetrics
+from unlearn_lightning.mlflow_logger import RunInMLflow
+
+LIGHTNINGS_MLFLOW = ("lightning.pytorch.loggers.MLFlowLogger", "lightning.pytorch.loggers.mlflow.MLFlowLogger")
 
 
-def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any]) -> list[Logger]:
+def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any], logged: LoggedRun | None = None) -> list[Logger]:
     """The loggers of one run.
 
     Args:
@@ -29,6 +34,7 @@ def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any
         config: the run's whole resolved configuration. `trainer.logger` null or true stands for W&B, false for none; otherwise it
             holds one or more `{class_path: ..., init_args: ...}`.
         about: how the run is called in a study: name, group, job_type, and tags such as "seed=1".
+        logged: how its loggers know it; null for a run of theirs that nothing goes on with.
 
     Raises:
         ValueError: a logger's package is not installed.
@@ -43,14 +49,33 @@ def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any
         if kind == "WandbLogger" and wandb_mode.is_disabled():
             continue
         settings = _complete(kind, dict(one.get("init_args") or {}), folder, config, about)
+        class_path = one["class_path"]
+        if logged is not None:
+            _go_on(kind, settings, folder, logged)
+            if class_path in LIGHTNINGS_MLFLOW:
+                class_path = f"{RunInMLflow.__module__}.{RunInMLflow.__name__}"
         try:
-            loggers.append(instantiate_class((), {"class_path": one["class_path"], "init_args": settings}))
+            loggers.append(instantiate_class((), {"class_path": class_path, "init_args": settings}))
         except ImportError as error:
             raise ValueError(
                 f"{kind} needs a package that is not installed ({error}). Those of configs/loggers/ are the extra `loggers`: "
                 "pip install -e '.[loggers]'."
             ) from error
+        if logged is not None and isinstance(loggers[-1], RunInMLflow):
+            loggers[-1].logged_as = logged.id
     return loggers
+
+
+def _go_on(kind: str, settings: dict[str, Any], folder: Path, logged: LoggedRun) -> None:
+    """Has the logger go on with what it has of this run, where its settings leave that open."""
+    if kind == "WandbLogger" and not os.environ.get("WANDB_RUN_ID"):
+        # A trial's id, which the sweep's agent sets, is never replaced. Lightning says resume="allow".
+        settings.setdefault("id", logged.id)
+    if kind == "TensorBoardLogger":
+        if settings.get("version") is None and Path(settings["save_dir"]).is_relative_to(folder):
+            settings["version"] = 0
+        if logged.goes_on_at is not None and settings.get("purge_step") is None:
+            settings["purge_step"] = logged.goes_on_at
 
 
 def _complete(kind: str, settings: dict[str, Any], folder: Path, config: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:

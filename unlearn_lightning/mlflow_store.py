@@ -17,5 +17,6 @@ def place(settings: Mapping[str, Any]) -> dict[str, Any]:
     uri, artifacts = settings.get("tracking_uri") or os.environ.get("MLFLOW_TRACKING_URI"), settings.get("artifact_location")
     if not uri:
         DATABASE.parent.mkdir(parents=True, exist_ok=True)
-        uri, artifacts = f"sqlite:///{DATABASE}", artifacts or str(ARTIFACTS)
+        # Absolute, because MLflow remembers stores by their address.
+        uri, artifacts = f"sqlite:///{DATABASE.absolute()}", artifacts or str(ARTIFACTS)
     return {"tracking_uri": uri, "artifact_location": artifacts}
