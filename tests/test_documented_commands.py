@@ -49,6 +49,7 @@ PARSED = {
 SKIPPED = {
     "source .venv/bin/activate": "the environment is the one that the tests run in",
     "pip install": "would change the environment that the tests run in",
+    ".venv/bin/pip install": "would change the environment that the tests run in",
     "export": "sets a key of the reader's",
     "unlearn study paper_real.yaml": "a file of the reader's; test_the_study_with_written_data_builds_on_the_papers reads it",
     "python -m pytest": "tests/test_new.py runs pytest on the written files",
