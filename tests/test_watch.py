@@ -59,6 +59,17 @@ def test_a_picture_shows_what_runs_how_far_how_fast_and_what_was_measured(study)
     assert "seed1/p4/npo stopped 4/16" in picture(folder), "its process is gone"
 
 
+def test_in_a_narrow_terminal_no_number_is_cut(study):
+    folder, running = study
+    console = Console(record=True, width=80, file=open(os.devnull, "w"))  # noqa: SIM115
+    with locked(running):
+        console.print(frame(study_states(folder), Measured(), "demo", width=80))
+    text = console.export_text()
+    assert "…" not in text
+    assert re.search(r"seed1/p1/npo +finished +16/16 +6,500 +−3.4 +0.25", text), text
+    assert re.search(r"seed1/p4/npo +running +4/16 +1,234 +−0.9", text), text
+
+
 def test_a_queue_is_shown_beside_the_files(study):
     folder, running = study
     script = folder / "slurm" / "001-x.sh"
@@ -71,7 +82,11 @@ def test_a_queue_is_shown_beside_the_files(study):
     assert "7_1 pending (Priority)" in text
     lost = {run.name: run for run in study_states(folder, [])}
     assert (lost["seed1/p4/ga"].state, lost["seed1/p4/npo"].state) == ("ready", "stopped")
-    assert lost["seed1/p4/ga"].why == f"its job has left the queue; {folder}/slurm/001-x.1.out may say why"
+    assert lost["seed1/p4/ga"].why == "its job has left the queue before it began, such as by scancel; the study submits it again"
+    script.parent.mkdir()
+    (folder / "slurm/001-x.1.out").touch()
+    (why,) = (run.why for run in study_states(folder, []) if run.name == "seed1/p4/ga")
+    assert why == f"its job has left the queue; {folder}/slurm/001-x.1.out may say why; the study submits it again"
 
 
 def test_what_does_not_fit_is_counted(study):

@@ -22,6 +22,8 @@ from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
 # What a reader wants to see first, where not everything fits.
 URGENCY = ("running", "failed", "stopped", "queued", "finished", "ready", "waiting")
 COLUMNS = 4
+NARROW = 110
+"""Below so many characters there is no room for bars, nor for what was measured first beside what was measured last."""
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Measured:
         return self._read[file]
 
 
-def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = "", height: int | None = None) -> Group:
+def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = "", height: int | None = None, width: int = 160) -> Group:
     """The picture.
 
     Args:
@@ -55,8 +57,10 @@ def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = 
         title: above everything.
         note: below everything; empty for none.
         height: lines there are; null for all runs however many.
+        width: characters of a line.
     """
-    shown = fitting(runs, None if height is None else height - 5 - bool(note))
+    narrow = width < NARROW
+    shown = fitting(runs, None if height is None else height - 5 - narrow - bool(note))
     facts = {run.key: _facts(run) for run in runs if run.state in ("finished", "running")}
     values = {run.key: measured.of(run.folder) for run in shown}
     names = [name for name, _ in Counter(name for found in values.values() for name in found).most_common(COLUMNS)]
@@ -66,15 +70,17 @@ def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = 
     table.add_column("run", no_wrap=True, overflow="ellipsis", min_width=12)
     table.add_column("state", no_wrap=True)
     table.add_column("steps", no_wrap=True, min_width=5)
-    table.add_column("", width=10)
+    if not narrow:
+        table.add_column("", width=10)
     table.add_column("tokens/s", justify="right", no_wrap=True, min_width=8)
     for name in names:
-        # The probe above its quantity: five columns of numbers fit a terminal of 80.
-        table.add_column(name.replace("/", "/\n"), justify="right", no_wrap=True)
+        # The probe above its quantity, and that in two lines where four columns are to fit a terminal of 80.
+        heading_lines = name.replace("/", "/\n")
+        table.add_column(heading_lines.replace("_log_lik", "\nlog_lik") if narrow else heading_lines, justify="right", no_wrap=True)
     if any(run.task for run in runs):
         table.add_column("queue", no_wrap=True, style="dim")
     for run in shown:
-        table.add_row(*_cells(run, facts.get(run.key, {}), values[run.key], names))
+        table.add_row(*_cells(run, facts.get(run.key, {}), values[run.key], names, narrow))
     rest = [run for run in runs if run not in shown]
     parts: list[RenderableType] = [heading, table]
     if rest:
@@ -103,13 +109,13 @@ def _facts(run: RunState) -> dict[str, Any]:
         return {}
 
 
-def _cells(run: RunState, facts: dict[str, Any], values: dict[str, tuple[float, float]], names: Sequence[str]) -> list[Any]:
+def _cells(run: RunState, facts: dict[str, Any], values: dict[str, tuple[float, float]], names: Sequence[str], narrow: bool) -> list[Any]:
     known = run.step is not None and run.steps
     steps = f"{run.step}/{run.steps}" if known else ""
     bar = ProgressBar(total=run.steps, completed=run.step or 0, width=10) if known and run.state == "running" else ""
     speed = facts.get("tokens_per_second")
-    cells = [run.name, Text(run.state, COLOURS[run.state]), steps, bar, f"{speed:,.0f}" if speed else ""]
-    cells += [_change(*values[name]) if name in values else "" for name in names]
+    cells = [run.name, Text(run.state, COLOURS[run.state]), steps, *([] if narrow else [bar]), f"{speed:,.0f}" if speed else ""]
+    cells += [(_number(values[name][1]) if narrow else _change(*values[name])) if name in values else "" for name in names]
     said = run.why if run.state == "failed" else run.task.said.removeprefix("job ") if run.task and run.state != "finished" else ""
     return [*cells, said]
 

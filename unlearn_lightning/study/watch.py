@@ -48,7 +48,7 @@ def watch(arguments: Sequence[str]) -> int:
     watched, console = _Watched(options.study), Console(width=160 if piped else None)
     try:
         if options.once:
-            console.print(watched.picture(None))
+            console.print(watched.picture(console.width))
         else:
             _follow(watched, console, options.every, options.report)
     except (FileNotFoundError, ValueError) as error:
@@ -66,10 +66,10 @@ class _Watched:
         self.folder, self.measured = folder, Measured()
         self.runs: list[RunState] = []
 
-    def picture(self, height: int | None) -> Group:
+    def picture(self, width: int, height: int | None = None) -> Group:
         tasks, note = tasks_of(self.folder)
         self.runs = study_states(self.folder, tasks)
-        return frame(self.runs, self.measured, str(self.folder), note, height)
+        return frame(self.runs, self.measured, str(self.folder), note, height, width)
 
     def finished(self) -> int:
         return sum(run.state == "finished" for run in self.runs)
@@ -87,12 +87,12 @@ class _Watched:
 
 def _follow(watched: _Watched, console: Console, every: float, report: bool) -> None:
     page = LiveReport(watched.folder, share=0.25)
-    with Live(watched.picture(console.height), console=console, auto_refresh=False) as live:
+    with Live(watched.picture(console.width, console.height), console=console, auto_refresh=False) as live:
         while not watched.is_over():
             if report:
                 page.refresh(watched.finished())
             time.sleep(every)
-            live.update(watched.picture(console.height), refresh=True)
+            live.update(watched.picture(console.width, console.height), refresh=True)
     page.close()
     if report and watched.finished():
         from unlearn_lightning.report import build
