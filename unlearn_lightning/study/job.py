@@ -28,6 +28,7 @@ class Job:
         wandb: settings of its W&B run.
         threads: CPU threads; null for torch's own choice.
         compare: the run folders that its divergence probe may compare with, by name.
+        parents: the run folders that it starts from.
     """
 
     key: str
@@ -38,11 +39,13 @@ class Job:
     wandb: dict[str, Any]
     threads: int | None = None
     compare: dict[str, Path] = field(default_factory=dict)
+    parents: tuple[Path, ...] = ()
 
 
 def write_job(path: Path, job: Job) -> None:
     """Writes a job's file."""
-    paths = {"folder": str(job.folder), "compare": {name: str(folder) for name, folder in job.compare.items()}}
+    compare = {name: str(folder) for name, folder in job.compare.items()}
+    paths = {"folder": str(job.folder), "compare": compare, "parents": [str(folder) for folder in job.parents]}
     write_json(path, asdict(job) | paths, indent=1)
 
 
@@ -56,7 +59,8 @@ def read_job(path: Path) -> Job:
     content = read_json(path)
     content.pop("format")
     compare = {name: Path(folder) for name, folder in content.pop("compare").items()}
-    return Job(**{**content, "folder": Path(content["folder"]), "compare": compare})
+    parents = tuple(Path(folder) for folder in content.pop("parents", ()))
+    return Job(**{**content, "folder": Path(content["folder"]), "compare": compare, "parents": parents})
 
 
 def with_comparisons(config: Settings, compare: Mapping[str, Path]) -> Settings:

@@ -3,8 +3,8 @@
     python -m unlearn_lightning.study.one_run runs/demo/jobs/seed1-p4-npo.json
 
 Several such processes, as srun or torchrun start them, are one run on several devices. The exit status is 0 when the run is finished, also
-before; FAILED when it failed, which the same again would not mend; anything else is a process that died, or that saved and ended because
-it was asked to (stop_signal.py), and the same command goes on.
+before; FAILED when it failed, which the same again would not mend; TOO_EARLY when what it starts from is not finished; anything else is a
+process that died, or that saved and ended because it was asked to (stop_signal.py), and the same command goes on.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from unlearn_lightning.records import is_finished
 from unlearn_lightning.stop_signal import listen
 from unlearn_lightning.study.job import note_failure, read_job
 
-FAILED = 70
+FAILED, TOO_EARLY = 70, 71
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.died:
         note_failure(job, f"its process died {options.died} times (killed, or out of memory?)")
         return FAILED
+    if missing := [folder.absolute() for folder in job.parents if not is_finished(folder)]:
+        # SLURM 22.05 takes `afterok` as met when a waiting task of a job array has been cancelled. No failure: it only has to wait.
+        print(f"{job.name} starts from {missing[0]}, which is not finished: was its job cancelled? Nothing was run.", file=sys.stderr)
+        return TOO_EARLY
     listen()
     from unlearn_lightning.study.execution import execute
 

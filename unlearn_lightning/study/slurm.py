@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from unlearn_lightning.locks import locked
 from unlearn_lightning.records import write_text
 from unlearn_lightning.study.launcher import Launcher
-from unlearn_lightning.study.one_run import FAILED
+from unlearn_lightning.study.one_run import FAILED, TOO_EARLY
 from unlearn_lightning.study.slurm_queue import QueueError, has_slurm, log_of, note_submission, queue, queued, slurm
 from unlearn_lightning.study.workers import devices_of, on_gpus
 
@@ -45,7 +45,7 @@ wait $step
 code=$?
 # The signal before the time limit ends `wait` early.
 while kill -0 $step 2> /dev/null; do wait $step; code=$?; done
-if [ $code -ne 0 ] && [ $code -ne {failed} ] && mine; then
+if [ $code -ne 0 ] && [ $code -ne {failed} ] && [ $code -ne {too_early} ] && mine; then
   # Back into the queue, which ends this script.
   [ "$times" -lt {retries} ] && scontrol requeue "$task" && sleep 600
   if [ "$late" ]; then
@@ -202,7 +202,7 @@ class _Submission:
         resources = self.resources[first.key]
         body = RUN_SCRIPT.format(
             jobs=shlex.join(files), retries=launcher.max_retries, setup=launcher.setup, python=launcher.python, failed=FAILED,
-            cpus=f" --cpus-per-task={resources.cpus}" if resources.cpus else "",
+            too_early=TOO_EARLY, cpus=f" --cpus-per-task={resources.cpus}" if resources.cpus else "",
         )  # fmt: skip
         head = f"# {', '.join(run.name for run in group)} of the study {self.work.study.name}: one task each."
         write_text(script, "\n".join(["#!/bin/bash", head, *launcher.header(name, log, resources, array), body]))

@@ -90,7 +90,8 @@ class Work:
             tags.append(f"path={'-'.join(path)}")
         settings = {"group": self.study.name, "job_type": run.kind, "name": run.name, "tags": tags}
         compare = {name: other.folder for name, other in run.compare.items()}
-        return Job(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare)
+        parents = tuple(parent.folder for parent in run.parents)
+        return Job(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare, parents)
 
     def command(self, job: Job) -> list[str]:
         """A command that executes the job on any machine with the same files, the words of a command line; one_run.py says how it ends."""
