@@ -114,7 +114,9 @@ def test_a_pickle_in_a_checkpoint_is_not_executed(weights_only, corpus, question
 def test_no_source_asks_for_remote_code_or_unpickles():
     for path in [*ROOT.glob("unlearn_lightning/**/*.py"), *ROOT.glob("callbacks/*.py")]:
         source = path.read_text()
-        assert not re.search(r"trust_remote_code(?!=False)|weights_only=False|import pickle|torch\.load\((?!.*weights_only=True)", source), path
+        assert not re.search(
+            r"trust_remote_code(?!=False)|weights_only=False|import pickle|torch\.load\((?!.*weights_only=True)", source
+        ), path
     for path in ROOT.glob("configs/**/*.yaml"):
         assert "trust_remote_code" not in path.read_text(), path
 
