@@ -54,7 +54,7 @@ def print_depth(console: Console, found: Sequence[OrderDepth]) -> None:
         shown.add_column(name, justify="right" if name.startswith(("margin", "fall")) else "left")
     for one in found:
         margin = change(one.over_seeds("margin_before"), one.over_seeds("margin"), 1)
-        falls = [f"{one.over_seeds(name).mean:.1f}" for name in FAMILIES]
+        falls = [f"{one.over_seeds(name).mean:.1f}".replace("-", "−") for name in FAMILIES]
         shown.add_row(*(Text(plain(cell, console)) for cell in (one.path.label, _verdict(one), one.expected, margin, *falls)))
     console.print(shown)
 
