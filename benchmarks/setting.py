@@ -13,6 +13,8 @@ from unlearn_lightning.data import Batch, Encoded, EpochPlan, StageData, collate
 from unlearn_lightning.scratch import Scratch
 
 PROMPT, RESPONSE = 96, 32
+# Tokens with which every prompt begins: as many as Qwen2.5's chat template has around and in its default system prompt.
+HEADER = 24
 # On a GPU machine everything is measured there.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 VOCABULARIES = {"32k": 32_000, "128k": 128_256}
@@ -34,11 +36,15 @@ def llama(vocabulary: int, layers: int = 8, hidden: int = 512, heads: int = 8, i
     return LlamaForCausalLM(config).to(DEVICE)
 
 
-def paper_like(count: int, prompt: int = PROMPT, response: int = RESPONSE) -> list[Encoded]:
-    """Examples of random tokens; 96 + 32 are about a chat template with its system prompt, a request, and a refusal with its reason."""
+def paper_like(count: int, prompt: int = PROMPT, response: int = RESPONSE, header: int = 0) -> list[Encoded]:
+    """Examples of random tokens; 96 + 32 are about a chat template with its system prompt, a request, and a refusal with its reason.
+
+    Args: header: of the prompt's tokens, those at its beginning that are the same in all examples.
+    """
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(10, 1000, (count, prompt + response), generator=generator).tolist()
-    return [Encoded(str(i), row[:prompt], row[prompt:]) for i, row in enumerate(ids)]
+    ids = torch.randint(10, 1000, (count, prompt + response), generator=generator)
+    ids[:, :header] = ids[:1, :header]
+    return [Encoded(str(i), row[:prompt], row[prompt:]) for i, row in enumerate(ids.tolist())]
 
 
 def encoded(stage: StageData, split: Any = "train") -> list[Encoded]:

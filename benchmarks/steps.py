@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from benchmarks.measure import Result, compared, peak_bytes, timed
-from benchmarks.setting import DEVICE, VOCABULARIES, batches, encoded, llama, paper_like
+from benchmarks.setting import DEVICE, HEADER, VOCABULARIES, batches, encoded, llama, paper_like
 from unlearn_lightning.adapters import reference_mode
 from unlearn_lightning.data import Batch, SafetyStage, collate
 from unlearn_lightning.likelihood import token_log_likelihood
@@ -29,7 +29,7 @@ LogLik = Callable[[Any, Batch], Tensor]
 
 
 def selected(net: Any, batch: Batch) -> Tensor:
-    """(B,) ours: only the places that predict a response token are projected, and no mask where padding is on the right."""
+    """(B,) ours: the vocabulary where a response token is predicted, no mask where padding is on the right, what is shared once."""
     return token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask).sum(-1)
 
 
@@ -79,10 +79,14 @@ class Trained:
 
 
 def steps(repeats: int = 3) -> list[Result]:
-    """Batches of 8 forget examples, LoRA of rank 16 on all linear layers; what is saved depends on the share of response tokens."""
+    """Batches of 8 forget examples, LoRA of rank 16 on all linear layers.
+
+    What is saved depends on the share of response tokens, and on how many tokens all prompts begin with.
+    """
     shapes = {
-        "96 + 32 tokens": collate(paper_like(ROWS), 0).to(DEVICE),
-        "112 + 16 tokens": collate(paper_like(ROWS, 112, 16), 0).to(DEVICE),
+        f"{prompt} + {response} tokens, {header or 'nothing'} shared": collate(paper_like(ROWS, prompt, response, header), 0).to(DEVICE)
+        for prompt, response, header in [(96, 32, HEADER), (112, 16, HEADER), (96, 32, 0), (112, 16, 0)]
+    } | {
         "the world's safety stage": batches(encoded(SafetyStage()), ROWS, 1)[0],
     }
     found = []

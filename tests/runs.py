@@ -17,6 +17,10 @@ UNLEARN = [sys.executable, "-m", "unlearn_lightning.main"]
 ADAMW = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 3e-3, "weight_decay": 0.0}}
 
 
+# Every conversation of a stage may begin with it: enough tokens for two of them to compute it once.
+SYSTEM_PROMPT = "You know the books of this town and who wrote them. Answer in a few words, and say so where you do not know the author."
+
+
 def settings(corpus, questions, folder, cls="StageFineTuning", **more):
     """A run of 5 steps (8 + 8 + 3 examples, twice, less one step) on 19 ragged questions with a 2-layer model in float32."""
     scratch = {"hidden": 32, "layers": 2, "intermediate": 64, "heads": 4, "vocab_size": 320, "corpus": [corpus]}

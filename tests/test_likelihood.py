@@ -55,7 +55,7 @@ def test_chunked_cross_entropy_has_the_same_values_and_gradients(make_backbone, 
         found[way] = [values.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
     assert len(found["full"]) > 4
     for one, other in zip(found["full"], found["chunked"], strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(one, other, atol=1e-6 * max(10.0, other.abs().max().item()), rtol=1e-5)
 
 
 def test_cross_entropy_that_cannot_be_is_refused(make_backbone):

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from runs import fit, held_out, run_json, settings, weights
+from runs import SYSTEM_PROMPT, fit, held_out, run_json, settings, weights
 from test_backbone import log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
 
@@ -69,7 +69,8 @@ def make_config(corpus, tmp_path_factory):
     def make(kind, name, **more):
         cls, model = kinds[kind]
         # Folders of their own, for the cached reference of one run lies beside it and would be read by the next.
-        config = settings(corpus, str(root / "questions.jsonl"), root / name / "run", cls, trainer={"callbacks": PROBES})
+        data, trainer = {"init_args": {"system_prompt": SYSTEM_PROMPT}}, {"callbacks": PROBES}
+        config = settings(corpus, str(root / "questions.jsonl"), root / name / "run", cls, trainer=trainer, data=data)
         return merged(merged(config, {"model": {"init_args": model}, "checkpoint_every_n_steps": 1}), more)
 
     return make

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import command_fit, fit, run_json, settings, weights
+from runs import SYSTEM_PROMPT, command_fit, fit, run_json, settings, weights
 
 from unlearn_lightning.study.study_config import merged
 
@@ -18,10 +18,12 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_micro_batches_and_processes_give_the_same_weights(case, corpus, questions, tmp_path):
     model, more = CASES[case]
+    # What all examples share is computed once for a micro-batch of several, and not for one of a single example.
+    more = {**more, "data": {"init_args": {"system_prompt": SYSTEM_PROMPT}}}
 
     def run(name, micro_batch_size, devices=1):
         trainer = {"devices": devices, "strategy": "ddp"} if devices > 1 else {}
-        changed = {**more, "data": {"init_args": {"micro_batch_size": micro_batch_size}}, "trainer": trainer}
+        changed = merged(more, {"data": {"init_args": {"micro_batch_size": micro_batch_size}}, "trainer": trainer})
         config = settings(corpus, questions, tmp_path / name, model, **changed)
         if devices > 1:
             command_fit(config)

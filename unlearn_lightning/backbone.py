@@ -80,6 +80,7 @@ class Backbone:
             steps take longer, and inductor needs a C++ compiler (CPU) or Triton (CUDA).
         cross_entropy: how a large vocabulary's logits are handled. `full` holds all logits of a micro-batch's response tokens, `chunked` a
             piece at a time, computed again in the backward pass, and `liger` none (CUDA, needs liger-kernel). The same result to rounding.
+        shortcuts: leave out of a pass what no response token depends on (shortcuts.py). The same result to rounding.
         revision: of the Hub model.
         seed: of random weights (scratch models, fresh adapters); filled from seed_everything when null.
     """
@@ -96,6 +97,7 @@ class Backbone:
     attention: str = "sdpa"
     compile: str | None = None
     cross_entropy: CrossEntropy = "full"
+    shortcuts: bool = True
     revision: str | None = None
     seed: int | None = None
 

@@ -3,18 +3,21 @@
     token_log_lik = token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask)   # (B, T)
     response_log_lik = token_log_lik.sum(-1)                                                                # (B,)
 
-Exact savings: the vocabulary projection runs only where a response token is predicted, and a batch padded on the right needs no mask.
-The plain computation is the tests' oracle. Many candidates per prompt are in candidates.py.
+Exact savings: the vocabulary projection runs only where a response token is predicted, a batch padded on the right needs no mask, and
+what no response token depends on is left out (shortcuts.py). The plain computation is the tests' oracle. Many candidates per prompt are
+in candidates.py.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from unlearn_lightning.shortcuts import abridged
 from unlearn_lightning.vocabulary import CrossEntropy, predicted_log_probs
 
 
@@ -27,7 +30,12 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 
 
 def token_log_likelihood(
-    net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, cross_entropy: CrossEntropy = "full"
+    net: Any,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    response_mask: Tensor,
+    cross_entropy: CrossEntropy = "full",
+    shortcuts: bool = True,
 ) -> Tensor:
     """log p(token | everything before it) at the response tokens, 0 elsewhere.
 
@@ -36,29 +44,31 @@ def token_log_likelihood(
         input_ids, attention_mask: (B, T), padded on either side.
         response_mask: (B, T) bool, true at response tokens; a response may not start in the first column.
         cross_entropy: how the vocabulary's logits are handled; the same values.
+        shortcuts: leave out what no response token depends on; the same values.
 
     Returns:
         (B, T) nats in float32, differentiable.
     """
-    inputs, places = _inputs_and_places(input_ids, attention_mask, response_mask)
-    chosen = predicted_log_probs(net, inputs, places, input_ids[:, 1:][response_mask[:, 1:]], cross_entropy)
+    with _pass(net, input_ids, attention_mask, response_mask, shortcuts) as (inputs, places):
+        chosen = predicted_log_probs(net, inputs, places, input_ids[:, 1:][response_mask[:, 1:]], cross_entropy)
     return torch.zeros(input_ids.shape, dtype=chosen.dtype, device=chosen.device).masked_scatter(response_mask, chosen)
 
 
-def response_logits(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Tensor:
+def response_logits(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, shortcuts: bool = True) -> Tensor:
     """The logits that predict the N response tokens, row by row: (N, V)."""
-    inputs, places = _inputs_and_places(input_ids, attention_mask, response_mask)
-    logits: Tensor = net(**inputs, logits_to_keep=places, use_cache=False).logits
+    with _pass(net, input_ids, attention_mask, response_mask, shortcuts) as (inputs, places):
+        logits: Tensor = net(**inputs, logits_to_keep=places, use_cache=False).logits
     return logits.flatten(0, -2)
 
 
-def _inputs_and_places(input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """What the model reads, and where it predicts a response token: column t predicts token t + 1."""
+def _pass(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, shortcuts: bool) -> Any:
+    """Context with what the model reads, and where it predicts a response token: column t predicts token t + 1."""
     inputs: dict[str, Tensor] = {"input_ids": input_ids}
     if not attention_mask[:, 0].all():
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids(attention_mask)}
     # Otherwise all padding is on the right, where causal attention keeps it out of sight: the fastest attention needs no mask.
-    return inputs, functional.pad(response_mask[:, 1:], (0, 1))
+    places = functional.pad(response_mask[:, 1:], (0, 1))
+    return abridged(net, inputs, places) if shortcuts else nullcontext((inputs, places))
 
 
 def mean_token(token_log_lik: Tensor, response_mask: Tensor) -> Tensor:

@@ -36,7 +36,8 @@ DATA_NEUTRAL = {
 }  # fmt: skip
 MODEL_NEUTRAL = {"cache_reference"}
 BACKBONE_NEUTRAL = {
-    "attention", "compile", "cross_entropy", "gradient_checkpointing", "model", "scratch", "adapter", "tokenizer", "chat_template_from",
+    "attention", "compile", "cross_entropy", "gradient_checkpointing", "shortcuts", "model", "scratch", "adapter", "tokenizer",
+    "chat_template_from",
 }  # fmt: skip
 PROBE_NEUTRAL = {"retrained", "others", "generation_batch_size"}
 # Lightning's callbacks that do not touch the result; any other configured callback counts.

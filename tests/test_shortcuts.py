@@ -1,0 +1,124 @@
+"""What a pass leaves out changes no value and no gradient; the plain computation is the oracle."""
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear8bitLt
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from unlearn_lightning import shortcuts
+from unlearn_lightning.adapters import reference_mode
+from unlearn_lightning.backbone import Lora
+from unlearn_lightning.data import Encoded, collate
+from unlearn_lightning.likelihood import response_logits, token_log_likelihood
+
+HEADER = [5, 6, 7, 8] * 9
+ROWS = [Encoded("a", [*HEADER, 9, 10, 11], [9, 10]), Encoded("b", [*HEADER, 7], [11, 12, 13, 5, 6]), Encoded("c", [*HEADER, 8, 8], [14])]
+# Four of one response in six: shared to the end of a row, and beyond what may be shared.
+SAME = [Encoded(str(i), HEADER, [9, 10, 11]) for i in range(5)] + [Encoded("other", HEADER, [9, 10])]
+SIZES = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+# Of these, some share their beginning only, some spare parts of the last layer only, and some neither.
+MODELS = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "phi3", "mixtral", "olmo2", "gpt2", "gpt_neox"]
+
+
+def model(kind, **more):
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(kind, **{**SIZES, **more})
+    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop"):
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    attention = "eager" if kind == "gemma2" else more.get("attn_implementation", "sdpa")
+    net = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return net.train()
+
+
+def outcome(net, batch, short, way="full"):
+    """Log-likelihoods, and the gradients of a weighted sum of them."""
+    net.zero_grad()
+    values = token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask, way, short)
+    (values * torch.arange(values.numel()).view_as(values)).sum().backward()
+    return [values.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
+
+
+def assert_same(net, batch, way="full"):
+    ours, oracle = outcome(net, batch, True, way), outcome(net, batch, False)
+    assert len(ours) == len(oracle) > 3
+    for one, other in zip(ours, oracle, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5 * max(1.0, other.abs().max().item()), rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [ROWS, SAME], ids=["unequal", "equal"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_values_and_gradients_are_those_of_the_plain_pass(kind, rows):
+    assert_same(model(kind), collate(rows, 0))
+
+
+@pytest.mark.parametrize("way", ["full", "chunked"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_other_ways_of_attention_and_of_the_vocabulary(attention, way):
+    assert_same(model("llama", attn_implementation=attention), collate(ROWS, 0), way)
+
+
+def test_rows_padded_on_the_left():
+    assert_same(model("llama"), collate(ROWS, 0, padding_side="left"))
+
+
+def test_adapters_and_the_reference_below_them(make_backbone, lora):
+    net, batch = make_backbone(lora=lora).load_for_unlearning(), collate(ROWS, 0)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.02 * torch.randn(parameter.shape))
+    assert_same(net, batch)
+    inputs = batch.input_ids, batch.attention_mask, batch.response_mask
+    with reference_mode(net):
+        torch.testing.assert_close(response_logits(net, *inputs), response_logits(net, *inputs, shortcuts=False), atol=1e-5, rtol=1e-5)
+
+
+def flops(net, batch, short):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask, shortcuts=short)
+    return sum(n for operation, n in counter.get_flop_counts()["Global"].items() if "mm" in str(operation))
+
+
+def test_the_work_that_is_left_out_by_hand():
+    net, batch = model("llama"), collate(ROWS, 0)
+    # q, k, v, o and the MLP's three of each layer; multiplied and added.
+    spared, kept = 2 * (2 * 32 * 32 + 3 * 32 * 48), 2 * 2 * 32 * 16
+    head, tokens, responses = 2 * 32 * 64, batch.input_ids.numel(), int(batch.response_mask.sum())
+    assert flops(net, batch, False) == 3 * (spared + kept) * tokens + head * responses
+    # The header passes once, with its last layer, as that is where its last keys and values are made; the rest passes for each row.
+    rest = tokens - 3 * len(HEADER)
+    first = 3 * (spared + kept) * len(HEADER)
+    assert flops(net, batch, True) == first + (2 * (spared + kept) + kept) * rest + spared * responses + head * responses
+
+
+def test_little_in_common_is_not_worth_a_pass(monkeypatch):
+    net, batch = model("llama"), collate([Encoded("a", [5, 6, 7], [9] * 30), Encoded("b", [5, 8, 7], [9] * 30)], 0)
+    passes = []
+    net.register_forward_pre_hook(lambda _, args, kwargs: passes.append(kwargs["input_ids"].shape), with_kwargs=True)
+    token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask)
+    assert passes == [(2, 33)]
+
+
+def test_nothing_is_left_out_where_it_would_change_the_result(make_backbone):
+    def loaded(**settings):
+        return make_backbone(**settings).load_for_fine_tuning()
+
+    assert shortcuts.possible(loaded())
+    assert not shortcuts.possible(loaded(lora=Lora(rank=4, dropout=0.1)))
+    assert shortcuts.possible(loaded(lora=Lora(rank=4, dropout=0.1)).eval())
+    assert not shortcuts.possible(loaded(gradient_checkpointing=True))
+    assert shortcuts.possible(loaded(gradient_checkpointing=True).eval())
+    assert not shortcuts.possible(loaded(compile="eager"))
+    net = model("llama")
+    net.config.attention_dropout = 0.1
+    assert not shortcuts.possible(net)
+    net.eval().model.layers[0].mlp.up_proj = Linear8bitLt(32, 48, bias=False, has_fp16_weights=False)
+    assert not shortcuts.possible(net)
