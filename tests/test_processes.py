@@ -36,6 +36,7 @@ PROBES = [
     {"class_path": "ForgetLikelihood", "init_args": {"limit": 3, "chunk_size": 1, "every_n_steps": 2}},
     {"class_path": "GSM8KAccuracy", "init_args": {"limit": 3, "chunk_size": 1, "max_new_tokens": 5, "attempts": 2, "temperature": 1.0}},
 ]
+BF16_MIXED = {"trainer": {"callbacks": PROBES[:1], "precision": "bf16-mixed"}}
 KINDS = ("full", "full cached", "lora cached", "nf4 stacked")
 # What changes time and memory only may change with the number of processes.
 OPTIONS = {"full": {"cross_entropy": "chunked"}, "nf4 stacked": {"cross_entropy": "chunked"}}
@@ -64,6 +65,7 @@ def make_config(corpus, tmp_path_factory):
         "lora cached": ("NPO", {"cache_reference": True, "backbone": {"lora": lora, "gradient_checkpointing": True}}),
         "nf4 stacked": ("NPO", {"backbone": stacked, **eps}),
         "int8 stacked": ("NPO", {"backbone": {**stacked, "quantization": "int8"}, **eps}),
+        "nf4 in bfloat16": ("NPO", {"backbone": {**stacked, "dtype": "bfloat16"}, **eps}),
     }
 
     def make(kind, name, **more):
@@ -105,8 +107,10 @@ def two(make_config):
         {"config": make_config("lora cached", resumable("lora cached", make_config, "1 to 2 ddp"), **trainer("ddp"))},
         {"config": make_config("full cached", "2 to 1 ddp", **trainer("ddp")), "stop": 3},
         entry("int8 stacked", "ddp", "ddp", **quiet),
+        entry("nf4 in bfloat16", "ddp", "ddp", **BF16_MIXED),
     ]
     torchrun = [entry(kind, "fsdp2", "multi_node" if kind == "full" else "fsdp2") for kind in KINDS]
+    torchrun.append(entry("nf4 in bfloat16", "fsdp2", "fsdp2", **BF16_MIXED))
     again = entry("lora cached", "fsdp2", "fsdp2", **quiet)
     again["config"]["run_folder"] = str(Path(again["config"]["run_folder"]).with_name("again"))
     torchrun += [again, {"config": make_config("nf4 stacked", "tested", **trainer("fsdp2")), "verb": "test"}]
@@ -220,6 +224,22 @@ def test_8_bit_weights_under_ddp(two, one, make_config):
     config = make_config("int8 stacked", "one int8 stacked", trainer={"callbacks": []})
     fit(config)
     assert_same(two["ddp int8 stacked"], Path(config["run_folder"]), tolerance=2e-4)
+
+
+def test_4_bit_weights_in_bf16_mixed(two, make_config):
+    # bfloat16 keeps 8 bits, so how examples are shared out shows in the third digit of what a run has learned.
+    config = make_config("nf4 in bfloat16", "one nf4 in bfloat16", **BF16_MIXED)
+    fit(config)
+    alone = Path(config["run_folder"])
+    for folder in (two["ddp nf4 in bfloat16"], two["fsdp2 nf4 in bfloat16"]):
+        # B starts at 0: all of it was learned.
+        mine, other = (torch.cat([v.flatten() for k, v in weights(f).items() if "lora_B" in k]) for f in (folder, alone))
+        assert other.abs().max() > 0.01
+        assert (mine - other).norm() < 0.03 * other.norm()
+        records, others = read_records(folder, "forget"), read_records(alone, "forget")
+        assert list(records) == list(others) == [0, 2, 4, 5]
+        for step, record in records.items():
+            assert record["metrics"] == pytest.approx(others[step]["metrics"], abs=1e-3)
 
 
 def test_an_adapter_trained_on_two_processes_is_exported(two, tmp_path):

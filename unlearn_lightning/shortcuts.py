@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear8bitLt
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -44,8 +44,8 @@ def abridged(net: Any, inputs: Inputs, places: Tensor) -> Iterator[tuple[Inputs,
     """
     with ExitStack() as stack:
         if possible(net):
-            # With shards (FSDP2) all processes must make the same passes, whatever their rows share.
-            sharded = isinstance(net.get_input_embeddings().weight, DTensor)
+            # With shards all processes must make the same passes, whatever their rows share.
+            sharded = any(isinstance(module, FSDPModule) for module in net.modules())
             if len(inputs) == 1 and not sharded and takes_masks(net):
                 inputs, places = after_shared_beginning(net, inputs["input_ids"], places)
             if parts := _spared_parts(net):
