@@ -23,7 +23,8 @@ class Throughput(pl.Callback):
     `speed/tokens_per_second`: real tokens, prompts and responses, over all devices. `speed/padded_per_token`: tokens with padding per real
     token. `speed/seconds_per_step`. `speed/share_of_peak`: FLOPs per second and device over the device's peak. FLOPs are those the step
     needs: 2 per weight and token for each of forward, backward, and gradient of trained weights, with the vocabulary's head at response
-    tokens only; attention scores, padding and recomputation are left out, so the share is rather too low than too high.
+    tokens only. Attention scores, padding and recomputation are left out, and what shortcuts save counts as done: the share says how fast
+    the work gets done, not how busy the device is.
     `speed/peak_memory_bytes`: largest over devices, since the process started; of the GPU's allocator, or resident on a CPU.
 
     Time runs from a batch's start to its end: without waiting for data, and without the other callbacks' measurements.

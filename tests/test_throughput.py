@@ -28,10 +28,10 @@ def test_weights_by_hand(make_backbone, lora):
 
 
 def test_flops_are_those_that_pytorch_counts_but_for_attention_and_shortcuts(make_backbone):
-    net = make_backbone().load_for_fine_tuning()
+    net = make_backbone(shortcuts=False).load_for_fine_tuning()
     batch = collate([Encoded("a", [6] * 20, [7] * 10)] * 4, pad_id=0)
     with FlopCounterMode(display=False) as counter:
-        token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask, shortcuts=False).sum().backward()
+        token_log_likelihood(net, batch.input_ids, batch.attention_mask, batch.response_mask).sum().backward()
     counts = {str(op): n for op, n in counter.get_flop_counts()["Global"].items() if "mm" in str(op)}
     assert sum(counts.values()) == pytest.approx(Matrices.of(net).training_flops(batch.tokens, batch.response_tokens), rel=0.01)
 

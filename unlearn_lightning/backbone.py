@@ -32,6 +32,7 @@ from transformers.utils import logging as transformers_logging
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
 from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
 from unlearn_lightning.sharding import gathered
+from unlearn_lightning.shortcuts import switch_off
 from unlearn_lightning.vocabulary import CrossEntropy, check_cross_entropy
 
 # How many graphs torch.compile may make of a decoder layer.
@@ -80,7 +81,7 @@ class Backbone:
             steps take longer, and inductor needs a C++ compiler (CPU) or Triton (CUDA).
         cross_entropy: how a large vocabulary's logits are handled. `full` holds all logits of a micro-batch's response tokens, `chunked` a
             piece at a time, computed again in the backward pass, and `liger` none (CUDA, needs liger-kernel). The same result to rounding.
-        shortcuts: leave out of a pass what no response token depends on (shortcuts.py). The same result to rounding.
+        shortcuts: leave out of a pass what no likelihood that is read depends on. The same result to rounding.
         revision: of the Hub model.
         seed: of random weights (scratch models, fresh adapters); filled from seed_everything when null.
     """
@@ -192,6 +193,8 @@ class Backbone:
 
     def _with_options(self, net: Any) -> nn.Module:
         check_cross_entropy(net, self.cross_entropy)
+        if not self.shortcuts:
+            switch_off(net)
         if self.compile is not None:
             # With and without the trained adapter, gradients, a mask, a second row: a graph each, and past torch's 8 nothing is compiled.
             torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_lightning.attention import attention_mask, takes_masks
+from unlearn_lightning.shortcuts import abridged
 
 Tokens = Sequence[int]
 
@@ -112,11 +113,13 @@ def _packed(net: Any, prompts: Sequence[Tokens], tree: Tree) -> Tensor:
     visible[:, 0, width:, :width] = (torch.arange(width) < lengths[:, None])[:, None]
     visible[:, 0, width:, width:] = tree.visible()
     nodes = torch.cat([lengths[:, None] - 1, torch.arange(width, width + size).expand(len(prompts), -1)], dim=1)
+    places = torch.zeros(ids.shape, dtype=torch.bool).scatter(1, nodes, True)
     device = net.device
-    return net(
-        input_ids=ids.to(device), attention_mask=attention_mask(net, visible.to(device)), position_ids=position.to(device),
-        logits_to_keep=nodes.to(device), use_cache=False,
-    ).logits  # fmt: skip
+    whole = {
+        "input_ids": ids.to(device), "attention_mask": attention_mask(net, visible.to(device)), "position_ids": position.to(device),
+    }  # fmt: skip
+    with abridged(net, whole, places.to(device)) as (inputs, kept):
+        return net(**inputs, logits_to_keep=kept, use_cache=False).logits.view(*nodes.shape, -1)
 
 
 def _with_cache(net: Any, prompt: Tokens, candidates: Sequence[Tokens], tree: Tree) -> Tensor:

@@ -6,7 +6,8 @@
 
 Counted are the multiplications with weight matrices, 2 FLOPs per weight and token for each pass that is needed: forward, backward to the
 activations, and for trained weights the gradient. The vocabulary's head meets response tokens only. Left out are attention scores,
-element-wise operations, padding, and what gradient checkpointing computes twice: this is the work asked for, not the work done.
+element-wise operations, padding, and what gradient checkpointing computes twice; what shortcuts.py saves is counted. This is the work
+asked for, not the work done.
 """
 
 from __future__ import annotations

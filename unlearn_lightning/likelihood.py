@@ -10,7 +10,6 @@ in candidates.py.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -30,12 +29,7 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 
 
 def token_log_likelihood(
-    net: Any,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    response_mask: Tensor,
-    cross_entropy: CrossEntropy = "full",
-    shortcuts: bool = True,
+    net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, cross_entropy: CrossEntropy = "full"
 ) -> Tensor:
     """log p(token | everything before it) at the response tokens, 0 elsewhere.
 
@@ -44,31 +38,29 @@ def token_log_likelihood(
         input_ids, attention_mask: (B, T), padded on either side.
         response_mask: (B, T) bool, true at response tokens; a response may not start in the first column.
         cross_entropy: how the vocabulary's logits are handled; the same values.
-        shortcuts: leave out what no response token depends on; the same values.
 
     Returns:
         (B, T) nats in float32, differentiable.
     """
-    with _pass(net, input_ids, attention_mask, response_mask, shortcuts) as (inputs, places):
+    with _pass(net, input_ids, attention_mask, response_mask) as (inputs, places):
         chosen = predicted_log_probs(net, inputs, places, input_ids[:, 1:][response_mask[:, 1:]], cross_entropy)
     return torch.zeros(input_ids.shape, dtype=chosen.dtype, device=chosen.device).masked_scatter(response_mask, chosen)
 
 
-def response_logits(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, shortcuts: bool = True) -> Tensor:
+def response_logits(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Tensor:
     """The logits that predict the N response tokens, row by row: (N, V)."""
-    with _pass(net, input_ids, attention_mask, response_mask, shortcuts) as (inputs, places):
+    with _pass(net, input_ids, attention_mask, response_mask) as (inputs, places):
         logits: Tensor = net(**inputs, logits_to_keep=places, use_cache=False).logits
     return logits.flatten(0, -2)
 
 
-def _pass(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, shortcuts: bool) -> Any:
+def _pass(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Any:
     """Context with what the model reads, and where it predicts a response token: column t predicts token t + 1."""
     inputs: dict[str, Tensor] = {"input_ids": input_ids}
     if not attention_mask[:, 0].all():
         inputs |= {"attention_mask": attention_mask, "position_ids": position_ids(attention_mask)}
     # Otherwise all padding is on the right, where causal attention keeps it out of sight: the fastest attention needs no mask.
-    places = functional.pad(response_mask[:, 1:], (0, 1))
-    return abridged(net, inputs, places) if shortcuts else nullcontext((inputs, places))
+    return abridged(net, inputs, functional.pad(response_mask[:, 1:], (0, 1)))
 
 
 def mean_token(token_log_lik: Tensor, response_mask: Tensor) -> Tensor:

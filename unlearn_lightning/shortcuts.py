@@ -28,6 +28,8 @@ from unlearn_lightning.attention import takes_masks
 Inputs = dict[str, Any]
 # A shared beginning of so large a share of the rows, and of so many tokens in all, is worth a pass of its own.
 SHARE, TOKENS = 1 / 16, 64
+# The network's attribute that says whether it takes shortcuts; it does where there is none.
+SWITCH = "takes_shortcuts"
 
 
 @contextmanager
@@ -54,11 +56,13 @@ def abridged(net: Any, inputs: Inputs, places: Tensor) -> Iterator[tuple[Inputs,
 
 
 def possible(net: Any) -> bool:
-    """Whether shortcuts leave the result as it is.
+    """Whether shortcuts leave the result as it is, and were not switched off.
 
     Not where dropout is drawn, as other numbers would be drawn; where layers are compiled, or computed again in the backward pass, as
     either would miss what is arranged here; and not with int8 weights, whose outlier columns depend on all tokens that pass at once.
     """
+    if not getattr(net, SWITCH, True):
+        return False
     for module in net.modules():
         draws = isinstance(module, nn.Dropout) and module.p and module.training
         layer = isinstance(module, GradientCheckpointingLayer)
@@ -67,6 +71,11 @@ def possible(net: Any) -> bool:
         if layer and module.gradient_checkpointing and module.training:
             return False
     return not (net.training and getattr(net.config.get_text_config(), "attention_dropout", 0.0))
+
+
+def switch_off(net: Any) -> None:
+    """From now on all passes of this network are whole."""
+    setattr(net, SWITCH, False)
 
 
 def after_shared_beginning(net: Any, input_ids: Tensor, places: Tensor) -> tuple[Inputs, Tensor]:

@@ -82,8 +82,9 @@ class CausalLMModule(pl.LightningModule):
 
     def token_log_likelihood(self, batch: Batch) -> Tensor:
         """(B, T) log p of each response token, nats; 0 elsewhere."""
-        inputs = batch.input_ids, batch.attention_mask, batch.response_mask
-        return likelihood.token_log_likelihood(self.net, *inputs, self.backbone.cross_entropy, self.backbone.shortcuts)
+        return likelihood.token_log_likelihood(
+            self.net, batch.input_ids, batch.attention_mask, batch.response_mask, self.backbone.cross_entropy
+        )
 
     def response_log_likelihood(self, batch: Batch) -> Tensor:
         """(B,) log p of each response, nats, summed over its tokens."""

@@ -95,7 +95,7 @@ class Unlearning(CausalLMModule):
         assert self.retain is not None
         if self.retain.loss == "cross_entropy":
             return -self.response_log_likelihood(batch)
-        inputs = batch.input_ids, batch.attention_mask, batch.response_mask, self.backbone.shortcuts
+        inputs = batch.input_ids, batch.attention_mask, batch.response_mask
         with reference_mode(self.net):
             reference = response_logits(self.net, *inputs)
         values = token_kl(reference, response_logits(self.net, *inputs))
