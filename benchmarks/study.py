@@ -27,6 +27,7 @@ from callbacks import forget_likelihood, gsm8k_accuracy
 from unlearn_lightning import lightning_cli, likelihood
 from unlearn_lightning.candidates import CandidateScores
 from unlearn_lightning.generation import end_tokens
+from unlearn_lightning.resolver import Resolver
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig
 from unlearn_lightning.study.tree import plan
@@ -68,7 +69,7 @@ def _executed(config: StudyConfig, plainly: bool) -> dict[tuple[str, tuple[str, 
     """(run's name, path) -> seconds of `unlearn fit`, setting up and saving included."""
     silence, found = io.StringIO(), {}
     with tempfile.TemporaryDirectory() as store, plain_ways() if plainly else contextlib.nullcontext():
-        for run in plan(config, Path(store), lightning_cli.Resolver().resolve):
+        for run in plan(config, Path(store), Resolver().resolve):
             started = seconds()
             with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
                 lightning_cli.run({"subcommand": "fit", "fit": run.config}, resolved=run.config)

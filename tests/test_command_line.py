@@ -8,8 +8,8 @@ import pytest
 import yaml
 from runs import command, fit, settings
 
-from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.main import main
+from unlearn_lightning.resolver import Resolver
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

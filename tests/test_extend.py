@@ -13,10 +13,10 @@ import yaml
 from runs import fit, run_json, settings
 from test_study import small
 
-from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.main import main
 from unlearn_lightning.own_code import own_code
 from unlearn_lightning.plugins import import_plugins
+from unlearn_lightning.resolver import Resolver
 from unlearn_lightning.study.changes import explain_changes
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import plan

@@ -11,10 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 from test_study import small
 
-from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.loggers import run_loggers
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_study
+from unlearn_lightning.resolver import Resolver
 
 LOGGERS = Path(__file__).parents[1] / "configs" / "loggers"
 

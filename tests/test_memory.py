@@ -11,8 +11,8 @@ from test_backbone import trained_adapter
 from torch.profiler import ProfilerActivity, profile
 
 from unlearn_lightning.backbone import Backbone, Lora, save_result
-from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.main import main
+from unlearn_lightning.resolver import Resolver
 from unlearn_lightning.scratch import Scratch
 from unlearn_lightning.study import memory
 from unlearn_lightning.study.memory_command import devices_in, smallest_gpu

@@ -13,8 +13,8 @@ from test_study import config_of, small, tree
 
 from unlearn_lightning import lightning_cli, run_key
 from unlearn_lightning.backbone import Backbone, Lora, save_result
-from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.records import is_finished, read_run
+from unlearn_lightning.resolver import Resolver
 from unlearn_lightning.sources import HubError
 from unlearn_lightning.study import estimate as estimating
 from unlearn_lightning.study import unread as unread_room

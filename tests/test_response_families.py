@@ -12,8 +12,8 @@ from test_study import CONFIGS, tree
 from callbacks import ResponseFamilies
 from unlearn_lightning import world
 from unlearn_lightning.data import FamilyStage, FamilyTextStage, collate
-from unlearn_lightning.lightning_cli import Resolver
 from unlearn_lightning.records import read_records
+from unlearn_lightning.resolver import Resolver
 from unlearn_lightning.run_key import run_key
 from unlearn_lightning.study.study_file import read_study_file
 

@@ -10,7 +10,6 @@ Modules of other packages join by an entry point (plugins.py).
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import os
 import pkgutil
@@ -260,62 +259,6 @@ def run(
         save_config_callback=None, seed_everything_default=0, load_from_checkpoint_support=False, trainer_defaults=TRAINER_DEFAULTS,
         parser_class=Parser, parser_kwargs={"prog": "unlearn", **settings, **verbs}, args=args,
     )  # fmt: skip
-
-
-class _ConfigOnly(UnlearnCLI):
-    """Parses and completes a configuration, and builds nothing."""
-
-    def _set_seed(self) -> None:
-        pass
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def after_instantiate_classes(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-
-class Resolver:
-    """Fills in the defaults of `unlearn fit` configurations, once per shape: jsonargparse takes most of a second for each.
-
-    A study's configurations differ mostly in seeds and in where they start from, which resolve to themselves.
-    """
-
-    def __init__(self) -> None:
-        self._cli: UnlearnCLI | None = None
-        self._shapes: dict[str, dict[str, Any]] = {}
-
-    def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole configuration, as config.yaml would have it."""
-        shape = copy.deepcopy(dict(config))
-        backbone = shape["model"]["init_args"]["backbone"]
-        places = {name: backbone.pop(name) for name in ("model", "adapter") if backbone.get(name) is not None}
-        seed = shape.pop("seed_everything", 0)
-        # Some place must be named for the backbone to be complete.
-        backbone["model"] = "." if "model" in places else None
-        text = json.dumps(shape, sort_keys=True)
-        if text not in self._shapes:
-            self._shapes[text] = self._parse(shape)
-        resolved = copy.deepcopy(self._shapes[text])
-        resolved["seed_everything"] = seed
-        resolved["model"]["init_args"]["backbone"].update(places)
-        fill_seeds(resolved, seed)
-        return resolved
-
-    def _parse(self, shape: dict[str, Any]) -> dict[str, Any]:
-        args: dict[str, Any] = {"subcommand": "fit", "fit": shape}
-        if self._cli is None:
-            self._cli = run(args, cli=_ConfigOnly)
-        else:
-            self._cli.parse_arguments(self._cli.parser, args)
-            self._cli.known_config = None
-        return self._cli.resolved()
 
 
 def fill_seeds(config: Any, seed: int) -> None:

@@ -84,7 +84,8 @@ def after_shared_beginning(net: Any, input_ids: Tensor, places: Tensor) -> tuple
     Args: input_ids: (B, T), padded on the right.   places: (B, T).   Returns: inputs for what follows it, and its places.
     """
     same = (input_ids == input_ids[:1]).all(0) & ~places.any(0)
-    length = int(same.long().cumprod(0).sum())
+    # Something must follow it.
+    length = int(same[:-1].long().cumprod(0).sum())
     rows, width = input_ids.shape
     if length < SHARE * width or length * (rows - 1) < TOKENS:
         return {"input_ids": input_ids}, places

@@ -157,7 +157,7 @@ def _launcher(launcher: Launcher, jobs: int | None) -> Launcher:
 def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
     console = Console()
     with console.status("planning"):
-        from unlearn_lightning.lightning_cli import Resolver
+        from unlearn_lightning.resolver import Resolver
         from unlearn_lightning.study.plan_view import print_plan
         from unlearn_lightning.study.tree import plan
         from unlearn_lightning.study.unread import Unread, quick_hub
@@ -173,7 +173,7 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
     folder = _folder(config, settings)
     console = Console()
     with console.status("planning"):
-        from unlearn_lightning.lightning_cli import Resolver
+        from unlearn_lightning.resolver import Resolver
         from unlearn_lightning.study.changes import explain_changes
         from unlearn_lightning.study.tree import plan
         from unlearn_lightning.study.work import RunFailed, Work

@@ -22,7 +22,7 @@ def plan(study: StudyConfig, store: Path, resolve: Callable[[Settings], Settings
     Args:
         study: what to run.
         store: folder of run folders; studies that share it share equal runs.
-        resolve: fills in an `unlearn fit` configuration's defaults (`lightning_cli.Resolver`).
+        resolve: fills in an `unlearn fit` configuration's defaults (`resolver.Resolver`).
         content: reads what keys cover; `unread.Unread` for a plan that is only shown.
     """
     return _Planner(study, store.absolute(), resolve, content).plan()
