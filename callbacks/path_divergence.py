@@ -33,6 +33,7 @@ class PathDivergence(Probe):
     """
 
     probe_name = "divergence"
+    by_length = True
 
     def __init__(
         self,

@@ -50,6 +50,8 @@ class Probe(pl.Callback):
     probe_name: ClassVar[str]
     # Whether `predict` gets all of a process's chunks in one call, as a generator does that keeps its batch full.
     whole_share: ClassVar[bool] = False
+    # Whether chunks are of examples of like lengths, which need less padding, instead of neighbours; for metrics without random numbers.
+    by_length: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -166,8 +168,10 @@ class Probe(pl.Callback):
 
     def _parts(self, rank: int, world_size: int) -> list[tuple[int, list[int]]]:
         """What this process measures: the number of each chunk, and which examples are in it."""
-        every = range(len(self.examples))
-        chunks = [list(every[first : first + self.chunk_size]) for first in every[:: self.chunk_size]]
+        every = list(range(len(self.examples)))
+        if self.by_length:
+            every.sort(key=lambda i: len(self.encoded[i]))
+        chunks = [every[first : first + self.chunk_size] for first in range(0, len(every), self.chunk_size)]
         mine = list(enumerate(chunks))[rank::world_size]
         return [(rank, [i for _, part in mine for i in part])] if self.whole_share and mine else mine
 

@@ -21,6 +21,7 @@ class RetainLikelihood(Probe):
     """
 
     probe_name = "retain"
+    by_length = True
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Scores the responses themselves."""

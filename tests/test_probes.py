@@ -151,6 +151,15 @@ def test_prediction_vectors_are_the_responses_token_log_likelihoods(make_backbon
     assert collate(encoded, 0).response_mask.sum() == 3
 
 
+def test_chunks_are_of_like_lengths_where_no_random_numbers_belong_to_them(questions):
+    callback = RetainLikelihood(ChatStage(source=questions), chunk_size=2)
+    callback.examples = callback.encoded = [Encoded(str(n), [5] * n, [6]) for n in (4, 9, 1, 8, 2)]
+    assert callback._parts(0, 1) == [(0, [2, 4]), (1, [0, 3]), (2, [1])]
+    assert callback._parts(1, 2) == [(1, [0, 3])]
+    callback.by_length = False
+    assert callback._parts(0, 1) == [(0, [0, 1]), (1, [2, 3]), (2, [4])]
+
+
 def test_metrics_reach_the_csv_and_the_records(corpus, questions, tmp_path):
     fit(settings(corpus, questions, tmp_path / "run", trainer={"callbacks": [probe("RetainLikelihood", questions)]}))
     header, *lines = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
