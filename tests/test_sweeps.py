@@ -24,6 +24,7 @@ from unlearn_lightning import lightning_cli
 from unlearn_lightning.report import build
 from unlearn_lightning.report.gather import load
 from unlearn_lightning.report.matched import compared_utility, matched_forgetting
+from unlearn_lightning.resolver import ConfigOnly
 from unlearn_lightning.study.command import parser
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.study_config import StudyConfig
@@ -65,7 +66,7 @@ def test_every_sweep_drives_its_command(file, monkeypatch):
         program, verb, *arguments = command_of(sweep, parameters)
         assert program == sweep["program"] == "unlearn"
         if verb == "fit":
-            found = lightning_cli.run([verb, *arguments], cli=lightning_cli._ConfigOnly).resolved()
+            found = lightning_cli.run([verb, *arguments], cli=ConfigOnly).resolved()
         else:
             rest, changes = settings_flags(arguments[1:])
             parsed = parser().parse_args(["--config", arguments[0], *rest])

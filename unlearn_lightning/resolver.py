@@ -14,7 +14,7 @@ from typing import Any
 from unlearn_lightning.lightning_cli import UnlearnCLI, fill_seeds, run
 
 
-class _ConfigOnly(UnlearnCLI):
+class ConfigOnly(UnlearnCLI):
     """Parses and completes a configuration, and builds nothing."""
 
     def _set_seed(self) -> None:
@@ -63,7 +63,7 @@ class Resolver:
     def _parse(self, shape: dict[str, Any]) -> dict[str, Any]:
         args: dict[str, Any] = {"subcommand": "fit", "fit": shape}
         if self._cli is None:
-            self._cli = run(args, cli=_ConfigOnly)
+            self._cli = run(args, cli=ConfigOnly)
         else:
             self._cli.parse_arguments(self._cli.parser, args)
             self._cli.known_config = None
