@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_compile import outcome
 from test_likelihood import ENCODED, net_of
+from test_shortcuts import ROWS, assert_same
 
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import collate
@@ -25,6 +26,10 @@ def test_cross_entropy_on_cuda_has_the_same_values_and_gradients(make_backbone, 
         found[each] = [values.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
     for one, other in zip(found["full"], found[way], strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_shortcuts_change_neither_values_nor_gradients(make_backbone, lora):
+    assert_same(net_of(make_backbone, "llama", lora).cuda(), collate(ROWS, pad_id=0).to("cuda"), tolerance=1e-4)
 
 
 def test_inductor_gives_the_same_result(make_backbone, lora):
