@@ -12,12 +12,14 @@ Values and gradients are the plain computation's, to rounding. Where that is not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear8bitLt
+from peft import LoraConfig
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
@@ -28,6 +30,13 @@ from unlearn_lightning.attention import takes_masks
 Inputs = dict[str, Any]
 # A shared beginning of so large a share of the rows, and of so many tokens in all, is worth a pass of its own.
 SHARE, TOKENS = 1 / 16, 64
+# Models whose values and gradients with shortcuts were compared with the plain pass's (tests/test_shortcuts.py).
+KNOWN = (
+    "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "granite", "smollm3", "gpt2",
+    "gpt_neox",
+)  # fmt: skip
+# Settings that, above 0, have a model in training draw random numbers; those of heads that are not there do not count.
+DRAWS = re.compile("^(?!classifier|summary).*(drop|jitter)")
 # The network's attribute that says whether it takes shortcuts; it does where there is none.
 SWITCH = "takes_shortcuts"
 
@@ -56,21 +65,31 @@ def abridged(net: Any, inputs: Inputs, places: Tensor) -> Iterator[tuple[Inputs,
 
 
 def possible(net: Any) -> bool:
-    """Whether shortcuts leave the result as it is, and were not switched off.
+    """Whether shortcuts are known to leave the result as it is, and were not switched off.
 
-    Not where dropout is drawn, as other numbers would be drawn; where layers are compiled, or computed again in the backward pass, as
-    either would miss what is arranged here; and not with int8 weights, whose outlier columns depend on all tokens that pass at once.
+    They are for the models of KNOWN alone, with LoRA or without adapters. Not where random numbers are drawn while training, as others
+    would be; where layers are compiled, or computed again in the backward pass, as either would miss what is arranged here; with rotations
+    that depend on a pass's length; and with int8 weights, whose outlier columns depend on all tokens that pass at once.
     """
-    if not getattr(net, SWITCH, True):
+    config = net.config.get_text_config()
+    adapters = getattr(net, "peft_config", {}).values()
+    if config.model_type not in KNOWN or not getattr(net, SWITCH, True):
         return False
-    for module in net.modules():
-        draws = isinstance(module, nn.Dropout) and module.p and module.training
-        layer = isinstance(module, GradientCheckpointingLayer)
-        if draws or isinstance(module, Linear8bitLt) or (layer and module._compiled_call_impl is not None):
-            return False
-        if layer and module.gradient_checkpointing and module.training:
-            return False
-    return not (net.training and getattr(net.config.get_text_config(), "attention_dropout", 0.0))
+    if any(not isinstance(adapter, LoraConfig) or adapter.alora_invocation_tokens for adapter in adapters):
+        return False
+    if any(kind in str(getattr(config, "rope_parameters", None)) for kind in ("longrope", "dynamic")):
+        return False
+    if net.training and any(value for name, value in vars(config).items() if DRAWS.search(name)):
+        return False
+    return all(_whole(module) for module in net.modules())
+
+
+def _whole(module: Any) -> bool:
+    """Whether a part of the network draws nothing, and does all it does in the forward pass, token by token."""
+    if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and module.training:
+        return False
+    draws = isinstance(module, nn.Dropout) and module.p and module.training
+    return not draws and not isinstance(module, Linear8bitLt) and module._compiled_call_impl is None
 
 
 def switch_off(net: Any) -> None:
@@ -94,8 +113,7 @@ def after_shared_beginning(net: Any, input_ids: Tensor, places: Tensor) -> tuple
     for number, layer in enumerate(beginning.layers):
         kept: Any = layer
         cache.update(kept.keys.expand(rows, -1, -1, -1), kept.values.expand(rows, -1, -1, -1), number)
-    positions = torch.arange(length, width, device=input_ids.device)[None]
-    return {"input_ids": input_ids[:, length:], "past_key_values": cache, "position_ids": positions}, places[:, length:]
+    return {"input_ids": input_ids[:, length:], "past_key_values": cache}, places[:, length:]
 
 
 def _spared_parts(net: Any) -> list[nn.Module]:
