@@ -13,8 +13,9 @@ from unlearn_lightning.data import Batch, Encoded, EpochPlan, StageData, collate
 from unlearn_lightning.scratch import Scratch
 
 PROMPT, RESPONSE = 96, 32
-# Tokens with which every prompt begins: as many as Qwen2.5's chat template has around and in its default system prompt.
-HEADER = 24
+# Tokens with which every prompt begins: as many as Llama-3.2's chat template, with its dates, has around and in the paper's system prompt
+# ("You are a helpful assistant."), by our count. Qwen2.5's, with its own system prompt, has 24.
+HEADER = 36
 # On a GPU machine everything is measured there.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 VOCABULARIES = {"32k": 32_000, "128k": 128_256}
