@@ -17,7 +17,7 @@ from unlearn_lightning.adapters import reference_mode
 from unlearn_lightning.data import Batch, SafetyStage, collate
 from unlearn_lightning.likelihood import token_log_likelihood
 from unlearn_lightning.objectives.npo import npo_loss
-from unlearn_lightning.shortcuts import SWITCH, switch_off
+from unlearn_lightning.shortcuts import take_shortcuts
 
 ROWS = 8
 TARGETS = {
@@ -76,11 +76,9 @@ class Trained:
 
     def with_whole_passes(self, work: Work) -> None:
         """The work without shortcuts."""
-        switch_off(self.net)
-        try:
-            work()
-        finally:
-            delattr(self.net, SWITCH)
+        take_shortcuts(self.net, False)
+        work()
+        take_shortcuts(self.net, True)
 
     def npo_cached(self, batch: Batch, reference: Tensor) -> None:
         """Ours, where the reference's log-likelihoods are known."""

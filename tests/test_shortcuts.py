@@ -1,6 +1,6 @@
 """What a pass leaves out changes no value and no gradient; the plain computation is the oracle."""
 
-from unittest import mock
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from unlearn_lightning.likelihood import response_logits, token_log_likelihood
 
 HEADER = [5, 6, 7, 8] * 9
 ROWS = [Encoded("a", [*HEADER, 9, 10, 11], [9, 10]), Encoded("b", [*HEADER, 7], [11, 12, 13, 5, 6]), Encoded("c", [*HEADER, 8, 8], [14])]
-# Four of one response in six: shared to the end of a row, and beyond what may be shared.
+# What these rows share goes on into their responses, where it must not be taken as shared.
 SAME = [Encoded(str(i), HEADER, [9, 10, 11]) for i in range(5)] + [Encoded("other", HEADER, [9, 10])]
 SIZES = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -39,8 +39,11 @@ def model(kind, **more):
     return net.train()
 
 
-def whole_passes():
-    return mock.patch.object(shortcuts, "possible", return_value=False)
+@contextmanager
+def whole_passes(net):
+    shortcuts.take_shortcuts(net, False)
+    yield
+    shortcuts.take_shortcuts(net, True)
 
 
 def outcome(net, batch, way="full"):
@@ -54,7 +57,7 @@ def outcome(net, batch, way="full"):
 def assert_same(net, batch, way="full", tolerance=1e-5):
     assert shortcuts.possible(net)
     ours = outcome(net, batch, way)
-    with whole_passes():
+    with whole_passes(net):
         oracle = outcome(net, batch)
     assert len(ours) == len(oracle) > 3
     for one, other in zip(ours, oracle, strict=True):
@@ -87,7 +90,7 @@ def test_adapters_and_the_reference_below_them(make_backbone, lora):
     inputs = batch.input_ids, batch.attention_mask, batch.response_mask
     with reference_mode(net):
         ours = response_logits(net, *inputs)
-        with whole_passes():
+        with whole_passes(net):
             torch.testing.assert_close(ours, response_logits(net, *inputs), atol=1e-5, rtol=1e-5)
 
 
@@ -102,7 +105,7 @@ def test_the_work_that_is_left_out_by_hand():
     # q, k, v, o and the MLP's three of each layer; multiplied and added.
     spared, kept = 2 * (2 * 32 * 32 + 3 * 32 * 48), 2 * 2 * 32 * 16
     head, tokens, responses = 2 * 32 * 64, batch.input_ids.numel(), int(batch.response_mask.sum())
-    with whole_passes():
+    with whole_passes(net):
         assert flops(net, batch) == 3 * (spared + kept) * tokens + head * responses
     # The header passes once, with its last layer, as that is where its last keys and values are made; the rest passes for each row.
     rest = tokens - 3 * len(HEADER)

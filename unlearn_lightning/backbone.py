@@ -32,7 +32,7 @@ from transformers.utils import logging as transformers_logging
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
 from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
 from unlearn_lightning.sharding import gathered
-from unlearn_lightning.shortcuts import switch_off
+from unlearn_lightning.shortcuts import take_shortcuts
 from unlearn_lightning.vocabulary import CrossEntropy, check_cross_entropy
 
 # How many graphs torch.compile may make of a decoder layer.
@@ -193,8 +193,7 @@ class Backbone:
 
     def _with_options(self, net: Any) -> nn.Module:
         check_cross_entropy(net, self.cross_entropy)
-        if not self.shortcuts:
-            switch_off(net)
+        take_shortcuts(net, self.shortcuts)
         if self.compile is not None:
             # With and without the trained adapter, gradients, a mask, a second row: a graph each, and past torch's 8 nothing is compiled.
             torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)

@@ -37,8 +37,6 @@ KNOWN = (
 )  # fmt: skip
 # Settings that, above 0, have a model in training draw random numbers; those of heads that are not there do not count.
 DRAWS = re.compile("^(?!classifier|summary).*(drop|jitter)")
-# The network's attribute that says whether it takes shortcuts; it does where there is none.
-SWITCH = "takes_shortcuts"
 
 
 @contextmanager
@@ -73,7 +71,7 @@ def possible(net: Any) -> bool:
     """
     config = net.config.get_text_config()
     adapters = getattr(net, "peft_config", {}).values()
-    if config.model_type not in KNOWN or not getattr(net, SWITCH, True):
+    if config.model_type not in KNOWN or not getattr(net, "takes_shortcuts", True):
         return False
     if any(not isinstance(adapter, LoraConfig) or adapter.alora_invocation_tokens for adapter in adapters):
         return False
@@ -81,10 +79,10 @@ def possible(net: Any) -> bool:
         return False
     if net.training and any(value for name, value in vars(config).items() if DRAWS.search(name)):
         return False
-    return all(_whole(module) for module in net.modules())
+    return all(_is_plain(module) for module in net.modules())
 
 
-def _whole(module: Any) -> bool:
+def _is_plain(module: Any) -> bool:
     """Whether a part of the network draws nothing, and does all it does in the forward pass, token by token."""
     if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and module.training:
         return False
@@ -92,9 +90,9 @@ def _whole(module: Any) -> bool:
     return not draws and not isinstance(module, Linear8bitLt) and module._compiled_call_impl is None
 
 
-def switch_off(net: Any) -> None:
-    """From now on all passes of this network are whole."""
-    setattr(net, SWITCH, False)
+def take_shortcuts(net: Any, whether: bool) -> None:
+    """Switches the shortcuts of a network on, as they are at first, or off."""
+    net.takes_shortcuts = whether
 
 
 def after_shared_beginning(net: Any, input_ids: Tensor, places: Tensor) -> tuple[Inputs, Tensor]:
