@@ -1,20 +1,24 @@
 """Paths compared at equal forgetting. They forget at different speeds, so equal steps compare unequal amounts of it.
 
 For each objective and seed the target is the largest forget score that every path reaches, or a given one, by which whole studies can be
-compared. Utility and accuracy are read off at the (fractional) step at which a path first reaches it, linear between measured steps.
+compared. Utility and accuracy are read off at the (fractional) step at which a path first reaches it, linear between two measurements no
+further apart than twice the forget score's own there; where they were not measured so near there is no number.
 """
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unlearn_lightning.report.outcomes import first, utility
-from unlearn_lightning.report.statistics import Estimate, crossing_step, drops, estimate, interpolate, matched_score
+from unlearn_lightning.report.outcomes import first, last, utility
+from unlearn_lightning.report.statistics import Estimate, crossing_step, drops, estimate, finite, interpolate, matched_score
 from unlearn_lightning.report.study_data import Study, TrainingPath
 
 
 class Matched(NamedTuple):
-    """One run at the matched forget score (nats): the (fractional) step at which it gets there, and what it has kept by then."""
+    """One run at the matched forget score (nats): the (fractional) step at which it gets there, and what it has kept by then.
+
+    nan where that was not measured near the step.
+    """
 
     score: float
     step: float
@@ -66,11 +70,19 @@ def matched_in_seed(study: Study, objective: str, seed: int, at: float | None = 
         step = crossing_step(score, target)
         kept = utility(runs[index].metric("retain", f"retain/{study.retain_name}_log_lik"))
         accuracy = runs[index].metric("gsm8k", "gsm8k/accuracy")
-        found[index] = Matched(target, step, interpolate(kept, step), interpolate(accuracy, step) - first(accuracy))
+        found[index] = Matched(target, step, interpolate(kept, step, score), interpolate(accuracy, step, score) - first(accuracy))
     return found
 
 
-def compared_utility(study: Study, at: float) -> float:
+@dataclass(frozen=True)
+class Compared:
+    """One number by which trials compare, and the runs that it leaves out as their utility was not measured near the forget score."""
+
+    utility: float
+    left_out: list[str]
+
+
+def compared_utility(study: Study, at: float) -> Compared:
     """One number by which the trials of a sweep compare: utility at the forget score `at` (nats), mean over all unlearning runs.
 
     A run that never reaches it counts with its utility at the end less the share of `at` that is missing, so that there is a number to
@@ -81,12 +93,16 @@ def compared_utility(study: Study, at: float) -> float:
     """
     if not at > 0:
         raise ValueError(f"match_at is a forget score above 0 nats, got {at}.")
-    values = []
+    values, left_out = [], []
     for run in study.finished("unlearn"):
-        scores = drops(run.metric("forget", "forget/phrases_log_lik"))
+        scores = finite(drops(run.metric("forget", "forget/phrases_log_lik")))
         kept = utility(run.metric("retain", f"retain/{study.retain_name}_log_lik"))
-        if scores and kept:
-            at_match = interpolate(kept, crossing_step(scores, at))
-            missing = 1 - max(scores.values()) / at
-            values.append(kept[max(kept)] - missing if math.isnan(at_match) else at_match)
-    return sum(values) / len(values) if values else math.nan
+        if not scores or not kept:
+            continue
+        step, missing = crossing_step(scores, at), 1 - max(scores.values()) / at
+        value = last(kept) - missing if math.isnan(step) else interpolate(kept, step, scores)
+        if math.isnan(value):
+            left_out.append(run.name)
+        else:
+            values.append(value)
+    return Compared(sum(values) / len(values) if values else math.nan, left_out)

@@ -51,6 +51,8 @@ def drops_from_equal_start(curves: Mapping[int, Curve]) -> dict[int, float]:
     if not curves or not all(curves.values()):
         return nothing
     level = min(curve[min(curve)] for curve in curves.values())
+    if any(math.isnan(curve[min(curve)]) for curve in curves.values()):
+        return nothing
     starts = {index: crossing_step({step: -value for step, value in curve.items()}, -level) for index, curve in curves.items()}
     left = min(max(curve) - starts[index] for index, curve in curves.items())
     if any(map(math.isnan, starts.values())) or left <= 0:

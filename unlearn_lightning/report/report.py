@@ -137,11 +137,18 @@ def _build(study_folder: Path, folder: Path, against: Path | None, match_at: flo
         report.comparison = compare(study, rows, other, summarize(other, Distances(other)))
         report.problems += [f"In {report.comparison.names[1]}: {problem}" for problem in _missing(other)]
     if match_at is not None:
-        report.compared["matched/utility"] = compared_utility(study, match_at)
-        if math.isnan(report.compared["matched/utility"]):
+        compared = compared_utility(study, match_at)
+        report.compared["matched/utility"] = compared.utility
+        if compared.left_out:
+            report.problems.append(
+                f"Not in the utility at a forget score of {match_at:g}, as it was not measured near there: {', '.join(compared.left_out)}"
+            )
+        elif math.isnan(compared.utility):
             report.problems.append(f"No utility at a forget score of {match_at:g}: no finished run measured both forgetting and retaining")
     report.tables = _tables(report, distances)
-    report.problems += distances.problems
+    report.problems += [*distances.problems, *(problem for run in study.runs for problem in run.problems)]
+    if other:
+        report.problems += [f"In {other.name}: {problem}" for run in other.runs for problem in run.problems]
     version = live_version(study) if live else FINAL
     page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison, version)
     closing = closing_table(rows, study.retain_title).markdown() if rows else ""
@@ -195,8 +202,9 @@ def _missing(study: Study) -> list[str]:
     """What a reader must know is not in the numbers."""
     unknown: dict[str, list[str]] = {}  # seeds without the retrained model -> on which paths
     problems = [f"{run.name} failed: {run.info.get('error') or 'no message'}" for run in study.unfinished if run.status == "failed"]
+    problems += [f"{run.name} is left out: {run.info['error']}" for run in study.unfinished if run.status == "unreadable"]
     problems += [f"{run.name} is not finished" for run in study.unfinished if run.status == "running"]
-    waiting = [run.name for run in study.unfinished if run.status not in ("failed", "running")]
+    waiting = [run.name for run in study.unfinished if run.status not in ("failed", "running", "unreadable")]
     if waiting:
         more = f" and {len(waiting) - 5} more" if len(waiting) > 6 else ""
         problems.append(f"Not run: {', '.join(waiting[: 5 if more else 6])}{more}")

@@ -5,6 +5,7 @@ Console().print(frame(read_states(...), Measured(), title="runs/demo", height=40
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from unlearn_lightning.records import read_json
+from unlearn_lightning.records import number, read_json
 from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
 
 # What a reader wants to see first, where not everything fits.
@@ -44,7 +45,11 @@ class Measured:
 
     def _metrics(self, file: Path) -> dict[str, float]:
         if file not in self._read:
-            self._read[file] = read_json(file)["metrics"]
+            try:
+                self._read[file] = {name: number(value) for name, value in read_json(file)["metrics"].items()}
+            except (ValueError, KeyError, AttributeError):
+                # The report names a record that is damaged; the picture goes on without it.
+                self._read[file] = {}
         return self._read[file]
 
 
@@ -125,4 +130,4 @@ def _change(first: float, last: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−")
