@@ -74,35 +74,32 @@ def matched_in_seed(study: Study, objective: str, seed: int, at: float | None = 
     return found
 
 
-@dataclass(frozen=True)
-class Compared:
-    """One number by which trials compare, and the runs that it leaves out as their utility was not measured near the forget score."""
+def compared_utility(study: Study, at: float) -> float:
+    """One number by which the trials of a sweep compare: the mean of `compared_utilities` over the runs that have one; nan without any.
 
-    utility: float
-    left_out: list[str]
+    Raises:
+        ValueError: `at` is not above 0.
+    """
+    values = [value for value in compared_utilities(study, at).values() if not math.isnan(value)]
+    return sum(values) / len(values) if values else math.nan
 
 
-def compared_utility(study: Study, at: float) -> Compared:
-    """One number by which the trials of a sweep compare: utility at the forget score `at` (nats), mean over all unlearning runs.
+def compared_utilities(study: Study, at: float) -> dict[str, float]:
+    """The utility of each unlearning run at the forget score `at` (nats), by the run's name; runs that measured one alone are not in it.
 
     A run that never reaches it counts with its utility at the end less the share of `at` that is missing, so that there is a number to
-    climb by everywhere. nan where no run measured both.
+    climb by everywhere. nan where the utility was not measured near the step at which the run reaches it.
 
     Raises:
         ValueError: `at` is not above 0.
     """
     if not at > 0:
         raise ValueError(f"match_at is a forget score above 0 nats, got {at}.")
-    values, left_out = [], []
+    found = {}
     for run in study.finished("unlearn"):
         scores = finite(drops(run.metric("forget", "forget/phrases_log_lik")))
         kept = utility(run.metric("retain", f"retain/{study.retain_name}_log_lik"))
-        if not scores or not kept:
-            continue
-        step, missing = crossing_step(scores, at), 1 - max(scores.values()) / at
-        value = last(kept) - missing if math.isnan(step) else interpolate(kept, step, scores)
-        if math.isnan(value):
-            left_out.append(run.name)
-        else:
-            values.append(value)
-    return Compared(sum(values) / len(values) if values else math.nan, left_out)
+        if scores and kept:
+            step, missing = crossing_step(scores, at), 1 - max(scores.values()) / at
+            found[run.name] = last(kept) - missing if math.isnan(step) else interpolate(kept, step, scores)
+    return found

@@ -20,7 +20,7 @@ from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.further_stages import FURTHER_CAPTION, further_chart, further_table, series
 from unlearn_lightning.report.gather import load
 from unlearn_lightning.report.live import FINAL, live_version, write_version
-from unlearn_lightning.report.matched import MatchedRow, compared_utility, matched_forgetting
+from unlearn_lightning.report.matched import MatchedRow, compared_utilities, compared_utility, matched_forgetting
 from unlearn_lightning.report.outcomes import Row, summarize
 from unlearn_lightning.report.page import Page
 from unlearn_lightning.report.print_figures import save_figures
@@ -137,13 +137,10 @@ def _build(study_folder: Path, folder: Path, against: Path | None, match_at: flo
         report.comparison = compare(study, rows, other, summarize(other, Distances(other)))
         report.problems += [f"In {report.comparison.names[1]}: {problem}" for problem in _missing(other)]
     if match_at is not None:
-        compared = compared_utility(study, match_at)
-        report.compared["matched/utility"] = compared.utility
-        if compared.left_out:
-            report.problems.append(
-                f"Not in the utility at a forget score of {match_at:g}, as it was not measured near there: {', '.join(compared.left_out)}"
-            )
-        elif math.isnan(compared.utility):
+        report.compared["matched/utility"] = compared_utility(study, match_at)
+        if far := [name for name, value in compared_utilities(study, match_at).items() if math.isnan(value)]:
+            report.problems.append(f"The utility at a forget score of {match_at:g} was not measured near there in {', '.join(far)}")
+        elif math.isnan(report.compared["matched/utility"]):
             report.problems.append(f"No utility at a forget score of {match_at:g}: no finished run measured both forgetting and retaining")
     report.tables = _tables(report, distances)
     report.problems += [*distances.problems, *(problem for run in study.runs for problem in run.problems)]

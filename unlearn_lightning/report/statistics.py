@@ -140,36 +140,29 @@ def interpolate(curve: Curve, step: float, beside: Curve | None = None) -> float
     """The curve at a fractional step, linear between measured steps; nan outside of them, or where it was not measured near the step.
 
     Near means: at the step itself, or on both sides of it at measurements that lie no further apart than twice those of `beside`, the
-    curve from which the step was found. A value at step 1 between measurements at 0 and 16 alone would be made up.
+    curve on which the step was found. A value at step 1 between measurements at 0 and 16 alone would be made up.
 
     Args:
         curve: what is read.
         step: where.
-        beside: the curve whose measurements around the step say what is near; null for the curve itself, which is near itself.
+        beside: the curve whose measurements around the step say what is near; null for the curve itself.
     """
     known = finite(curve)
-    around = _around(known, step)
-    if around is None:
+    if math.isnan(step) or not known or not min(known) <= step <= max(known):
         return math.nan
-    low, high = around
-    if low == high:
-        return known[low]
-    near = _around(finite(beside), step, apart=True) if beside is not None else around
-    if near is None or high - low > 2 * (near[1] - near[0]):
+    if beside is not None and measured_gap(known, step) > 2 * around(finite(beside), step):
         return math.nan
-    return float(np.interp(step, around, [known[low], known[high]]))
+    steps = sorted(known)
+    return float(np.interp(step, steps, [known[s] for s in steps]))
 
 
-def _around(curve: Curve, step: float, apart: bool = False) -> tuple[int, int] | None:
-    """The measured steps before and after a step, twice the same at a measured one; null outside of the curve.
+def measured_gap(curve: Curve, step: float) -> int:
+    """How far apart the measurements before and after a step within the curve lie; 0 at a measured step."""
+    return min(s for s in curve if s >= step) - max(s for s in curve if s <= step)
 
-    With `apart` a measured step has the one before it beside it, or else the one after: two measurements in a row.
-    """
-    below, above = [s for s in curve if s <= step], [s for s in curve if s >= step]
-    if not below or not above:
-        return None
-    low, high = max(below), min(above)
-    if apart and low == high:
-        earlier, later = [s for s in curve if s < step], [s for s in curve if s > step]
-        return (max(earlier), high) if earlier else (low, min(later)) if later else None
-    return low, high
+
+def around(curve: Curve, step: float) -> int:
+    """The curve's measuring interval around a step: also at a measured one, where it is that which ends or else begins there."""
+    inside = measured_gap(curve, step)
+    earlier, later = [s for s in curve if s < step], [s for s in curve if s > step]
+    return inside or (int(step) - max(earlier) if earlier else min(later) - int(step) if later else 0)
