@@ -29,6 +29,7 @@ from unlearn_lightning.report.recency import MEASURED, RECENCY_CAPTION, recency,
 from unlearn_lightning.report.study_data import Study
 from unlearn_lightning.report.tables import Table, closing_csv, closing_table, growth_table, matched_table, print_closing_table
 from unlearn_lightning.report.verdict import Verdict, verdict
+from unlearn_lightning.terminal import terminal_console
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Report:
 
     def print(self, console: Console | None = None) -> None:
         """The closing table, the verdict, what is missing, and where the page lies."""
-        console = console or Console()
+        console = console or terminal_console()
         if self.rows:
             print_closing_table(console, self.rows, f"Study {self.study.name}, before and after unlearning", self.study.retain_title)
         if found := depths(self.study):
