@@ -40,7 +40,7 @@ class Column:
     @property
     def name(self) -> str:
         """The title in one line."""
-        return " ".join(self.title.replace("-\n", "").split())
+        return " ".join(self.title.replace("-\n", "").replace("/\n", "/").split())
 
 
 @dataclass(frozen=True)

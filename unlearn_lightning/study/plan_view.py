@@ -104,7 +104,7 @@ def _tree(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, Estimate
 
 COLUMNS = (
     Column("run", 0), Column("examples", 1), Column("tokens/\nepoch", 3), Column("tokens", 0), Column("steps", 0), Column("FLOPs", 2),
-    Column("disk", 2), Column("GPU-\nhours", 0),
+    Column("disk", 2), Column("GPU\nhours", 0),
 )  # fmt: skip
 
 
