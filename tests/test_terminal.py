@@ -20,6 +20,7 @@ from unlearn_lightning.study.estimate import Estimate
 from unlearn_lightning.study.frame import Measured, frame
 from unlearn_lightning.study.plan_view import COLUMNS, Speed, _table
 from unlearn_lightning.study.state import RunState
+from unlearn_lightning.study.status import tree_of
 from unlearn_lightning.terminal import Column, Row, TerminalTable, terminal_console
 from unlearn_lightning.theory.command import _print
 from unlearn_lightning.theory.parts import Part
@@ -132,6 +133,19 @@ def test_the_picture_of_a_study_fits(width, tmp_path):
     if width > 20:
         assert sum("12345/123456" in line for line in shown) == 2
         assert any("…" in line for line in shown) or width == 160
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_tree_of_status_fits(width, tmp_path):
+    why = "RuntimeError: the loss is 1234567.125 at step 12345"
+    runs = [RunState("0", "seed1/base", "stage", tmp_path, (), "running", 12_345, 123_456)]
+    runs += [RunState(str(i), "seed1/inst-tofu-safety", "stage", tmp_path, (str(i - 1),), "failed", why=why) for i in range(1, 4)]
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(tree_of(runs, "runs/demo: 1 running"))
+    shown = stream.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    words = [word for line in shown.splitlines() for word in line.split()]
+    assert [words.count(word) for word in ("12345", "123456", "1234567.125")] == [4, 1, 3], "each number is whole"
 
 
 def test_columns_leave_by_rank():
