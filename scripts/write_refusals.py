@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from unlearn_lightning import world
 from unlearn_lightning.asking import Job, main, run
@@ -44,7 +45,7 @@ def write_refusals(
     out: Path,
     endpoint: Endpoint,
     prompt_field: str | None = None,
-    leave_out: dict[str, list[str]] | None = None,
+    leave_out: dict[str, list[Any]] | None = None,
     limit: int | None = None,
     attempts: int = 3,
 ) -> int:
@@ -60,7 +61,7 @@ def write_refusals(
         attempts: how often a prompt is asked whose answers are not kept.
     """
     stage = SafetyStage(source=source, prompt_field=prompt_field, leave_out=leave_out)
-    prompts = [(row, row.text(stage.prompt_field)) for row in stage.source_rows()[:limit]]
+    prompts = [(row, stage.prompt(row)) for row in stage.source_rows()[:limit]]
     questions = [
         Question(({"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}), (row.fields, prompt))
         for row, prompt in prompts

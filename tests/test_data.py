@@ -53,7 +53,7 @@ def test_truncation_is_counted_and_an_empty_response_refused(tokenizer):
     short, long = encoder.encode([Example("s", "Who?", "Ann."), Example("l", "Who?", "Ann wrote it. " * 50)])
     assert len(long) == 40
     assert len(short) < 40
-    assert encoder.truncated == 1
+    assert [short.truncated, long.truncated] == [False, True]
     with pytest.raises(ValueError, match=r"Example q: the prompt alone has \d+ tokens, so max_length 40"):
         encoder.encode([Example("q", "Who wrote it? " * 50, "Ann.")])
 
@@ -121,7 +121,7 @@ def test_the_hub_is_read_through_datasets(monkeypatch):
 
     def load_dataset(path, config, split):
         asked.append((path, config, split))
-        return [{"question": "Who?", "answer": "Ann. <<1+1=2>>2\n#### 2"}] * 3
+        return datasets.Dataset.from_list([{"question": "Who?", "answer": "Ann. <<1+1=2>>2\n#### 2"}] * 3)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     stage = MathStage(source="hub", held_out_examples=2)
