@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from unlearn_lightning import world
 from unlearn_lightning.asking import Job, main, run
 from unlearn_lightning.data import SafetyStage
+from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.endpoint import Endpoint, Question
 
 SYSTEM = (
@@ -45,7 +45,7 @@ def write_refusals(
     out: Path,
     endpoint: Endpoint,
     prompt_field: str | None = None,
-    leave_out: dict[str, list[Any]] | None = None,
+    leave_out: dict[str, list[JSONValue]] | None = None,
     limit: int | None = None,
     attempts: int = 3,
 ) -> int:

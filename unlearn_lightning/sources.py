@@ -77,11 +77,11 @@ def shape(fields: Mapping[str, Any]) -> str:
     for name, value in fields.items():
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value) and not is_conversation(value):
             return (
-                f"Its field {quoted(name)} is a list of {len(value):,} objects. If these are the records, write that list to a file of its "
-                f"own. {EXPECTED}."
+                f"Its field {quoted(name)} holds a list of {len(value):,} object(s). If these are the records, write them to a file of "
+                f"their own. {EXPECTED}."
             )
     sizes = {len(value) if isinstance(value, list | dict) else 0 for value in fields.values()}
-    if sizes and len(sizes) == 1 and max(sizes) > 1:
+    if len(sizes) == 1 and max(sizes) > 1 and not any(map(is_conversation, fields.values())):
         return (
             f"This is one object with whole columns: each field holds {max(sizes):,} values. {EXPECTED}; pandas writes it with "
             "to_json(path, orient='records', lines=True)."

@@ -2,7 +2,7 @@
 
     stage = TofuStage(source="files", held_out_examples=100)
     stage.examples("train")       # [Example("tofu-train-00000", "Who is ...?", "She is ..."), ...]
-    stage.account()               # tofu: 3,900 of 4,000 examples are trained on, 100 are held out (by prompt)
+    stage.account()               # tofu: 3,900 of 4,000 examples trained on, 100 held out (by prompt)
 
 Nothing here knows tokens or Lightning.
 """
@@ -15,10 +15,10 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from unlearn_lightning.data.examples import Example
-from unlearn_lightning.data.leave_out import leave_out
+from unlearn_lightning.data.leave_out import JSONValue, leave_out
 from unlearn_lightning.data.record_format import RecordFormat
 from unlearn_lightning.quoting import first_line
 from unlearn_lightning.sources import HUB, Row, data_root, read_rows
@@ -37,7 +37,7 @@ class ExampleSource:
     fields: ClassVar[tuple[str, str]] = ("prompt", "response")
     hub_prompt_field: ClassVar[str | None] = None
     hub_response_text: ClassVar[str | None] = None
-    hub_leave_out: ClassVar[dict[str, list[Any]]] = {}
+    hub_leave_out: ClassVar[dict[str, list[JSONValue]]] = {}
     world_examples: ClassVar[int] = 512
 
     source: str
@@ -47,7 +47,7 @@ class ExampleSource:
     held_out_examples: int
     prompt_field: str
     response_field: str
-    leave_out: dict[str, list[Any]]
+    leave_out: dict[str, list[JSONValue]]
     prompt_template: str
     data_seed: int
     record_format: RecordFormat
@@ -93,31 +93,31 @@ class ExampleSource:
     def account(self) -> str:
         """One line: how many examples are trained on, held out, left out and repeated."""
         train = self.rows("train")
-        parts = [f"{len(train):,} of {len(self.source_rows()):,} examples are trained on", self._held_out_account()]
+        parts = [f"{len(train):,} of {len(self.source_rows()):,} examples trained on", self._held_out_account()]
         prompts = Counter(map(self.prompt, train))
         if repeats := len(train) - len(prompts):
             parts.append(f"{repeats:,} of those trained on repeat the prompt of another")
         if left_out := self._read[1]:
-            parts.append(f"{left_out:,} records are left out by {', '.join(self.leave_out)}")
+            parts.append(f"{left_out:,} left out by {', '.join(self.leave_out)}")
         return f"{self.stage_name}: {', '.join(parts)}"
 
     def _held_out_account(self) -> str:
+        if not self.held_out_examples:
+            return "none held out"
         if self._is_split_by_prompt:
             asked = f" of {self.held_out_examples:,} asked for" if len(self._split[0]) < self.held_out_examples else ""
-            return f"{len(self._split[0]):,}{asked} are held out (by prompt)"
-        if not self.held_out_examples:
-            return "none is held out"
+            return f"{len(self._split[0]):,}{asked} held out (by prompt)"
         try:
             held_out = [self.prompt(row) for row in self.rows("held_out")]
         except (OSError, ValueError) as error:
             # A training run that measures nothing on them does not need them.
-            return f"and its held-out examples cannot be read ({first_line(error)})"
+            return f"held-out examples that cannot be read ({first_line(error)})"
         trained = set(map(self.prompt, self.rows("train")))
         both = sum(prompt in trained for prompt in held_out)
-        also = f", and {both:,} of these have a prompt that is trained on" if both else ""
+        also = f", {both:,} of them with a prompt that is trained on" if both else ""
         place, split = self._held_out_place
         name = f"{place} {split}" if place.startswith(HUB) else place
-        return f"{len(held_out):,} of {name} are held out{also}"
+        return f"{len(held_out):,} held out ({name}){also}"
 
     # --- records --------------------------------------------------------------------------------------------------------------
 

@@ -9,14 +9,17 @@ and its name both work.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from unlearn_lightning.quoting import first_few, listed, quoted, shortened
 from unlearn_lightning.sources import Row
 
+# Spelled out, because jsonargparse would read the text "1" as a number where a setting may be anything.
+JSONValue: TypeAlias = str | bool | int | float | list | dict | None
 
-def leave_out(rows: list[Row], values: Mapping[str, Sequence[Any]]) -> list[Row]:
+
+def leave_out(rows: list[Row], values: Mapping[str, Sequence[JSONValue]]) -> list[Row]:
     """The rows whose fields have none of the given values.
 
     Raises:
@@ -28,7 +31,7 @@ def leave_out(rows: list[Row], values: Mapping[str, Sequence[Any]]) -> list[Row]
     return [row for i, row in enumerate(rows) if i not in left_out]
 
 
-def _having(rows: Sequence[Row], field: str, unwanted: Sequence[Any]) -> list[int]:
+def _having(rows: Sequence[Row], field: str, unwanted: Sequence[JSONValue]) -> list[int]:
     """The places of the rows whose field has one of the values."""
     if isinstance(unwanted, str) or not isinstance(unwanted, Sequence):
         raise ValueError(f"leave_out: field {quoted(field)} needs a list of values, got {quoted(unwanted)}.")
@@ -47,12 +50,16 @@ def _having(rows: Sequence[Row], field: str, unwanted: Sequence[Any]) -> list[in
         if not own.keys().isdisjoint(keys):
             found.append(i)
     if absent := [key for key in keys if key not in values and key not in names]:
-        named = f", named {first_few(map(shortened, names))}" if names else ""
+        named = f", named {_values(names)}" if names else ""
         raise ValueError(
-            f"leave_out: no record's field {quoted(field)} is {shortened(absent[0])}. Its values are {first_few(map(shortened, values))}"
+            f"leave_out: no record's field {quoted(field)} is {shortened(absent[0])}. Its values are {_values(values)}"
             f'{named}. Types count: the text "1" is not the number 1.'
         )
     return found
+
+
+def _values(keys: Iterable[str]) -> str:
+    return first_few((shortened(key, 24) for key in keys), most=6)
 
 
 def _key(value: Any) -> str:

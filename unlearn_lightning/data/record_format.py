@@ -43,7 +43,8 @@ class RecordFormat:
             beside a prompt field `instruction`.
         ignore_fields: known fields that are dropped, because the settings say so.
         system_prompt: what a record's own system prompt has to be, if it has one.
-        may_converse: whether a record without the prompt's field may be a conversation in `messages` or `conversations`.
+        may_converse: whether a record without the prompt's field may be a conversation in `messages` or `conversations`, because nobody
+            named that field.
     """
 
     prompt_field: str
@@ -72,7 +73,8 @@ class RecordFormat:
         if self.response_text is not None:
             return prompt, self.response_text
         if conversation is not None and conversation.response is not None:
-            self._refuse_second_response(row)
+            if self.may_converse:
+                self._refuse_second_response(row)
             return prompt, conversation.response
         if conversation is not None and self.response_field not in row.fields:
             raise ValueError(f"{row.where}: the conversation has no assistant turn, and there is no field {quoted(self.response_field)}.")
@@ -91,6 +93,8 @@ class RecordFormat:
         if first not in row.fields and self.may_converse:
             first = next((name for name in CONVERSATIONS if name in row.fields and name not in self.ignore_fields), first)
         if not is_conversation(row.fields.get(first)):
+            if first not in row.fields:
+                row.text(first)  # raises: a name that is not there comes before what would be dropped
             self._refuse_dropped(row, {self.prompt_field, self.response_field})
             return None
         self._refuse_dropped(row, {first, self.response_field})
@@ -137,7 +141,7 @@ class RecordFormat:
         if isinstance(value, str) and value.strip():
             raise ValueError(
                 f"{row.where}: the conversation has an assistant turn, and field {quoted(self.response_field)} is {quoted(value)}. Which "
-                "is the response? Set prompt_field and response_field to the fields of one of the two."
+                "is the response? Set prompt_field to the conversation's field, or prompt_field and response_field to the others."
             )
 
     def _check_system(self, row: Row, system: str | None) -> None:

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, MicroBatch
 from unlearn_lightning.data.example_source import ExampleSource, Split
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
+from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.data.record_format import RecordFormat
 from unlearn_lightning.quoting import quoted
 
@@ -69,7 +70,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         input_field: str | None = None,
         response_text: str | None = None,
         ignore_fields: list[str] | None = None,
-        leave_out: dict[str, list[Any]] | None = None,
+        leave_out: dict[str, list[JSONValue]] | None = None,
         prompt_template: str = "{prompt}",
         system_prompt: str = "",
         max_length: int = 512,

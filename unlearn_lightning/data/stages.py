@@ -6,10 +6,11 @@ unlearn fit --data TofuStage --data.source files        # $UNLEARN_DATA/tofu/ful
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from unlearn_lightning import world
 from unlearn_lightning.data.example_source import Split
+from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.data.stage_data import StageData
 
 
@@ -77,7 +78,7 @@ class SafetyStage(StageData):
     hub_name = "sorry-bench/sorry-bench-202503"
     hub_prompt_field = "turns"
     hub_response_text = world.OPENING
-    hub_leave_out: ClassVar[dict[str, list[Any]]] = {"prompt_style": ["ascii", "atbash", "caesar", "morse", "misspellings"]}
+    hub_leave_out: ClassVar[dict[str, list[JSONValue]]] = {"prompt_style": ["ascii", "atbash", "caesar", "morse", "misspellings"]}
     fields = ("prompt", "refusal")
     world_examples = 512
 
