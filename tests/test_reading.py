@@ -221,3 +221,20 @@ def test_a_tokenizers_corpus_without_a_text_is_refused(tmp_path):
     (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": [USER, ASSISTANT]}))
     with pytest.raises(ValueError, match=r"chat\.jsonl: no record has a text for the tokenizer; the first has the fields 'messages'"):
         corpus_texts((str(tmp_path / "chat.jsonl"),))
+
+
+def test_the_records_of_the_documentation_are_read(examples):
+    from pathlib import Path
+
+    from unlearn_lightning import data
+
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    lines = [line for line in text.split("```")[1].splitlines() if line]
+    for line in lines:
+        record, end = json.JSONDecoder().raw_decode(line)
+        named = [word for word in line[end:].replace(":", " ").replace(",", " ").split() if word.endswith("Stage")] or ["ChatStage"]
+        for name in named:
+            settings = {"response_field": "completion"} if "completion" in record else {}
+            ((_, response),) = examples([record], getattr(data, name), **settings)
+            assert response
+    assert len(lines) == 8
