@@ -18,6 +18,7 @@ from unlearn_lightning import world
 from unlearn_lightning.asking import Job, main, run
 from unlearn_lightning.data import SafetyStage
 from unlearn_lightning.data.leave_out import JSONValue
+from unlearn_lightning.data.record_format import KNOWN
 from unlearn_lightning.endpoint import Endpoint, Question
 
 SYSTEM = (
@@ -69,7 +70,9 @@ def write_refusals(
 
     def line(question: Question, answer: str) -> dict[str, object]:
         fields, prompt = question.about
-        return {**fields, "prompt": prompt, "refusal": answer.strip()}
+        # What is part of the prompt by now is not written again beside it.
+        kept = {name: value for name, value in fields.items() if name not in KNOWN}
+        return {**kept, "prompt": prompt, "refusal": answer.strip()}
 
     return run(Job(questions, check, line), endpoint, out, attempts)
 

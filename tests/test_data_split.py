@@ -183,6 +183,21 @@ def test_the_line_is_printed_for_what_is_trained_on(make_backbone, questions, mo
     assert said == [f"chat: 14 of 19 examples trained on, 5 held out (by prompt); {tokens:,} tokens, batches of 32."]
 
 
+def test_the_line_counts_what_has_too_long_a_prompt(make_backbone, write, monkeypatch):
+    said = []
+    monkeypatch.setattr("unlearn_lightning.data.stage_data.rank_zero_info", said.append)
+    source = write({"prompt": "Who? " * n, "response": "Ann."} for n in (1, 60, 2))
+    stage = ChatStage(source=source, held_out_examples=0, max_length=60, skip_long_prompts=True)
+    with pytest.warns(UserWarning, match="1 of 3 chat examples were left out"):
+        stage.training_examples(make_backbone().load_tokenizer())
+    assert said[0].startswith("chat: 2 of 3 examples trained on, none held out, 1 left out with prompts that fill max_length; ")
+
+
+def test_a_negative_number_to_hold_out_is_refused():
+    with pytest.raises(ValueError, match="held_out_examples must be at least 0, got -1"):
+        ChatStage(held_out_examples=-1)
+
+
 def test_what_is_cut_is_counted_for_the_training_data_whatever_a_probe_encodes(make_backbone, questions, tmp_path):
     tokenizer = make_backbone().load_tokenizer()
     stage = ChatStage(source=questions, held_out_examples=5, max_length=45)

@@ -90,15 +90,20 @@ class ExampleSource:
         """Where the training examples come from: `world`, a file's path or `hub:...`."""
         return self._resolve(self.source, self.train_file)
 
-    def account(self) -> str:
-        """One line: how many examples are trained on, held out, left out and repeated."""
+    def account(self, too_long: int = 0) -> str:
+        """One line: how many examples are trained on, held out, left out and repeated.
+
+        Args:
+            too_long: examples that are not trained on, because their prompts fill max_length.
+        """
         train = self.rows("train")
-        parts = [f"{len(train):,} of {len(self.source_rows()):,} examples trained on", self._held_out_account()]
-        prompts = Counter(map(self.prompt, train))
-        if repeats := len(train) - len(prompts):
+        parts = [f"{len(train) - too_long:,} of {len(self.source_rows()):,} examples trained on", self._held_out_account()]
+        if repeats := len(train) - len(set(self._prompts(train))):
             parts.append(f"{repeats:,} of those trained on repeat the prompt of another")
         if left_out := self._read[1]:
             parts.append(f"{left_out:,} left out by {', '.join(self.leave_out)}")
+        if too_long:
+            parts.append(f"{too_long:,} left out with prompts that fill max_length")
         return f"{self.stage_name}: {', '.join(parts)}"
 
     def _held_out_account(self) -> str:
@@ -108,11 +113,11 @@ class ExampleSource:
             asked = f" of {self.held_out_examples:,} asked for" if len(self._split[0]) < self.held_out_examples else ""
             return f"{len(self._split[0]):,}{asked} held out (by prompt)"
         try:
-            held_out = [self.prompt(row) for row in self.rows("held_out")]
+            held_out = self._prompts(self.rows("held_out"))
         except (OSError, ValueError) as error:
             # A training run that measures nothing on them does not need them.
             return f"held-out examples that cannot be read ({first_line(error)})"
-        trained = set(map(self.prompt, self.rows("train")))
+        trained = set(self._prompts(self.rows("train")))
         both = sum(prompt in trained for prompt in held_out)
         also = f", {both:,} of them with a prompt that is trained on" if both else ""
         place, split = self._held_out_place
@@ -162,7 +167,7 @@ class ExampleSource:
                 f"{self.source} holds {len(rows)} records, and {self.held_out_examples} of them are to be held out: nothing is left to "
                 "train on. Lower held_out_examples or name a held_out_source."
             )
-        held_out, train = split_by_prompt(rows, [self.prompt(row) for row in rows], self.held_out_examples, self.data_seed)
+        held_out, train = split_by_prompt(rows, self._prompts(rows), self.held_out_examples, self.data_seed)
         if self.held_out_examples and not held_out:
             raise ValueError(
                 f"{self.source}: every prompt stands in more records than the {self.held_out_examples} that are to be held out, and all "
@@ -181,6 +186,10 @@ class ExampleSource:
         place = self._resolve(self.held_out_source or self.source, self.held_out_file)
         on_hub = self.hub_name is not None and place == HUB + self.hub_name
         return place, (on_hub and self.hub_held_out_split) or "train"
+
+    def _prompts(self, rows: Sequence[Row]) -> list[str]:
+        """Each row's prompt; white space around it makes no other prompt."""
+        return [self.prompt(row).strip() for row in rows]
 
     def _world(self, count: int, split: Split) -> list[Row]:
         return [Row(f"world {self.stage_name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]
@@ -205,7 +214,7 @@ def split_by_prompt(rows: Sequence[Row], prompts: Sequence[str], count: int, see
 
     Args:
         rows: the records.
-        prompts: of each; white space around one does not count.
+        prompts: of each.
         count: rows to be held out.
         seed: of the order.
 
@@ -214,10 +223,9 @@ def split_by_prompt(rows: Sequence[Row], prompts: Sequence[str], count: int, see
     """
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
-    keys = [prompt.strip() for prompt in prompts]
-    sizes, chosen, room = Counter(keys), set[str](), count
+    sizes, chosen, room = Counter(prompts), set[str](), count
     for i in order:
-        if sizes[keys[i]] <= room and keys[i] not in chosen:
-            chosen.add(keys[i])
-            room -= sizes[keys[i]]
-    return [rows[i] for i in order if keys[i] in chosen], [rows[i] for i in order if keys[i] not in chosen]
+        if sizes[prompts[i]] <= room and prompts[i] not in chosen:
+            chosen.add(prompts[i])
+            room -= sizes[prompts[i]]
+    return [rows[i] for i in order if prompts[i] in chosen], [rows[i] for i in order if prompts[i] not in chosen]

@@ -86,6 +86,8 @@ class StageData(ExampleSource, pl.LightningDataModule):
         for what, value in {"max_length": max_length, "batch_size": batch_size, "train_examples": train_examples}.items():
             if value is not None and value < 1:
                 raise ValueError(f"{type(self).__name__}: {what} must be at least 1, got {value}.")
+        if held_out_examples < 0:
+            raise ValueError(f"{type(self).__name__}: held_out_examples must be at least 0, got {held_out_examples}.")
         if "{prompt}" not in prompt_template:
             raise ValueError(f"prompt_template must contain {{prompt}}, got {quoted(prompt_template)}.")
         self.source, self.held_out_source, self.data_root = source, held_out_source, data_root
@@ -130,8 +132,11 @@ class StageData(ExampleSource, pl.LightningDataModule):
 
     def training_examples(self, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """What is trained on, as tokens; prints how many examples that are, and how many are held out."""
-        encoded = self.encode(self.fitting("train", tokenizer), tokenizer)
-        rank_zero_info(f"{self.account()}; {sum(map(len, encoded)):,} tokens, batches of {self.batch_size}.")
+        examples = self.fitting("train", tokenizer)
+        encoded = self.encode(examples, tokenizer)
+        rank_zero_info(
+            f"{self.account(len(self.rows('train')) - len(examples))}; {sum(map(len, encoded)):,} tokens, batches of {self.batch_size}."
+        )
         return encoded
 
     def setup(self, stage: str) -> None:
