@@ -82,9 +82,9 @@ class ExampleSource:
         return found
 
     def fingerprint(self, split: Split = "train") -> str:
-        """A hash of the examples' texts, so that an edited file or another source is noticed."""
-        texts = [(example.prompt, example.response) for example in self.examples(split)]
-        return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+        """A hash of all that the examples say, so that an edited file or another source is noticed."""
+        said = [[value for name, value in vars(example).items() if name != "id"] for example in self.examples(split)]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def location(self) -> str:
         """Where the training examples come from: `world`, a file's path or `hub:...`."""
