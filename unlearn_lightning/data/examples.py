@@ -24,11 +24,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as tokens. The model reads prompt then response; only response tokens count for loss and likelihood."""
+    """One example as tokens. The model reads prompt then response; only response tokens count for loss and likelihood.
+
+    `truncated` says that the response was longer than max_length left room for.
+    """
 
     id: str
     prompt_ids: list[int]
     response_ids: list[int]
+    truncated: bool = False
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.response_ids)
@@ -43,13 +47,12 @@ class Encoder:
     Args:
         tokenizer: with a chat template.
         system_prompt: opens every conversation; empty for none.
-        max_length: longest sequence in tokens; longer responses are cut, and counted in `truncated`.
+        max_length: longest sequence in tokens; longer responses are cut, and such examples say so.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, system_prompt: str = "", max_length: int = 512) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.truncated = 0
         self._system = [{"role": "system", "content": system_prompt}] if system_prompt else []
 
     def prompt_ids(self, prompt: str) -> list[int]:
@@ -91,8 +94,7 @@ class Encoder:
         if room < 1 or not response_ids:
             why = "the response is empty" if not response_ids else f"the prompt alone has {len(prompt_ids)} tokens"
             raise ValueError(f"Example {example.id}: {why}, so max_length {self.max_length} leaves nothing to learn. Raise max_length.")
-        self.truncated += len(response_ids) > room
-        return Encoded(example.id, prompt_ids, response_ids[:room])
+        return Encoded(example.id, prompt_ids, response_ids[:room], truncated=len(response_ids) > room)
 
     def _messages(self, prompt: str) -> list[dict[str, str]]:
         return [*self._system, {"role": "user", "content": prompt}]
