@@ -12,6 +12,7 @@ import hashlib
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
@@ -195,9 +196,8 @@ class StageData(pl.LightningDataModule):
         return [rows[i] for i in order]
 
     def fingerprint(self, split: Split = "train") -> str:
-        """A hash of the examples' texts, so that an edited file or another source is noticed."""
-        texts = [text for example in self.examples(split) for text in (example.prompt, example.response)]
-        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+        """A hash of all that the examples say, so that an edited file or another source is noticed."""
+        return hashlib.sha256(repr([astuple(example)[1:] for example in self.examples(split)]).encode()).hexdigest()
 
     # --- tokens and batches -----------------------------------------------------------------------------------------------
 
