@@ -193,8 +193,9 @@ def test_every_argument_of_a_probe(probe, config):
 @pytest.mark.parametrize(
     ("callback", "counts"),
     [
-        ("lightning.pytorch.callbacks.TQDMProgressBar", False), ("callbacks.Throughput", False), ("lightning.pytorch.callbacks.Timer", True),
-        ("lightning.pytorch.callbacks.EarlyStopping", True), ("lightning.pytorch.callbacks.StochasticWeightAveraging", True),
+        ("lightning.pytorch.callbacks.TQDMProgressBar", False), ("callbacks.Throughput", False),
+        ("lightning.pytorch.callbacks.Timer", True), ("lightning.pytorch.callbacks.EarlyStopping", True),
+        ("lightning.pytorch.callbacks.StochasticWeightAveraging", True),
     ],
 )  # fmt: skip
 def test_callbacks_count_unless_they_look_on(callback, counts, config):
