@@ -79,7 +79,7 @@ def test_the_result_of_a_run_is_that_run_while_it_is_what_the_run_recorded(name,
     (folder / "README.md").write_text("a card")
     assert key_from(name, folder) == untouched
     for edit in (edit_template, replace_weights, add_a_file, delete_a_file):
-        key, parents = key_from(name, folder)
+        key, _ = key_from(name, folder)
         edit(folder)
         assert key_from(name, folder)[0] != key, edit.__name__
         assert key_from(name, folder)[1] == [], edit.__name__

@@ -63,13 +63,13 @@ def test_what_cuts_a_run_short():
 
 
 def test_a_study_of_runs_that_are_cut_short_is_refused(corpus, questions, tmp_path):
-    with pytest.raises(ValueError, match="seed0/base: trainer.fast_dev_run cuts every run short"):
+    with pytest.raises(ValueError, match=r"seed0/base: trainer\.fast_dev_run cuts every run short"):
         tree(small(corpus, questions, common={"trainer": {"fast_dev_run": True}}), tmp_path)
 
 
 @pytest.mark.parametrize("check", [check_recorded, lambda config: check_whole(config, "a")])
 def test_a_run_that_would_not_be_recorded_is_refused(check):
-    with pytest.raises(ValueError, match="trainer.barebones leaves out all that records a run"):
+    with pytest.raises(ValueError, match=r"trainer\.barebones leaves out all that records a run"):
         check({"trainer": {"barebones": True, "fast_dev_run": False}})
 
 
