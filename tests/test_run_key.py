@@ -18,6 +18,7 @@ from unlearn_lightning.data import StageData
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.modules.retain import RetainTerm
 from unlearn_lightning.objectives.npo import NPO
+from unlearn_lightning.records import write_json
 from unlearn_lightning.resolver import Resolver
 from unlearn_lightning.run_key import digest, reference_key, run_inputs, run_key
 from unlearn_lightning.schedule import Cosine, PaperAdamW, WarmupStableDecay
@@ -112,6 +113,21 @@ def test_every_setting_of_the_command(config):
     assert neutral_arguments(config, (), {*names, "verbose", "a_new_one"}) == {
         "run_folder", "checkpoint_every_n_steps", "weights_only", "verbose",
     }  # fmt: skip
+
+
+def test_a_checkpoint_counts_by_its_content_unless_it_is_the_runs_own(config, tmp_path):
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"weights")
+    named = changed(config, (), ckpt_path=str(checkpoint))
+    foreign = key_of(named)
+    assert foreign != key_of(config)
+    checkpoint.write_bytes(b"other weights")
+    assert key_of(named) not in (foreign, key_of(config))
+    write_json(tmp_path / "run" / "run.json", {"key": key_of(config)})
+    assert key_of(named) == key_of(config)
+    checkpoint.unlink()
+    assert key_of(named) == key_of(config), "a finished run has none any more"
 
 
 def test_every_argument_of_the_backbone(config, corpus, tmp_path):
