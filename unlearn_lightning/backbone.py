@@ -30,6 +30,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
+from unlearn_lightning.content import check_place
 from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
 from unlearn_lightning.sharding import gathered
 from unlearn_lightning.shortcuts import take_shortcuts
@@ -129,7 +130,7 @@ class Backbone:
         Raises:
             ValueError: it has no chat template.
         """
-        _check_place(self.tokenizer or self.model)
+        check_place(self.tokenizer or self.model)
         return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
 
     def load_base(self) -> nn.Module:
@@ -147,7 +148,7 @@ class Backbone:
         if self.model is None:
             assert self.scratch is not None
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
-        _check_place(self.model)
+        check_place(self.model)
         if torch.get_default_device().type == "meta":
             config = AutoConfig.from_pretrained(self.model, revision=self.revision)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=self.attention)
@@ -247,12 +248,6 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
         else:
             net.save_pretrained(run_folder / "model", state_dict=weights)  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")
-
-
-def _check_place(place: str | None) -> None:
-    """Tells a missing folder from a Hub id, which is `name` or `owner/name`."""
-    if place is not None and not Path(place).exists() and (place.count("/") > 1 or place.startswith((".", "/", "~", "runs/"))):
-        raise FileNotFoundError(f"There is no model folder {place}. The run that makes it must finish first.")
 
 
 @functools.lru_cache(maxsize=8)

@@ -17,10 +17,13 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from unlearn_lightning import __version__
 from unlearn_lightning.backbone import save_result
+from unlearn_lightning.computed_with import computed_with
+from unlearn_lightning.content import RESULTS, result_of
+from unlearn_lightning.cut_short import cut_short_by
 from unlearn_lightning.metrics_file import RunMetrics
 from unlearn_lightning.records import write_json, write_text
 from unlearn_lightning.stop_signal import ASKED_TO_STOP, listen, was_asked
@@ -43,11 +46,13 @@ class RunRecorder(pl.Callback):
         self._since = time.monotonic()
         self._told = -math.inf
         self._metrics: dict[str, Any] = {"rows": 0, "step": 0, "last": {}}
+        self._computed_with: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Writes configuration and status."""
         if stage == "fit":
             self._since = time.monotonic()
+            self._computed_with = computed_with(self.config, trainer)
             self._write_start()
 
     @rank_zero_only
@@ -76,12 +81,19 @@ class RunRecorder(pl.Callback):
         save_result(pl_module.net, pl_module.tokenizer, self.folder, write=trainer.is_global_zero)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Marks the run as finished; by now every other callback has written its last record."""
-        facts = self._facts(trainer, pl_module)
+        """Marks the run as finished, or as cut short; by now every other callback has written its last record."""
+        facts, flag = self._facts(trainer, pl_module), cut_short_by(trainer)
         if trainer.is_global_zero:
             for logger in _own_metrics(trainer):
                 logger.save()
-            self._write_run("finished", **facts)
+            if flag is None:
+                self._write_run("finished", **facts, result=result_of(self.folder))
+            else:
+                self._write_run("cut_short", **facts, cut_short_by=flag)
+                rank_zero_info(
+                    f"{flag} cut this run short at step {trainer.global_step}: it is not finished, and no study or later run takes it for "
+                    "one. The same command without it begins anew."
+                )
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             (self.folder / "progress.json").unlink(missing_ok=True)
 
@@ -133,8 +145,16 @@ class RunRecorder(pl.Callback):
     def _write_run(self, status: str, **facts: Any) -> None:
         versions = {"unlearn_lightning": __version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in LIBRARIES}
-        content = {"status": status, **self.identity, "error": None, **facts, "versions": versions}
+        content = {"status": status, **self.identity, "error": None, **facts, "computed_with": self._computed_with, "versions": versions}
         write_json(self.folder / "run.json", content, indent=1)
+
+
+def clear(folder: Path) -> None:
+    """Deletes what an earlier run left in a run folder, so that none of its records or weights is taken for the next one's."""
+    for name in ("records", "checkpoints", *RESULTS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("run.json", "metrics.csv", "progress.json", "logged_as.json"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _own_metrics(trainer: pl.Trainer) -> list[RunMetrics]:

@@ -13,6 +13,7 @@ from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.charts import charts
 from unlearn_lightning.report.comparison import Comparison, compare
 from unlearn_lightning.report.comparison_tables import comparison_csv, comparison_markdown, comparison_table, print_comparison
+from unlearn_lightning.report.computed_with import mixtures
 from unlearn_lightning.report.dependence import CHANGES_CAPTION, DEPENDENCE_CAPTION, changes_table, dependence_table
 from unlearn_lightning.report.depth import DEPTH_CAPTION, depth_charts, depths
 from unlearn_lightning.report.depth_tables import depth_csv, depth_table, print_depth
@@ -93,6 +94,8 @@ class Report:
         console.print(f"\n{self.verdict.headline}", style="bold", highlight=False, markup=False)
         for problem in self.problems:
             console.print(f"! {problem}", style="yellow", highlight=False, markup=False)
+        for line in mixtures(self.study):
+            console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
         console.print(f"Report: {self.folder / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
         console.print(
             f"  beside it table.csv, table.md and {len(self.charts)} figures (SVG, PNG) in figures/; all tables in tables/", highlight=False

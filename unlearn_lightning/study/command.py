@@ -164,9 +164,12 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
         from unlearn_lightning.study.unread import Unread, quick_hub
 
         with quick_hub():
-            runs = plan(config, Path(settings["store"]), Resolver().resolve, Unread())
+            unread = Unread()
+            runs = plan(config, Path(settings["store"]), Resolver().resolve, unread)
     folder = _folder(config, settings)
     print_plan(config, runs, folder, console, settings["throughput"], settings["peak_flops"])
+    if unread.why:
+        console.print(f"Not read, and so not in the keys: {', '.join(unread.why)}.", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -178,8 +178,8 @@ def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
             write_text(path, head + yaml.safe_dump(planned_config(run), sort_keys=False))
     if unread:
         console.print(
-            f"{len(unread)} of these configurations are not written: the runs' keys depend on data that cannot be read now. Plan again "
-            "with the Hub in reach (or name another --source); runs that are finished are recognised then, too.",
+            f"{len(unread)} of these configurations are not written: the runs' keys depend on data or models that cannot be read now. "
+            "Plan again with the Hub in reach (or name another --source); runs that are finished are recognised then, too.",
             markup=False, highlight=False, style="yellow",
         )  # fmt: skip
 

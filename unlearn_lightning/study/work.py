@@ -50,7 +50,7 @@ class Work:
         from unlearn_lightning.run_key import UNREAD  # brings torch, which help must not wait for
 
         if unread := [run.name for run in runs if run.key.startswith(UNREAD)]:
-            raise ValueError(f"The data of {unread[0]} could not be read, so it can be planned but not run.")
+            raise ValueError(f"The data or the model of {unread[0]} could not be read, so it can be planned but not run.")
         self.study, self.folder, self.console = study, folder, console
         chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *run.ancestors())])
         self.runs = [run for run in runs if run in chosen]
