@@ -25,11 +25,13 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
+from unlearn_lightning.chat_format import DATE, ChatSettings
+from unlearn_lightning.positions import positions
 from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
 from unlearn_lightning.sharding import gathered
 from unlearn_lightning.shortcuts import take_shortcuts
@@ -71,6 +73,7 @@ class Backbone:
         scratch: where `model` is null: build the base model from a config, with random weights and a tokenizer trained on texts.
         tokenizer: Hub id or folder of another tokenizer than the model's own.
         chat_template_from: Hub id or folder whose chat template is used, such as the instruct sibling of a base model.
+        template_date: what a chat template that prints today's date prints instead, so that every day gives the same tokens.
         lora: train an adapter; null trains all weights.
         adapter: folder(s) of earlier adapters, bottom first. Fine-tuning continues the last one; unlearning freezes them all.
         dtype: of the base model's weights, and of the computation where they are quantised; adapters stay float32.
@@ -90,6 +93,7 @@ class Backbone:
     scratch: Scratch | None = None
     tokenizer: str | None = None
     chat_template_from: str | None = None
+    template_date: str = DATE
     lora: Lora | None = field(default_factory=Lora)
     adapter: str | list[str] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -105,6 +109,7 @@ class Backbone:
     def __post_init__(self) -> None:
         if self.model is None and self.scratch is None:
             raise ValueError("A backbone needs `model` (Hub id or folder) or `scratch` (built from a config); see configs/backbones.")
+        ChatSettings(self.template_date)
         if self.compile is not None and self.compile not in torch.compiler.list_backends(exclude_tags=()):
             raise ValueError(f"backbone.compile names no backend of torch.compile: {self.compile!r}. Usual is inductor.")
         if self.adapters and self.lora is None:
@@ -126,11 +131,28 @@ class Backbone:
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer with a chat template and a padding token; cached per process, so treat it as read-only.
 
+        Its `chat_settings` say how `ChatFormat` renders with it.
+
         Raises:
             ValueError: it has no chat template.
         """
         _check_place(self.tokenizer or self.model)
-        return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
+        return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision, self.template_date)
+
+    def check_length(self, tokens: int, what: str) -> None:
+        """Refuses sequences that are longer than the model has positions for.
+
+        Args:
+            tokens: of the longest sequence.
+            what: the settings that make it so long, for the message.
+
+        Raises:
+            ValueError: they are more than the model's positions.
+        """
+        _check_place(self.model)
+        limit = self.scratch.max_positions if self.scratch and self.model is None else _positions(self.model, self.revision)
+        if limit is not None and tokens > limit:
+            raise ValueError(f"{what} is {tokens} tokens, but {self.model or 'the scratch model'} has {limit} positions: lower it.")
 
     def load_base(self) -> nn.Module:
         """The base model with its weights in `dtype` or quantised, without adapters, in training mode.
@@ -257,7 +279,7 @@ def _check_place(place: str | None) -> None:
 
 @functools.lru_cache(maxsize=8)
 def _load_tokenizer(
-    tokenizer: str | None, model: str | None, scratch: Scratch | None, template_from: str | None, revision: str | None
+    tokenizer: str | None, model: str | None, scratch: Scratch | None, template_from: str | None, revision: str | None, date: str
 ) -> PreTrainedTokenizerBase:
     name = tokenizer or model
     if name is None:
@@ -274,7 +296,22 @@ def _load_tokenizer(
         )
     if loaded.pad_token_id is None:
         loaded.pad_token = loaded.eos_token
+    loaded.chat_settings = ChatSettings(date, template_from or name or "the scratch model", _generation_ends(model, revision))
     return loaded
+
+
+def _generation_ends(model: str | None, revision: str | None) -> tuple[int, ...]:
+    """The tokens that end the model's own generation, by its generation_config.json; none where it has no such file."""
+    try:
+        ends = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id if model else None
+    except OSError:
+        return ()
+    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+
+
+@functools.lru_cache(maxsize=8)
+def _positions(model: str | None, revision: str | None) -> int | None:
+    return positions(AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False))
 
 
 @contextmanager

@@ -76,6 +76,7 @@ class Unlearning(CausalLMModule):
         """Reads and encodes the retain data, so that bad data is found before work starts."""
         if stage == "fit" and self.retain is not None and self._retain_batches is None:
             data, tokenizer = self.retain.data, self.tokenizer
+            self.backbone.check_length(data.max_length, f"max_length of the retain data ({data.stage_name})")
             encoded = data.encode(data.fitting("train", tokenizer), tokenizer)
             self._retain_batches = RetainBatches(encoded, data, tokenizer.pad_token_id)
 
