@@ -25,14 +25,16 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
 from unlearn_lightning.chat_format import DATE, ChatSettings
+from unlearn_lightning.chat_tokenizer import load_tokenizer
+from unlearn_lightning.generation import end_tokens
 from unlearn_lightning.positions import positions
-from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
+from unlearn_lightning.scratch import Scratch, build_model
 from unlearn_lightning.sharding import gathered
 from unlearn_lightning.shortcuts import take_shortcuts
 from unlearn_lightning.vocabulary import CrossEntropy, check_cross_entropy
@@ -137,7 +139,7 @@ class Backbone:
             ValueError: it has no chat template.
         """
         _check_place(self.tokenizer or self.model)
-        return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision, self.template_date)
+        return load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision, self.template_date)
 
     def check_length(self, tokens: int, what: str) -> None:
         """Refuses sequences that are longer than the model has positions for.
@@ -150,7 +152,7 @@ class Backbone:
             ValueError: they are more than the model's positions.
         """
         _check_place(self.model)
-        limit = self.scratch.max_positions if self.scratch and self.model is None else _positions(self.model, self.revision)
+        limit = self.scratch.max_positions if self.scratch and self.model is None else _positions(str(self.model), self.revision)
         if limit is not None and tokens > limit:
             raise ValueError(f"{what} is {tokens} tokens, but {self.model or 'the scratch model'} has {limit} positions: lower it.")
 
@@ -267,6 +269,8 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
         if isinstance(net, PeftModel):
             net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE], state_dict=weights)
         else:
+            # Plain transformers is to stop where this package's generation does: also at an end of turn that a chat template brought along.
+            net.generation_config.eos_token_id = end_tokens(net, tokenizer)  # type: ignore[union-attr]
             net.save_pretrained(run_folder / "model", state_dict=weights)  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")
 
@@ -278,39 +282,7 @@ def _check_place(place: str | None) -> None:
 
 
 @functools.lru_cache(maxsize=8)
-def _load_tokenizer(
-    tokenizer: str | None, model: str | None, scratch: Scratch | None, template_from: str | None, revision: str | None, date: str
-) -> PreTrainedTokenizerBase:
-    name = tokenizer or model
-    if name is None:
-        assert scratch is not None
-        loaded: Any = train_tokenizer(scratch)
-    else:
-        loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
-    if template_from is not None:
-        loaded.chat_template = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False).chat_template
-    if not loaded.chat_template:
-        raise ValueError(
-            f"The tokenizer of {name} has no chat template. Set backbone.chat_template_from to its instruct sibling, "
-            "for example meta-llama/Llama-3.2-1B-Instruct for meta-llama/Llama-3.2-1B."
-        )
-    if loaded.pad_token_id is None:
-        loaded.pad_token = loaded.eos_token
-    loaded.chat_settings = ChatSettings(date, template_from or name or "the scratch model", _generation_ends(model, revision))
-    return loaded
-
-
-def _generation_ends(model: str | None, revision: str | None) -> tuple[int, ...]:
-    """The tokens that end the model's own generation, by its generation_config.json; none where it has no such file."""
-    try:
-        ends = GenerationConfig.from_pretrained(model, revision=revision).eos_token_id if model else None
-    except OSError:
-        return ()
-    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
-
-
-@functools.lru_cache(maxsize=8)
-def _positions(model: str | None, revision: str | None) -> int | None:
+def _positions(model: str, revision: str | None) -> int | None:
     return positions(AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False))
 
 
