@@ -63,7 +63,7 @@ class ForgetLikelihood(Probe):
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Also checks that the longest phrase behind the longest prompt fits into the model's positions."""
         super().setup(trainer, pl_module, stage)
-        longest = max(len(e.prompt_ids) for e in self.encoded) + max(map(len, self._phrases()))
+        longest = max((len(e.prompt_ids) for e in self.encoded), default=0) + max(map(len, self._phrases()))
         pl_module.backbone.check_length(longest, f"The longest prompt of the probe {self.name} with its longest phrase")
 
     def _phrases(self) -> list[list[int]]:

@@ -209,12 +209,15 @@ class ChatFormat:
     @cached_property
     def _template(self) -> str:
         """The template with `strftime_now`, where transformers gives the clock's time, replaced: a function cannot be handed over."""
+        template = str(self.tokenizer.get_chat_template())
+        if "strftime_now" not in template:
+            return template
         date = datetime.strptime(self.settings.date, DATE_FORMAT)
         codes = [f"%{flag}{letter}" for flag in ("-", "") for letter in "aAbBcdfGHIjmMpSuUVwWxXyYzZ"]
         pairs = [("%%", "\0"), *((code, date.strftime(code)) for code in codes), ("\0", "%")]
         replaced = "".join(f" | replace({code!r}, {text!r})" for code, text in pairs)
         # Jinja drops the line break after a block, so the template itself starts on a line of its own, as it did.
-        return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{self.tokenizer.get_chat_template()}"
+        return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{template}"
 
     def _marked(self, text: str) -> str:
         return str(mark_control_tokens(text, self._special)) if self._special.search(text) else text
