@@ -4,9 +4,10 @@ from datetime import datetime
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
+from unlearn_lightning.backbone import Backbone, save_result
 from unlearn_lightning.chat_format import DATE, ChatFormat, ChatSettings
 from unlearn_lightning.data import Encoder, Example, TextStage
 from unlearn_lightning.generation import end_tokens
@@ -211,6 +212,16 @@ def test_a_cut_response_is_no_response_that_never_ends():
     assert len(encoded) == 60
 
 
+@pytest.mark.parametrize(("files", "ends"), [((), ()), (("config",), (5,)), (("config", "generation_config"), (3, 7))])
+def test_the_models_own_ends_are_read_beside_its_tokenizer(tmp_path, files, ends):
+    configs = {"config": LlamaConfig(eos_token_id=5), "generation_config": GenerationConfig(eos_token_id=[3, 7])}
+    for name in files:
+        configs[name].save_pretrained(tmp_path)
+    tokenizer_with(CHATML).save_pretrained(tmp_path)
+    settings = Backbone(model=str(tmp_path)).load_tokenizer().chat_settings
+    assert settings == ChatSettings(template=str(tmp_path), ends=ends)
+
+
 def test_the_models_own_list_of_ends_counts_and_the_unknown_token_does_not():
     plain_end = CHATML.replace("<|im_end|>", "</think>") + CHATML_START
     tokenizer, example = tokenizer_with(plain_end), Example("x", "Who?", "Ann.")
@@ -221,6 +232,14 @@ def test_the_models_own_list_of_ends_counts_and_the_unknown_token_does_not():
     assert Encoder(tokenizer).encode([example])[0].response_ids[-1] == end
     unknown = tokenizer_with(CHATML + CHATML_START, unk_token="<|im_end|>")
     assert end_tokens(object(), unknown) == [unknown.eos_token_id]
+
+
+def test_a_saved_model_stops_where_generation_does(make_backbone, tmp_path):
+    net, tokenizer = make_backbone().load_base(), tokenizer_with(CHATML + CHATML_START)
+    ends = end_tokens(net, tokenizer)
+    save_result(net, tokenizer, tmp_path)
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in ends
+    assert GenerationConfig.from_pretrained(tmp_path / "model").eos_token_id == ends
 
 
 # --- special tokens that somebody types --------------------------------------------------------------------------------------

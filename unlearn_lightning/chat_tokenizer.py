@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from unlearn_lightning.chat_format import ChatSettings
 from unlearn_lightning.scratch import Scratch, train_tokenizer
@@ -51,11 +51,13 @@ def load_tokenizer(
 
 
 def _generation_ends(model: str | None, revision: str | None) -> tuple[int, ...]:
-    """The tokens that end the model's own generation, by its generation_config.json; none where it has no such file."""
+    """The tokens that end the model's own generation, by its generation_config.json or else config.json; none where it has neither."""
     if model is None:
         return ()
-    try:
-        ends = GenerationConfig.from_pretrained(model, revision=revision or "main").eos_token_id
-    except OSError:
-        return ()
-    return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+    for kind in (GenerationConfig, AutoConfig):
+        try:
+            ends = getattr(kind.from_pretrained(model, revision=revision or "main"), "eos_token_id", None)
+        except (OSError, ValueError):
+            continue
+        return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+    return ()
