@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
-from runs import command_fit, fit, settings, weights
+from study_runs import command_fit, fit, settings, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from unlearn_lightning.backbone import Backbone, Lora, save_result

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import PeftModel
-from runs import fit, settings
+from study_runs import fit, settings
 from test_backbone import log_lik, saved_base
 from transformers import AutoModelForCausalLM
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import fit, run_json, settings
+from study_runs import fit, run_json, settings
 from test_study import small
 
 from unlearn_lightning.main import main

@@ -8,7 +8,7 @@ import signal
 import pytest
 import torch
 from rich.console import Console
-from runs import fit, run_json, settings, weights
+from study_runs import fit, run_json, settings, weights
 from test_stopped_runs import Stop, StopAt
 from test_study import config_of, small, tree
 

@@ -5,7 +5,7 @@ import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from rich.console import Console
-from runs import fit, settings, weights
+from study_runs import fit, settings, weights
 from test_backbone import BATCH, log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
 from test_study import config_of, small, tree

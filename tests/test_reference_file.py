@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from runs import fit, settings, weights
+from study_runs import fit, settings, weights
 
 from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.modules.unlearning import Unlearning

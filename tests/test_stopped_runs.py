@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from runs import UNLEARN, command, fit, run_json, settings, weights
+from study_runs import UNLEARN, command, fit, run_json, settings, weights
 
 from unlearn_lightning import lightning_cli, stop_signal
 from unlearn_lightning.modules import StageFineTuning

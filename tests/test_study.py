@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 from rich.console import Console
-from runs import ADAMW, UNLEARN
+from study_runs import ADAMW, UNLEARN
 
 from unlearn_lightning import run_key
 from unlearn_lightning.main import main

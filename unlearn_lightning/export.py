@@ -19,7 +19,7 @@ from peft import PeftModel
 
 from unlearn_lightning.adapters import load_adapter
 from unlearn_lightning.backbone import Backbone
-from unlearn_lightning.records import is_finished, last_record, read_run, write_text
+from unlearn_lightning.records import is_finished, last_record, number, read_run, write_text
 
 WHOLE = "whole"
 
@@ -76,8 +76,8 @@ def _stack(settings: Backbone, adapters: Sequence[str], dequantise: bool) -> Any
     net: Any = dataclasses.replace(settings, gradient_checkpointing=False, adapter=None).load_base().eval()
     if dequantise:
         net = net.dequantize().to(getattr(torch, settings.dtype))
-    for number, folder in enumerate(adapters):
-        net = load_adapter(net, folder, trainable=False, name=f"part{number}")
+    for place, folder in enumerate(adapters):
+        net = load_adapter(net, folder, trainable=False, name=f"part{place}")
     net.base_model.set_adapter(list(net.peft_config))
     return net.eval()
 
@@ -123,7 +123,7 @@ def model_card(run: Path, settings: Backbone, exactness: str, library: str) -> s
     ]  # fmt: skip
     for probe in sorted(path.name for path in (run / "records").glob("*") if path.is_dir()):
         record = last_record(run, probe)
-        lines += [f"| {name} | {value:.4g} |" for name, value in sorted((record or {"metrics": {}})["metrics"].items())]
+        lines += [f"| {name} | {number(value):.4g} |" for name, value in sorted((record or {"metrics": {}})["metrics"].items())]
     return "\n".join(lines) + "\n"
 
 

@@ -123,7 +123,7 @@ class RunRecorder(pl.Callback):
         return {
             "steps": trainer.global_step,
             "examples": len(data.encoded["train"]),
-            "truncated": data.truncated,
+            "truncated": sum(example.truncated for example in data.encoded["train"]),
             "tokens": pl_module.tokens_seen,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(pl_module.tokens_seen / seconds, 1),

@@ -25,11 +25,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as tokens. The model reads prompt then response; only response tokens count for loss and likelihood."""
+    """One example as tokens. The model reads prompt then response; only response tokens count for loss and likelihood.
+
+    `truncated` says that the response was longer than max_length left room for.
+    """
 
     id: str
     prompt_ids: list[int]
     response_ids: list[int]
+    truncated: bool = False
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.response_ids)
@@ -44,13 +48,12 @@ class Encoder:
     Args:
         tokenizer: with a chat template.
         system_prompt: opens every conversation; empty for none.
-        max_length: longest sequence in tokens; longer responses are cut, and counted in `truncated`.
+        max_length: longest sequence in tokens; longer responses are cut, and such examples say so.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, system_prompt: str = "", max_length: int = 512) -> None:
         self.chat = ChatFormat(tokenizer, system_prompt)
         self.max_length = max_length
-        self.truncated = 0
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The tokens up to where the assistant starts to speak."""
@@ -77,8 +80,7 @@ class Encoder:
         except ValueError as error:
             raise ValueError(f"Example {example.id}: {error}") from None
         room = self.max_length - len(prompt_ids)
-        self.truncated += len(response_ids) > room
-        return Encoded(example.id, prompt_ids, response_ids[:room])
+        return Encoded(example.id, prompt_ids, response_ids[:room], truncated=len(response_ids) > room)
 
     def _check(self, prompt_ids: list[int], response_ids: list[int]) -> None:
         if len(prompt_ids) >= self.max_length or not response_ids:

@@ -77,8 +77,7 @@ class Unlearning(CausalLMModule):
         if stage == "fit" and self.retain is not None and self._retain_batches is None:
             data, tokenizer = self.retain.data, self.tokenizer
             self.backbone.check_length(data.max_length, f"max_length of the retain data ({data.stage_name})")
-            encoded = data.encode(data.fitting("train", tokenizer), tokenizer)
-            self._retain_batches = RetainBatches(encoded, data, tokenizer.pad_token_id)
+            self._retain_batches = RetainBatches(data.training_examples(tokenizer), data, tokenizer.pad_token_id)
 
     def share_of_loss(self, batch: Batch) -> Tensor:
         """() the forget loss's share of this micro-batch, and the weighted retain loss's beside it."""

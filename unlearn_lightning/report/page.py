@@ -166,7 +166,8 @@ class Page:
             return ""
         caption = (
             "Paths forget at different speeds; here each is read off where it first reaches the largest forget score (nats) that all "
-            "paths of its objective and seed reach, by linear interpolation between measured steps."
+            "paths of its objective and seed reach, linear between two measurements no further apart than twice the forget score's own "
+            "there. A dash: it was not measured so near (a smaller every_n_steps of its probe would)."
         )
         return _section("matched", "Compared at equal forgetting", caption, self.tables["matched_forgetting"].html())
 

@@ -26,6 +26,7 @@ from unlearn_lightning.study.short_errors import StudyParser
 from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.study_file import StudyFile
+from unlearn_lightning.terminal import terminal_console
 from unlearn_lightning.wandb_mode import beside_the_trial, in_trial, trial_name, usual_folder
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def _launcher(launcher: Launcher, jobs: int | None) -> Launcher:
 
 
 def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
-    console = Console()
+    console = terminal_console()
     with console.status("planning"):
         from unlearn_lightning.resolver import Resolver
         from unlearn_lightning.study.plan_view import print_plan
@@ -171,7 +172,7 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
 
 def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, written_out: str) -> int:
     folder = _folder(config, settings)
-    console = Console()
+    console = terminal_console()
     with console.status("planning"):
         from unlearn_lightning.resolver import Resolver
         from unlearn_lightning.study.changes import explain_changes

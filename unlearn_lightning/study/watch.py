@@ -7,7 +7,6 @@ unlearn watch runs/demo --once       one picture, for scripts
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from unlearn_lightning.study.frame import Measured, frame
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.state import RunState, study_states
 from unlearn_lightning.study.status import tasks_of
+from unlearn_lightning.terminal import terminal_console
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,9 +43,7 @@ def watch(arguments: Sequence[str]) -> int:
     if not options.every > 0:
         print(f"unlearn watch: --every is a number of seconds above 0, got {options.every:g}.", file=sys.stderr)
         return 2
-    # A script's pipe has no width of its own.
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    watched, console = _Watched(options.study), Console(width=160 if piped else None)
+    watched, console = _Watched(options.study), terminal_console()
     try:
         if options.once:
             console.print(watched.picture(console.width))
