@@ -64,8 +64,10 @@ class GSM8KAccuracy(Probe):
         self.generation_batch_size = generation_batch_size
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Also checks that every problem has a right answer to compare with."""
+        """Also checks that every problem has a right answer to compare with, and that solutions fit into the model's positions."""
         super().setup(trainer, pl_module, stage)
+        what = f"max_length {self.data.max_length} of its data plus max_new_tokens {self.max_new_tokens} of the probe {self.name}"
+        pl_module.backbone.check_length(self.data.max_length + self.max_new_tokens, what)
         for example in self.examples:
             if to_number(final_answer(example.response) or "") is None:
                 raise ValueError(f"Example {example.id} of {self.data.stage_name} has no line `#### <number>` to compare with.")

@@ -103,6 +103,7 @@ class Probe(pl.Callback):
         if self.encoded:
             return
         self._data = self._data or trainer.datamodule  # type: ignore[attr-defined]
+        pl_module.backbone.check_length(self.data.max_length, f"max_length of the {self.data.stage_name} data of the probe {self.name}")
         self.encoder = self.data.encoder(pl_module.tokenizer)
         self.examples = self.data.fitting(self.split, pl_module.tokenizer)[: self.limit]
         self.encoded = self.data.encode(self.examples, pl_module.tokenizer)

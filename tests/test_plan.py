@@ -58,7 +58,7 @@ def no_network(monkeypatch):
 def settings(backbone):
     """The backbone as a resolved configuration has it."""
     scratch = backbone.scratch and {**vars(backbone.scratch), "corpus": list(backbone.scratch.corpus)}
-    names = ("model", "tokenizer", "chat_template_from", "revision", "dtype")
+    names = ("model", "tokenizer", "chat_template_from", "template_date", "revision", "dtype")
     return {**{name: getattr(backbone, name) for name in names}, "scratch": scratch}
 
 

@@ -25,13 +25,17 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
+from unlearn_lightning.chat_format import DATE, ChatSettings
+from unlearn_lightning.chat_tokenizer import load_tokenizer
 from unlearn_lightning.content import check_place
-from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
+from unlearn_lightning.generation import end_tokens
+from unlearn_lightning.positions import positions
+from unlearn_lightning.scratch import Scratch, build_model
 from unlearn_lightning.sharding import gathered
 from unlearn_lightning.shortcuts import take_shortcuts
 from unlearn_lightning.vocabulary import CrossEntropy, check_cross_entropy
@@ -72,6 +76,7 @@ class Backbone:
         scratch: where `model` is null: build the base model from a config, with random weights and a tokenizer trained on texts.
         tokenizer: Hub id or folder of another tokenizer than the model's own.
         chat_template_from: Hub id or folder whose chat template is used, such as the instruct sibling of a base model.
+        template_date: what a chat template that prints today's date prints instead, so that every day gives the same tokens.
         lora: train an adapter; null trains all weights.
         adapter: folder(s) of earlier adapters, bottom first. Fine-tuning continues the last one; unlearning freezes them all.
         dtype: of the base model's weights, and of the computation where they are quantised; adapters stay float32.
@@ -91,6 +96,7 @@ class Backbone:
     scratch: Scratch | None = None
     tokenizer: str | None = None
     chat_template_from: str | None = None
+    template_date: str = DATE
     lora: Lora | None = field(default_factory=Lora)
     adapter: str | list[str] | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -106,6 +112,7 @@ class Backbone:
     def __post_init__(self) -> None:
         if self.model is None and self.scratch is None:
             raise ValueError("A backbone needs `model` (Hub id or folder) or `scratch` (built from a config); see configs/backbones.")
+        ChatSettings(self.template_date)
         if self.compile is not None and self.compile not in torch.compiler.list_backends(exclude_tags=()):
             raise ValueError(f"backbone.compile names no backend of torch.compile: {self.compile!r}. Usual is inductor.")
         if self.adapters and self.lora is None:
@@ -127,11 +134,28 @@ class Backbone:
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer with a chat template and a padding token; cached per process, so treat it as read-only.
 
+        Its `chat_settings` say how `ChatFormat` renders with it.
+
         Raises:
             ValueError: it has no chat template.
         """
         check_place(self.tokenizer or self.model)
-        return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
+        return load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision, self.template_date)
+
+    def check_length(self, tokens: int, what: str) -> None:
+        """Refuses sequences that are longer than the model has positions for.
+
+        Args:
+            tokens: of the longest sequence.
+            what: the settings that make it so long, for the message.
+
+        Raises:
+            ValueError: they are more than the model's positions.
+        """
+        check_place(self.model)
+        limit = self.scratch.max_positions if self.scratch and self.model is None else _positions(str(self.model), self.revision)
+        if limit is not None and tokens > limit:
+            raise ValueError(f"{what} is {tokens} tokens, but {self.model or 'the scratch model'} has {limit} positions: lower it.")
 
     def load_base(self) -> nn.Module:
         """The base model with its weights in `dtype` or quantised, without adapters, in training mode.
@@ -246,30 +270,15 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
         if isinstance(net, PeftModel):
             net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE], state_dict=weights)
         else:
+            # Plain transformers is to stop where this package's generation does: also at an end of turn that a chat template brought along.
+            net.generation_config.eos_token_id = end_tokens(net, tokenizer)  # type: ignore[union-attr]
             net.save_pretrained(run_folder / "model", state_dict=weights)  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")
 
 
 @functools.lru_cache(maxsize=8)
-def _load_tokenizer(
-    tokenizer: str | None, model: str | None, scratch: Scratch | None, template_from: str | None, revision: str | None
-) -> PreTrainedTokenizerBase:
-    name = tokenizer or model
-    if name is None:
-        assert scratch is not None
-        loaded: Any = train_tokenizer(scratch)
-    else:
-        loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
-    if template_from is not None:
-        loaded.chat_template = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False).chat_template
-    if not loaded.chat_template:
-        raise ValueError(
-            f"The tokenizer of {name} has no chat template. Set backbone.chat_template_from to its instruct sibling, "
-            "for example meta-llama/Llama-3.2-1B-Instruct for meta-llama/Llama-3.2-1B."
-        )
-    if loaded.pad_token_id is None:
-        loaded.pad_token = loaded.eos_token
-    return loaded
+def _positions(model: str, revision: str | None) -> int | None:
+    return positions(AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False))
 
 
 @contextmanager

@@ -117,6 +117,7 @@ def model_card(run: Path, settings: Backbone, exactness: str, library: str) -> s
         f"- base model: {settings.model}" + (f", trained on its {settings.quantization} weights" if settings.quantization else ""),
         f"- path: {' → '.join(stages(run)) or 'the base model alone'}",
         f"- {'objective' if about['kind'] == 'unlearn' else 'last stage'}: {about['model']} on {about['data']}, {about['steps']} steps",
+        f"- date in its prompts, where the chat template prints one: {settings.template_date}",
         f"- export: {exactness}", "",
         "| score at the end | value |", "| --- | ---: |",
     ]  # fmt: skip

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from unlearn_lightning.attention import attention_mask, takes_masks
+from unlearn_lightning.chat_format import ChatFormat
 from unlearn_lightning.slots import Slots
 
 Tokens = Sequence[int]
@@ -197,11 +198,4 @@ def end_tokens(net: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a turn: the tokenizer's, the model's own list, and the one the chat template closes a response with."""
     known = getattr(net, "generation_config", None)
     own = known.eos_token_id if known is not None else None
-    found = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    closed = str(tokenizer.apply_chat_template(turns, tokenize=False)).rstrip("\n")
-    last = tokenizer(closed, add_special_tokens=False)["input_ids"][-1]
-    # A base model's tokenizer knows its sibling's end of turn as a special token without a role, which all_special_ids leaves out.
-    if last in tokenizer.all_special_ids or getattr(tokenizer.added_tokens_decoder.get(last), "special", False):
-        found.add(last)
-    return sorted(int(token) for token in found)
+    return sorted({*ChatFormat(tokenizer).ends, *(own if isinstance(own, list) else [own])} - {None})

@@ -143,6 +143,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         """Encodes what the command needs, and derives accumulation from batch_size, micro_batch_size and devices."""
         assert self.trainer is not None
         tokenizer = self._tokenizer
+        self.trainer.lightning_module.backbone.check_length(self.max_length, f"max_length of the {self.stage_name} stage")  # type: ignore[union-attr,operator]
         if stage == "fit" and "train" not in self.encoded:
             self.encoded["train"] = self.training_examples(tokenizer)
             plan = self.plan("train")

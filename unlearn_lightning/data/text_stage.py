@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning import world
+from unlearn_lightning.chat_format import ChatFormat
 from unlearn_lightning.data.example_source import Split
 from unlearn_lightning.data.examples import Encoded, Example
 from unlearn_lightning.data.stage_data import StageData
@@ -59,9 +60,9 @@ class TextStage(StageData):
         """Each text's tokens; a text longer than max_length goes on in further examples."""
         start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         width = self.max_length - 1
-        found = []
+        chat, found = ChatFormat(tokenizer), []
         for example in examples:
-            tokens = [*tokenizer(example.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            tokens = [*chat.plain_tokens(example.response), tokenizer.eos_token_id]
             pieces = [tokens[i : i + width] for i in range(0, len(tokens), width)]
             found += [Encoded(f"{example.id}-{i}", [start_id], piece) for i, piece in enumerate(pieces)]
         return found

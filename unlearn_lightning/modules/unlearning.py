@@ -76,6 +76,7 @@ class Unlearning(CausalLMModule):
         """Reads and encodes the retain data, so that bad data is found before work starts."""
         if stage == "fit" and self.retain is not None and self._retain_batches is None:
             data, tokenizer = self.retain.data, self.tokenizer
+            self.backbone.check_length(data.max_length, f"max_length of the retain data ({data.stage_name})")
             self._retain_batches = RetainBatches(data.training_examples(tokenizer), data, tokenizer.pad_token_id)
 
     def share_of_loss(self, batch: Batch) -> Tensor:

@@ -264,7 +264,7 @@ class _Vocabulary(list):
 
 def _backbone(settings: dict[str, Any]) -> Backbone:
     scratch = settings["scratch"]
-    names = {name: settings[name] for name in ("model", "tokenizer", "chat_template_from", "revision")}
+    names = {name: settings[name] for name in ("model", "tokenizer", "chat_template_from", "template_date", "revision")}
     return Backbone(**names, scratch=Scratch(**scratch) if scratch else None)
 
 
