@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi, constants
-from runs import settings
+from study_runs import settings
 from test_study import config_of, small
 
 from unlearn_lightning import content

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from lightning.pytorch.callbacks import EarlyStopping, Timer
-from runs import fit, run_json, settings
+from study_runs import fit, run_json, settings
 from test_study import small, tree
 
 from unlearn_lightning.cut_short import check_recorded, check_whole, cut_short_by

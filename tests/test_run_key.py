@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
-from runs import settings
+from study_runs import settings
 
 import callbacks
 from callbacks import Probe
