@@ -70,7 +70,8 @@ def adapted(base, folder, corpus, questions, dtype="float32", quantization=None,
     net = backbone.load_for_fine_tuning()
     torch.manual_seed(0)
     for p in net.parameters():
-        p.data += 0.1 * torch.randn_like(p) * p.requires_grad
+        if p.requires_grad:
+            p.data += 0.1 * torch.randn_like(p)
     save_result(net, backbone.load_tokenizer(), folder)
     config = settings(corpus, questions, folder)
     config["model"]["init_args"]["backbone"] = dataclasses.asdict(backbone)
@@ -128,7 +129,7 @@ def test_merging_in_float32_rounds_nothing_of_a_bfloat16_run(make_backbone, corp
     assert main([*line, "--merge"]) == 0
     assert "merged weights in float32; " in capsys.readouterr().out
     exact = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(base, dtype="float32"), tmp_path / "run/adapter"
+        AutoModelForCausalLM.from_pretrained(base, dtype="bfloat16").float(), tmp_path / "run/adapter"
     ).merge_and_unload()
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert merged.dtype == torch.float32

@@ -37,6 +37,7 @@ from unlearn_lightning.vocabulary import CrossEntropy, check_cross_entropy
 
 # How many graphs torch.compile may make of a decoder layer.
 GRAPHS = 32
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Backbone:
     chat_template_from: str | None = None
     lora: Lora | None = field(default_factory=Lora)
     adapter: str | list[str] | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     quantization: Literal["nf4", "int8"] | None = None
     gradient_checkpointing: bool = False
     attention: str = "sdpa"

@@ -34,10 +34,11 @@ def load_pretrained(model: str, revision: str | None, **settings: Any) -> Any:
     """
     _check_files(model, revision)
     with quiet():
-        net, report = AutoModelForCausalLM.from_pretrained(
+        read: Any = AutoModelForCausalLM.from_pretrained(
             model, revision=revision, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ignore_mismatched_sizes=True, **settings,
         )  # fmt: skip
+    net, report = read
     shapes = (f"{name}, {tuple(found)} instead of {tuple(expected)}" for name, found, expected in report["mismatched_keys"])
     wrong = {"missing": report["missing_keys"], "unexpected": report["unexpected_keys"], "of another shape": shapes}
     if said := differences(wrong):

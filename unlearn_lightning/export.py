@@ -18,7 +18,7 @@ import yaml
 from peft import PeftModel
 
 from unlearn_lightning.adapters import load_adapter
-from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.backbone import Backbone, Dtype
 from unlearn_lightning.export_check import LIMITS, difference, predictions, run_examples
 from unlearn_lightning.merging import tied_targets, untie
 from unlearn_lightning.records import is_finished, last_record, read_run, write_text
@@ -26,7 +26,7 @@ from unlearn_lightning.records import is_finished, last_record, read_run, write_
 WHOLE = "whole"
 
 
-def export(run: Path, out: Path, merge: bool = False, dtype: str | None = None, accept_difference: bool = False) -> str:
+def export(run: Path, out: Path, merge: bool = False, dtype: Dtype | None = None, accept_difference: bool = False) -> str:
     """Writes the exported model and gives a sentence on how exact it is, as measured on the run's own examples.
 
     Args:
@@ -54,14 +54,14 @@ def export(run: Path, out: Path, merge: bool = False, dtype: str | None = None, 
     own = str(run / "adapter")
     # A stage goes on with the last adapter, unlearning puts a new one on top of all.
     adapters = [*(settings.adapters if read_run(run)["kind"] == "unlearn" else settings.adapters[:-1]), own]
-    written = dataclasses.replace(settings, dtype=dtype or settings.dtype)
+    dtype = dtype or settings.dtype
     examples = run_examples(run, settings.load_tokenizer())
-    net = _stack(settings, adapters, dequantise=False)
+    net = _stack(settings, adapters)
     before = predictions(net, examples)
-    if merge and (settings.quantization or written != settings):
+    if merge and (settings.quantization or dtype != settings.dtype):
         del net
-        net = _stack(written, adapters, dequantise=bool(settings.quantization))
-    net, kind = _merged(net, written) if merge else _one_adapter(net, len(adapters))
+        net = _stack(settings, adapters, dtype)
+    net, kind = _merged(net, settings, dtype) if merge else _one_adapter(net, len(adapters))
     moved = difference(before, predictions(net, examples), examples)
     limit = LIMITS[settings.dtype]
     if not moved.mean <= limit and not accept_difference:
@@ -87,9 +87,9 @@ def _one_adapter(net: Any, count: int) -> tuple[Any, str]:
     return net, f"one adapter of rank {net.peft_config[WHOLE].r} from {count}"
 
 
-def _merged(net: Any, settings: Backbone) -> tuple[Any, str]:
+def _merged(net: Any, settings: Backbone, dtype: Dtype) -> tuple[Any, str]:
     """The network with its adapters in its weights, and what that is."""
-    kind = f"merged weights in {settings.dtype}" + (f", dequantised from {settings.quantization}" if settings.quantization else "")
+    kind = f"merged weights in {dtype}" + (f", dequantised from {settings.quantization}" if settings.quantization else "")
     if tied := tied_targets(net):
         untie(net.get_base_model())
         net.config.get_text_config().tie_word_embeddings = net.config.tie_word_embeddings = False
@@ -97,11 +97,17 @@ def _merged(net: Any, settings: Backbone) -> tuple[Any, str]:
     return _one_adapter(net, 0)[0].merge_and_unload(), kind
 
 
-def _stack(settings: Backbone, adapters: Sequence[str], dequantise: bool) -> Any:
-    """The base model under all the adapters, all switched on: as it was trained, or with its 4-bit or 8-bit weights as numbers again."""
+def _stack(settings: Backbone, adapters: Sequence[str], dtype: Dtype | None = None) -> Any:
+    """The base model under all the adapters, all switched on: as it was trained, or with its weights as plain numbers of a dtype.
+
+    They are first what the run computed with: rounded to its own dtype, also where 4-bit weights are dequantised.
+    """
     net: Any = dataclasses.replace(settings, gradient_checkpointing=False, adapter=None).load_base().eval()
-    if dequantise:
-        net = net.dequantize().to(getattr(torch, settings.dtype))
+    if dtype:
+        net = net.dequantize() if settings.quantization else net
+        # Not `net.to`, which rounds the rotary frequencies, too: they stay float32 in a model that is loaded in another dtype.
+        for parameter in net.parameters():
+            parameter.data = parameter.data.to(getattr(torch, settings.dtype)).to(getattr(torch, dtype))
     for number, folder in enumerate(adapters):
         net = load_adapter(net, folder, trainable=False, name=f"part{number}")
     net.base_model.set_adapter(list(net.peft_config))

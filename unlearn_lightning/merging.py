@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed
-from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -53,8 +52,8 @@ def merge(base: nn.Module, folders: Sequence[str], tokens: Sequence[int]) -> nn.
         if tied := tied_targets(net):
             raise UnequalMerge(f"{folder} adapts {tied[0]}, whose weights another layer shares")
         before = _logits(net, tokens)
-        base = net.merge_and_unload()
-        after = _logits(base, tokens)
+        merged: Any = net.merge_and_unload()
+        base, after = merged, _logits(merged, tokens)
         share = 0.0 if before is None or after is None else ((after - before).abs().mean() / before.std()).item()
         limit = LIMITS[base.dtype]  # type: ignore[index]
         if not all(_everywhere(share <= limit)):
@@ -62,7 +61,7 @@ def merge(base: nn.Module, folders: Sequence[str], tokens: Sequence[int]) -> nn.
     return base
 
 
-def tied_targets(net: PeftModel) -> list[str]:
+def tied_targets(net: Any) -> list[str]:
     """Names of the adapted layers whose weights another layer has as well."""
     owners = Counter(id(weight) for module in net.modules() for weight in module._parameters.values() if weight is not None)
     adapted = ((name, module) for name, module in net.named_modules() if isinstance(module, BaseTunerLayer))
@@ -75,8 +74,8 @@ def tied_targets(net: PeftModel) -> list[str]:
 
 def untie(net: Any) -> None:
     """Gives a model's head weights of its own, equal ones."""
-    head = net.get_output_embeddings()
-    head = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
+    adapted = net.get_output_embeddings()
+    head: Any = adapted.get_base_layer() if isinstance(adapted, BaseTunerLayer) else adapted
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
 
 

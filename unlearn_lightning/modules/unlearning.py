@@ -129,7 +129,7 @@ class Unlearning(CausalLMModule):
 
     def _together(self, known: bool) -> bool:
         """Whether all of FSDP2's processes say so, as these must make their forward passes together."""
-        return self.trainer.strategy.reduce_boolean_decision(known) if self.device_mesh is not None else known  # type: ignore[attr-defined]
+        return self.trainer.strategy.reduce_boolean_decision(known) if self.device_mesh is not None else known
 
     @property
     def reads_reference(self) -> bool:
