@@ -15,25 +15,25 @@ then stacked under the trainable one and never merged, because merging into 4-bi
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging as transformers_logging
 
-from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
+from unlearn_lightning.adapters import TRAINABLE, load_adapter, trainable_lora
+from unlearn_lightning.base_model import load_pretrained, quiet
 from unlearn_lightning.chat_format import DATE, ChatSettings
 from unlearn_lightning.chat_tokenizer import load_tokenizer
 from unlearn_lightning.content import check_place
 from unlearn_lightning.generation import end_tokens
+from unlearn_lightning.merging import TEXT, UnequalMerge, merge, stack
 from unlearn_lightning.positions import positions
 from unlearn_lightning.scratch import Scratch, build_model
 from unlearn_lightning.sharding import gathered
@@ -42,6 +42,7 @@ from unlearn_lightning.vocabulary import CrossEntropy, check_cross_entropy
 
 # How many graphs torch.compile may make of a decoder layer.
 GRAPHS = 32
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Backbone:
     template_date: str = DATE
     lora: Lora | None = field(default_factory=Lora)
     adapter: str | list[str] | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     quantization: Literal["nf4", "int8"] | None = None
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
@@ -176,11 +177,9 @@ class Backbone:
         if torch.get_default_device().type == "meta":
             config = AutoConfig.from_pretrained(self.model, revision=self.revision)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=self.attention)
-        with _quiet():
-            base = AutoModelForCausalLM.from_pretrained(
-                self.model, dtype=dtype, attn_implementation=self.attention, revision=self.revision,
-                quantization_config=self._quantization_config(dtype), use_safetensors=True, trust_remote_code=False,
-            )  # fmt: skip
+        base = load_pretrained(
+            self.model, self.revision, dtype=dtype, attn_implementation=self.attention, quantization_config=self._quantization_config(dtype)
+        )
         for layer in base.modules():
             if isinstance(layer, Linear4bit):
                 # On CPUs with AVX512-BF16 an eval forward would repack the weights in place, and training after it would be wrong.
@@ -210,8 +209,8 @@ class Backbone:
     def load_for_unlearning(self) -> nn.Module:
         """The model of unlearning: earlier adapters frozen, and a fresh trainable one, or all weights.
 
-        Frozen adapters of a quantised base are stacked. Of another they are merged in memory, in the base's dtype: in bfloat16 that
-        rounds them, so use float32 where it matters.
+        Frozen adapters of a quantised base are stacked. Of another they are merged in memory, in the base's dtype, where the merged model
+        is checked to be the stacked one: in bfloat16 merging rounds them, so use float32 where it matters.
         """
         base = self.load_base()
         return self._with_options(base if self.lora is None else self._fresh_adapter(self._freeze(base, self.adapters)))
@@ -229,12 +228,14 @@ class Backbone:
         return net
 
     def _freeze(self, base: nn.Module, adapters: list[str]) -> nn.Module:
-        for number, folder in enumerate(adapters):
-            if self.quantization:
-                base = load_adapter(base, folder, trainable=False, name=f"{FROZEN}{number}")
-            else:
-                base = load_adapter(base, folder, trainable=False).merge_and_unload()
-        return base
+        if self.quantization or not adapters:
+            return stack(base, adapters)
+        try:
+            return merge(base, adapters, self.load_tokenizer()(TEXT, add_special_tokens=False)["input_ids"])
+        except UnequalMerge as why:
+            rank_zero_info(f"Earlier adapters stay stacked and are not merged: {why}.")
+        del base
+        return stack(self.load_base(), adapters)
 
     def _fresh_adapter(self, base: nn.Module) -> nn.Module:
         assert self.lora is not None
@@ -266,7 +267,7 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
     weights = gathered(net, names, keep=write)
     if not write:
         return
-    with _quiet():
+    with quiet():
         if isinstance(net, PeftModel):
             net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE], state_dict=weights)
         else:
@@ -279,16 +280,3 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
 @functools.lru_cache(maxsize=8)
 def _positions(model: str, revision: str | None) -> int | None:
     return positions(AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()

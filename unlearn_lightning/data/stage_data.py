@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, MicroBatch
+from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler
 from unlearn_lightning.data.example_source import ExampleSource, Split
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
 from unlearn_lightning.data.leave_out import JSONValue
@@ -240,8 +240,3 @@ class StageData(ExampleSource, pl.LightningDataModule):
     def _loader(self, split: Split, sampler: EpochSampler) -> DataLoader[Batch]:
         source = BatchSource(self.encoded[split], self._tokenizer.pad_token_id)
         return DataLoader(source, batch_size=None, sampler=sampler, num_workers=self.num_workers)
-
-    def training_batch(self, indices: Sequence[int]) -> Batch:
-        """The named training examples as one batch, for precomputing reference log-likelihoods."""
-        source = BatchSource(self.encoded["train"], self._tokenizer.pad_token_id)
-        return source[MicroBatch(tuple(indices), True, tuple(indices), 0, 0)]
