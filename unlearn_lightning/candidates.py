@@ -52,9 +52,10 @@ def score_candidates(net: Any, prompts: Sequence[Tokens], candidates: Sequence[T
     tokens = nn.utils.rnn.pad_sequence([torch.tensor(list(c)) for c in candidates], batch_first=True)
     mask = torch.arange(tokens.shape[1]) < torch.tensor([len(c) for c in candidates])[:, None]
     tree = Tree(candidates)
-    logits = WAYS[chosen_way(net, prompts, candidates)](net, prompts, candidates, tree)
+    way = chosen_way(net, prompts, candidates)
+    logits = WAYS[way](net, prompts, candidates, tree)
     mask = mask.to(net.device)
-    log_lik, margin = _read(logits.float(), tree.predictor(tokens.shape[1]).to(net.device), tokens.to(net.device))
+    log_lik, margin = _read(logits.float(), _nodes(way, tree, tokens.shape[1]).to(net.device), tokens.to(net.device))
     return CandidateScores(log_lik.masked_fill(~mask, 0.0), margin.masked_fill(~mask, 0.0), mask)
 
 
@@ -63,12 +64,13 @@ def chosen_way(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens]
     prompt, candidate = max(prompts, key=len), max(candidates, key=len)
 
     def values(way: str) -> Tensor:
-        # A long prompt and a short one, and branches: one that goes on, one that ends, and one of its own.
-        asked = [list(prompt), list(prompt[: max(1, len(prompt) // 2)])]
+        # A long prompt, a short one and a single token, and branches: one that goes on, one that ends, and one of its own.
+        asked = [list(prompt[:length]) for length in (len(prompt), max(1, len(prompt) // 2), 1)]
         said = [list(candidate), list(candidate[: max(1, len(candidate) // 2)]), list(candidate[::-1])]
         tree = Tree(said)
         log_p = WAYS[way](net, asked, said, tree).float().log_softmax(-1)
-        return torch.cat([log_p[:, path, tokens] for path, tokens in zip(tree.paths, said, strict=True)], dim=1)
+        nodes = _nodes(way, tree, len(candidate))
+        return torch.cat([log_p[:, row[: len(tokens)], tokens] for row, tokens in zip(nodes, said, strict=True)], dim=1)
 
     return choose(net, "candidates", list(WAYS)[0 if takes_masks(net) else 1 :], len(prompt) + len(candidate), values)
 
@@ -174,16 +176,21 @@ def _in_rows(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], 
 
 
 def _one_by_one(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], tree: Tree) -> Tensor:
-    """(P, 1 + S, V) the same, by the plain pass: one row at a time, without padding."""
+    """(P, C x L, V) the logits at each candidate's tokens, by the plain pass: one row at a time, without padding."""
     found = []
     for prompt in prompts:
-        said = []
         for candidate in candidates:
             forget_longer_passes(net)
-            ids = torch.tensor([[*prompt, *candidate[:-1]]], device=net.device)
-            said.append(net(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :])
-        found.append(nn.utils.rnn.pad_sequence(said, batch_first=True)[tree.places()])
-    return torch.stack(found)
+            ids = torch.tensor([[*prompt, *candidate]], device=net.device)
+            found.append(net(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1])
+    return nn.utils.rnn.pad_sequence(found, batch_first=True).unflatten(0, (len(prompts), -1)).flatten(1, 2)
+
+
+def _nodes(way: str, tree: Tree, length: int) -> Tensor:
+    """(C, L) where a way's logits predict each token. By the plain pass candidates share nothing: rotations may depend on the length."""
+    if way == PLAIN:
+        return torch.arange(len(tree.paths) * length).view(-1, length)
+    return tree.predictor(length)
 
 
 def _read_tokens(candidates: Sequence[Tokens]) -> Tensor:
@@ -191,8 +198,9 @@ def _read_tokens(candidates: Sequence[Tokens]) -> Tensor:
     return nn.utils.rnn.pad_sequence([torch.tensor(list(c[:-1]), dtype=torch.long) for c in candidates], batch_first=True)
 
 
+PLAIN = "single rows"
 # From the fastest to the plain pass (fast_paths.py).
-WAYS = {"tree": _packed, "repeated cache": _with_cache, "padded rows": _in_rows, "single rows": _one_by_one}
+WAYS = {"tree": _packed, "repeated cache": _with_cache, "padded rows": _in_rows, PLAIN: _one_by_one}
 
 
 def _read(logits: Tensor, node: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

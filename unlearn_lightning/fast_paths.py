@@ -59,11 +59,13 @@ class Decisions:
         made: by quantity, its ways, and the attention implementation.
         said: what has been printed.
         waiting: whether lines wait until all processes agree.
+        said_longer: whether it was said that some sequences are too long for anything but the plain pass.
     """
 
     made: dict[Key, Decision] = field(default_factory=dict)
     said: set[Key] = field(default_factory=set)
     waiting: bool = False
+    said_longer: bool = False
 
 
 def known(net: Any) -> bool:
@@ -116,6 +118,7 @@ def choose(net: Any, quantity: Quantity, ways: Sequence[str], length: int, value
     if limit is not None:
         forget_longer_passes(net)
         if length > limit:
+            _say_longer(net, limit)
             return ways[-1]
     if known(net):
         return ways[0]
@@ -155,10 +158,24 @@ def _say(net: Any) -> None:
     if decisions.waiting or not news:
         return
     decisions.said |= set(news)
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+    if _first_process():
         kind = net.config.get_text_config().model_type
         parts = [f"{key[0]} takes {key[1][decision.way]!r} ({decision.why})" for key, decision in news.items()]
         print(f"{kind} is not among the tested architectures, so it was compared with its plain pass: {'; '.join(parts)}.")
+
+
+def _say_longer(net: Any, limit: float) -> None:
+    decisions = _decisions(net)
+    if not decisions.said_longer and _first_process():
+        print(
+            f"Some sequences are longer than the {limit} positions up to which this model's rotations (rope_parameters) do not depend on "
+            "the length: where there are such, each sequence is computed by itself and without a cache, which is slower."
+        )
+    decisions.said_longer = True
+
+
+def _first_process() -> bool:
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
 def stretched(tokens: Sequence[int], length: int) -> list[int]:

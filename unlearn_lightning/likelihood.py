@@ -24,6 +24,10 @@ Rows = tuple[Tensor, Tensor, Tensor]
 PADDED = "padded rows"
 # From the fastest to the plain pass (fast_paths.py).
 WAYS = ("selected logits", PADDED, "single rows")
+NOT_IN_SHARDS = (
+    "This network's rows must be computed one at a time, because padding or the longest row would change the others, and FSDP2 needs the "
+    "same number of passes on all processes. Set trainer.strategy to ddp."
+)
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ def chosen_way(net: Any, input_ids: Tensor, attention_mask: Tensor, cross_entrop
 
 def _log_lik(net: Any, batch: Rows, way: str, cross_entropy: CrossEntropy) -> Tensor:
     """(N,) nats of the response tokens, row by row."""
-    input_ids, attention_mask, response_mask = batch
+    input_ids, _, response_mask = batch
     tokens = input_ids[:, 1:][response_mask[:, 1:]]
     if way in WAYS[1:]:
         return selected_log_probs(_plain_logits(net, batch, way), tokens)
@@ -121,10 +125,7 @@ def _plain_logits(net: Any, batch: Rows, way: str) -> Tensor:
         logits: Tensor = net(input_ids=input_ids, use_cache=False).logits
         return logits[:, :-1][response_mask[:, 1:]]
     if torch.is_grad_enabled() and sharded(net):
-        raise ValueError(
-            "This network's rows must be computed one at a time, as padding or the longest row would change the others, and FSDP2 needs the "
-            "same number of passes on all processes. Set trainer.strategy to ddp."
-        )
+        raise ValueError(NOT_IN_SHARDS)
     found = []
     for ids, real, said in zip(input_ids, attention_mask.bool(), response_mask, strict=True):
         forget_longer_passes(net)

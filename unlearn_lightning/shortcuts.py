@@ -59,8 +59,9 @@ def possible(net: Any) -> bool:
     """Whether shortcuts are known to leave the result as it is, and were not switched off.
 
     They are for the tested architectures alone (fast_paths.py), with LoRA or without adapters: they change gradients too, which no
-    comparison at a run's start would show. Not where random numbers are drawn while training, as others would be; where layers are compiled, or computed again in the backward pass, as either would miss what is arranged here; with rotations
-    that depend on a pass's length; and with int8 weights, whose outlier columns depend on all tokens that pass at once.
+    comparison at a run's start would show. Not where random numbers are drawn while training, as others would be; where layers are
+    compiled, or computed again in the backward pass, as either would miss what is arranged here; with rotations that depend on a pass's
+    length; and with int8 weights, whose outlier columns depend on all tokens that pass at once.
     """
     config = net.config.get_text_config()
     if not known(net) or settled_length(net) is not None or not getattr(net, "takes_shortcuts", True):
