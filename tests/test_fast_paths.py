@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from runs import fit, settings
 from test_candidates import oracle as scored
 from test_shortcuts import SIZES, model
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -196,3 +197,55 @@ def test_the_bound_is_that_of_the_computations_dtype(dtype, bound):
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         assert fast_paths._bound(net) == bound
     assert fast_paths._bound(net.to(dtype)) == bound
+
+
+PROBES = [
+    {"class_path": "ForgetLikelihood", "init_args": {"limit": 3, "every_n_steps": 0}},
+    {"class_path": "GSM8KAccuracy", "init_args": {"limit": 2, "every_n_steps": 0, "max_new_tokens": 3, "attempts": 1, "temperature": 0.0}},
+]
+
+
+def saved(make_backbone, folder, kind, **more):
+    """A model of an untested architecture with the tests' tokenizer, as a folder."""
+    tokenizer = make_backbone().load_tokenizer()
+    net = unknown(kind, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **more)
+    net.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_run_decides_before_it_measures_and_says_so_in_one_line(make_backbone, corpus, questions, tmp_path, capsys):
+    sizes = {"max_position_embeddings": 512, "window_size": 16}
+    backbone = {"model": saved(make_backbone, tmp_path / "base", "gpt_neo", **sizes), "scratch": None, "lora": {"rank": 2}}
+    more = {"model": {"init_args": {"backbone": backbone}}, "trainer": {"max_steps": 1, "callbacks": PROBES}}
+    net = fit(settings(corpus, questions, tmp_path / "run", **more)).model.net
+    lines = [line for line in capsys.readouterr().out.splitlines() if "tested architectures" in line]
+    assert len(lines) == 1
+    assert "candidates takes 'repeated cache' (tree: " in lines[0]
+    assert "generation takes 'one by one' (refilled batch: " in lines[0]
+    assert {key[0] for key in net.fast_path_decisions.made} == {"likelihood", "candidates", "generation"}
+
+
+def test_processes_take_the_slowest_of_their_decisions(monkeypatch, capsys):
+    net = unknown("olmo")
+    for name, value in {"is_initialized": lambda: True, "get_rank": lambda: 0}.items():
+        monkeypatch.setattr(torch.distributed, name, value)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda way, operation: way.fill_(1))
+    with fast_paths.agreed(net):
+        assert fast_paths.choose(net, "candidates", ("fast", "plain"), 5, lambda way: torch.zeros(2)) == "fast"
+    assert fast_paths.choose(net, "candidates", ("fast", "plain"), 5, lambda way: torch.zeros(2)) == "plain"
+    assert capsys.readouterr().out.count("candidates takes 'plain' (as another process found)") == 1
+
+
+@pytest.mark.parametrize("kind", ["mpt", "recurrent_gemma", "qwen3_next"])
+def test_gradients_of_an_untested_architecture_are_those_of_single_rows(kind):
+    net, batch = unknown(kind), collate(ROWS, 0, padding_side="left")
+    inputs = batch.input_ids, batch.attention_mask, batch.response_mask
+    token_log_likelihood(net, *inputs).sum().backward()
+    ours = [parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None]
+    net.zero_grad()
+    for row in ROWS:
+        logits = net(torch.tensor([[*row.prompt_ids, *row.response_ids]]), use_cache=False).logits[0, len(row.prompt_ids) - 1 : -1]
+        logits.log_softmax(-1).gather(-1, torch.tensor(row.response_ids)[:, None]).sum().backward()
+    for one, parameter in zip(ours, [p for p in net.parameters() if p.grad is not None], strict=True):
+        torch.testing.assert_close(one, parameter.grad, atol=1e-3, rtol=1e-4)
