@@ -7,12 +7,12 @@ from test_candidates import oracle as scored
 from test_shortcuts import SIZES, model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from unlearn_lightning import fast_paths, generation
+from unlearn_lightning import fast_paths, generation, likelihood
 from unlearn_lightning.candidates import score_candidates
 from unlearn_lightning.data import Encoded, collate
 from unlearn_lightning.fast_paths import KNOWN
 from unlearn_lightning.generation import Sampling
-from unlearn_lightning.likelihood import response_logits, token_log_likelihood
+from unlearn_lightning.likelihood import WAYS, response_logits, token_log_likelihood
 from unlearn_lightning.vocabulary import _altered
 
 MAMBA2 = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 4, "mamba_n_groups": 1, "mamba_chunk_size": 4}
@@ -249,3 +249,29 @@ def test_gradients_of_an_untested_architecture_are_those_of_single_rows(kind):
         logits.log_softmax(-1).gather(-1, torch.tensor(row.response_ids)[:, None]).sum().backward()
     for one, parameter in zip(ours, [p for p in net.parameters() if p.grad is not None], strict=True):
         torch.testing.assert_close(one, parameter.grad, atol=1e-3, rtol=1e-4)
+
+
+def test_with_shards_nothing_is_compared_after_the_start(monkeypatch):
+    net, tried = unknown("olmo"), []
+
+    def values(way):
+        tried.append(way)
+        return torch.zeros(2)
+
+    def chosen(length):
+        return fast_paths.choose(net, "candidates", ("fast", "plain"), length, values)
+
+    monkeypatch.setattr(fast_paths, "sharded", lambda net: True)
+    assert [chosen(5), chosen(4), chosen(6), chosen(5)] == ["fast", "fast", "plain", "fast"]
+    assert tried == ["plain", "fast"]
+
+
+@torch.no_grad()
+def test_rows_of_their_own_are_refused_in_shards_while_training(monkeypatch):
+    net, batch = unknown("olmo"), collate(ROWS, 0)
+    net.fast_path_decisions = fast_paths.Decisions({("likelihood", WAYS, "sdpa"): fast_paths.Decision(2, 99)})
+    inputs = batch.input_ids, batch.attention_mask, batch.response_mask
+    monkeypatch.setattr(likelihood, "sharded", lambda net: True)
+    assert token_log_likelihood(net, *inputs).shape == (3, 7)
+    with torch.enable_grad(), pytest.raises(ValueError, match=r"FSDP2 needs the same number of passes.*Set trainer.strategy to ddp"):
+        token_log_likelihood(net, *inputs)

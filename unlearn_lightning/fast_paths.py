@@ -125,8 +125,10 @@ def choose(net: Any, quantity: Quantity, ways: Sequence[str], length: int, value
     decisions = _decisions(net)
     key = (quantity, tuple(ways), net.config._attn_implementation)
     held = decisions.made.get(key)
-    # With shards, processes that see longer sequences must not make passes that the others do not make.
-    if held is None or (held.length < length and held.way < len(ways) - 1 and not sharded(net)):
+    if held is None or (held.length < length and held.way < len(ways) - 1):
+        if held is not None and sharded(net):
+            # Processes that see longer sequences than were compared at the start must not make passes that the others do not make.
+            return ways[-1]
         decisions.made[key] = held = _compare(net, ways, length, values)
         _say(net)
     return ways[held.way]

@@ -29,7 +29,8 @@ def decide_paths(module: Any, trainer: Any) -> None:
     if fast_paths.known(net) and limit is None:
         return
     sources = [*trainer.datamodule.encoded.values(), *(getattr(callback, "encoded", ()) for callback in trainer.callbacks)]
-    examples = [example for source in sources for example in source]
+    retain = getattr(module, "_retain_batches", None)
+    examples = [example for source in (*sources, retain.encoded if retain else ()) for example in source]
     if not examples:
         return
     longest = max(examples, key=len)
@@ -42,6 +43,7 @@ def decide_paths(module: Any, trainer: Any) -> None:
         way = likelihood.chosen_way(net, *inputs, module.backbone.cross_entropy)
         likelihood.chosen_way(net, *inputs, "full")
         candidates.chosen_way(net, [tokens[:cut]], [tokens[cut:] or tokens])
-        generation.chosen_way(net, [tokens[:cut]], RESPONSE, frozenset(generation.end_tokens(net, module.tokenizer)))
+        new_tokens = max(RESPONSE, *(getattr(callback, "max_new_tokens", 0) for callback in trainer.callbacks), 0)
+        generation.chosen_way(net, [tokens[:cut]], new_tokens, frozenset(generation.end_tokens(net, module.tokenizer)))
     if way == likelihood.WAYS[-1] and fast_paths.sharded(net):
         raise ValueError(likelihood.NOT_IN_SHARDS)
