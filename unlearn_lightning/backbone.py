@@ -83,7 +83,7 @@ class Backbone:
         dtype: of the base model's weights, and of the computation where they are quantised; adapters stay float32.
         quantization: nf4 (4-bit, double quantisation) or int8 of the base's linear layers but the head, by bitsandbytes; needs lora.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them; slower, the same result.
-        attention: transformers' attention implementation, such as sdpa, eager or flash_attention_2.
+        attention: transformers' attention implementation, such as sdpa (eager where an architecture lacks it), eager or flash_attention_2.
         compile: torch.compile's backend for the decoder layers, such as inductor; null for none. The same result to rounding; the first
             steps take longer, and inductor needs a C++ compiler (CPU) or Triton (CUDA).
         cross_entropy: how a large vocabulary's logits are handled. `full` holds all logits of a micro-batch's response tokens, `chunked` a
@@ -170,15 +170,17 @@ class Backbone:
 
     def _read_base(self) -> Any:
         dtype = getattr(torch, self.dtype)
+        # Transformers' own choice is sdpa where the architecture has it; asked for by name, it is an error where not.
+        attention = None if self.attention == "sdpa" else self.attention
         if self.model is None:
             assert self.scratch is not None
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
         check_place(self.model)
         if torch.get_default_device().type == "meta":
             config = AutoConfig.from_pretrained(self.model, revision=self.revision)
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=self.attention)
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
         base = load_pretrained(
-            self.model, self.revision, dtype=dtype, attn_implementation=self.attention, quantization_config=self._quantization_config(dtype)
+            self.model, self.revision, dtype=dtype, attn_implementation=attention, quantization_config=self._quantization_config(dtype)
         )
         for layer in base.modules():
             if isinstance(layer, Linear4bit):
