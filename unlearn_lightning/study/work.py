@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from unlearn_lightning.records import is_finished, write_json
+from unlearn_lightning.records import is_finished, remove_left_overs, write_json
 from unlearn_lightning.study.job import Job, failure, note_failure, write_job
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig
@@ -61,6 +61,7 @@ class Work:
 
     def begin(self) -> None:
         """Writes study.json, the list of runs that make up the study; a launcher calls it once nothing is left to refuse."""
+        remove_left_overs(self.folder)
         write_study(self.study, self._tree, self.folder)
 
     def ready(self) -> list[Run]:
