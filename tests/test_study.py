@@ -286,7 +286,7 @@ def adapters(store):
     return {f.parent.parent.name: f.read_bytes() for f in store.glob("*/adapter/adapter_model.safetensors")}
 
 
-def until(condition, seconds=120):
+def until(condition, seconds=240):
     """Waits for real processes."""
     end = time.monotonic() + seconds
     while not condition():
@@ -326,7 +326,7 @@ def test_killed_and_stopped_the_same_command_ends_with_the_same_adapters(corpus,
     until(lambda: checkpoints() != before)
     helpers = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
-    said = process.communicate(timeout=120)[1]
+    said = process.communicate(timeout=240)[1]
     assert process.returncode == 143, said
     assert said == f"unlearn: stopped by SIGTERM. To go on: unlearn study {file} --jobs 2\n"
     assert not psutil.wait_procs(helpers, timeout=10)[1]
