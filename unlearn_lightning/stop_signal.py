@@ -58,7 +58,8 @@ def listen(again_ends: bool = True) -> Callable[[], None]:
     if _listening or threading.current_thread() is not threading.main_thread():
         return lambda: None
     _state, _listening = _State(again_ends), True
-    before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) is not signal.SIG_IGN}
+    # None is a handler that is none of Python's.
+    before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, _ask)
 
@@ -117,24 +118,32 @@ def stoppable(work: Callable[[], int], command: str) -> int:
         work: gives an exit status. What it raises after a signal counts as the stop, because libraries fail when their helpers are gone.
         command: what goes on with the work, for the line.
     """
-    if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+    further = int(os.environ.get("LOCAL_RANK", 0)) > 0
+    if further:
         end_with_parent()
     restore = listen()
+    stopped = False
     try:
         status = work()
-    except BaseException:
-        if not was_asked():
+    except BaseException as error:
+        stopped = was_asked() or isinstance(error, Stopped)
+        if not stopped:
             raise
         status = 1
     finally:
         _state.held += 1
         restore()
-    if _state.asked is None or not status:
+    asked = _state.asked
+    if not status or not (stopped or asked):
         return status
-    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", 0)))) == 0:
+    if further:
+        # The status of a run is its first process's, which Lightning would kill if another ended with one of its own.
+        return 0
+    if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0:
+        by = SIGNALS[signal.Signals(asked)] if asked else "a signal to another of its processes"
         with suppress(OSError):
-            print(f"unlearn: stopped by {SIGNALS[signal.Signals(_state.asked)]}. To go on: {command}", file=sys.stderr)
-    return _status(_state.asked)
+            print(f"unlearn: stopped by {by}. To go on: {command}", file=sys.stderr)
+    return _status(asked) if asked else ASKED_TO_STOP
 
 
 def end_with_parent(parent: int | None = None) -> None:
