@@ -160,6 +160,16 @@ def test_what_fails_because_of_the_signal_is_no_failure():
         stop_signal.stoppable(lambda: (_ for _ in ()).throw(RuntimeError), "")
 
 
+@pytest.mark.parametrize(("rank", "status"), [("0", 75), ("1", 0)])
+def test_processes_of_one_run_end_together_with_the_first_ones_status(rank, status, monkeypatch, capsys):
+    """One that was not asked itself ends because another was; a further one's status would make Lightning kill the first."""
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(stop_signal, "end_with_parent", lambda: None)
+    assert stop_signal.stoppable(lambda: exec("raise Stopped(75)", {"Stopped": stop_signal.Stopped}), "unlearn fit") == status
+    said = "unlearn: stopped by a signal to another of its processes. To go on: unlearn fit\n"
+    assert capsys.readouterr().err == (said if rank == "0" else "")
+
+
 @contextmanager
 def child(work):
     """A forked process that does the work; gives its id."""
