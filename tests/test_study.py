@@ -368,7 +368,8 @@ def test_a_worker_that_dies_is_replaced(corpus, questions, tmp_path):
     file = tmp_path / "small.yaml"
     settings = small(corpus, questions, retrained=False, positions=[3], common={"checkpoint_every_n_steps": 1})
     file.write_text(yaml.safe_dump({**settings, "base": {**settings["base"], "trainer": {"max_epochs": 30}}}))
-    process = subprocess.Popen([*UNLEARN, "study", str(file), "--jobs", "2"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    command = [*UNLEARN, "study", str(file), "--jobs", "2", "--until", "inst"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/store/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.01)
