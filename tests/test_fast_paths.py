@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import fit, settings
+from study_runs import fit, settings
 from test_candidates import oracle as scored
 from test_shortcuts import SIZES, model
 from transformers import AutoConfig, AutoModelForCausalLM

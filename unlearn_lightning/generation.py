@@ -24,6 +24,7 @@ from unlearn_lightning.attention import attention_mask, takes_masks
 from unlearn_lightning.chat_format import ChatFormat
 from unlearn_lightning.fast_paths import choose, forget_longer_passes, stretched
 from unlearn_lightning.slots import Slots
+from unlearn_lightning.stop_signal import between_chunks
 
 Tokens = Sequence[int]
 # Tokens of each response that are compared where an architecture is not among the tested ones.
@@ -151,6 +152,7 @@ def _continuous(net: Any, prompts: Sequence[Tokens], how: Sampling, batch_size: 
     # New prompts are computed several at a time, once this many places are free.
     enough = max(1, min(how.attempts, batch_size), batch_size // 8)
     while True:
+        between_chunks()
         free = batch_size - len(owners)
         if (ready or waiting) and (free >= enough or not owners):
             while waiting and len(ready) < free:
@@ -235,6 +237,7 @@ def _one_by_one(net: Any, prompts: Sequence[Tokens], how: Sampling, _: int) -> I
                 torch.manual_seed(how.stream(prompt, attempt))
                 # Processes generate different prompts, and `sharding.lockstep` keeps them together where they must be.
                 mask = torch.ones_like(ids)
+                between_chunks()
                 output = net.generate(input_ids=ids, attention_mask=mask, generation_config=config, synced_gpus=False)
             yield (i, attempt), output[0, len(prompt) :].tolist()
 

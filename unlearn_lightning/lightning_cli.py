@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,7 @@ import lightning.pytorch as pl
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 import callbacks
@@ -47,10 +48,11 @@ from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.no_secrets import refuse_secrets
 from unlearn_lightning.plugins import import_plugins
-from unlearn_lightning.records import is_finished, read_run
+from unlearn_lightning.records import is_finished, read_run, remove_left_overs
 from unlearn_lightning.run_key import reference_key, run_key
 from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder, check_writable, clear
 from unlearn_lightning.shipped_configs import with_found_configs
+from unlearn_lightning.stop_signal import listen
 
 for _package in (objectives, callbacks, unlearn_lightning.data, unlearn_lightning.modules):
     for _module in pkgutil.iter_modules(_package.__path__):
@@ -76,6 +78,21 @@ QUIET = (
     # The stage's sampler goes on where the run's progress says, and the run stops if it does not.
     ".*your dataloader is not resumable.*",
 )
+
+
+class _OurSignals(_SignalConnector):
+    """Lightning's own handler of SIGTERM ends a run in the middle of an optimizer step without a checkpoint, and forgets one at its end."""
+
+    _restore: Callable[[], None] | None = None
+
+    def register_signal_handlers(self) -> None:
+        """Listens for the time of the work, where the process does not do so anyway."""
+        self._restore = listen()
+
+    def teardown(self) -> None:
+        """Ends that; Lightning also calls it where nothing was registered."""
+        if self._restore is not None:
+            self._restore()
 
 
 class UnlearnCLI(LightningCLI):
@@ -164,6 +181,7 @@ class UnlearnCLI(LightningCLI):
             kwargs["enable_checkpointing"] = False
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
         trainer = super().instantiate_trainer(**kwargs)
+        trainer._signal_connector = _OurSignals(trainer)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment):
             # Lightning's own requeueing saves a checkpoint in the middle of an optimizer step; `sbatch --requeue` goes on from ours.
@@ -199,6 +217,8 @@ class UnlearnCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         with locked(self.run_folder) if self.trainer.is_global_zero else nullcontext():
+            if self.trainer.is_global_zero:
+                remove_left_overs(self.run_folder)
             if subcommand == "fit":
                 self._refuse_another_runs_folder()
                 if is_finished(self.run_folder):

@@ -5,15 +5,20 @@ records = read_records(run_folder, "forget")      # {0: {"metrics": {"forget/lab
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+LEFT_OVER = re.compile(r"\..+\.(csv|html|json|jsonl|md|sh|svg|txt|yaml)\.[a-z0-9_]+|\.writable-.*")
+"""Names of files that are being written, and that former versions wrote to see whether they could."""
 
 
 class UnknownFormat(ValueError):
@@ -23,17 +28,39 @@ class UnknownFormat(ValueError):
 def write_text(path: Path, text: str) -> None:
     """Writes a file so that a reader, or a crash at any point, sees the old content or the new, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = _temporary(path)
     try:
+        # Open, and so locked, until it has its name.
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """A new file beside the path, and a lock on it."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        # False where somebody has cleared it away before it was locked.
+        if os.path.exists(name):
+            return handle, name
+        os.close(handle)
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Deletes what writers that were killed left in the folder and those below it; what a live one holds locked stays."""
+    for path in folder.rglob(".*"):
+        if not LEFT_OVER.fullmatch(path.name) or not path.is_file():
+            continue
+        with suppress(OSError), path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import resource
 import shutil
 import sys
+import tempfile
 import time
-import uuid
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,8 @@ from unlearn_lightning.computed_with import computed_with
 from unlearn_lightning.content import RESULTS, result_of
 from unlearn_lightning.cut_short import cut_short_by
 from unlearn_lightning.metrics_file import RunMetrics
-from unlearn_lightning.records import write_json, write_text
-from unlearn_lightning.stop_signal import ASKED_TO_STOP, listen, was_asked
+from unlearn_lightning.records import is_finished, write_json, write_text
+from unlearn_lightning.stop_signal import ASKED_TO_STOP, Stopped, check, held, was_asked
 
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
@@ -98,10 +100,13 @@ class RunRecorder(pl.Callback):
             (self.folder / "progress.json").unlink(missing_ok=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Marks the run as failed; its checkpoint stays. An interruption (Ctrl-C, SIGTERM) is no failure: the same command goes on."""
-        if not isinstance(exception, Exception):
+        """Marks the run as failed, or as stopped (Ctrl-C, SIGTERM), which the same command goes on with; its checkpoint stays."""
+        if not trainer.is_global_zero or not (self.folder / "config.yaml").is_file():
             return
-        if trainer.is_global_zero and (self.folder / "config.yaml").is_file():
+        if was_asked() or not isinstance(exception, Exception):
+            if not is_finished(self.folder):
+                self._write_run("stopped", steps=trainer.global_step)
+        else:
             message = f"{type(exception).__name__}: {exception}".strip()
             self._write_run("failed", steps=trainer.global_step, error=message)
 
@@ -167,11 +172,13 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: the run folder cannot be written.
     """
-    # A name of its own: studies that join each other look at one folder at once.
-    probe = folder / f".writable-{uuid.uuid4().hex}"
     try:
-        write_text(probe, "0" * 4096)
-        probe.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        # It has no name, so that several processes may look at one folder at once, and one that is killed leaves nothing.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise OSError(
             f"The run folder {folder} cannot be written ({error.strerror}). Nothing was trained; choose another with --run_folder, "
@@ -184,8 +191,9 @@ class ResumeCheckpoint(ModelCheckpoint):
 
     A run that resumes with no step left would skip `on_train_end`, where the last measurements are made.
 
-    A process that is asked to (stop_signal.py) saves at the end of its optimizer step and exits with ASKED_TO_STOP; where there are
-    several, all do. Hence every start of a run gets on by one step at least.
+    A process that is asked to stop (stop_signal.py) saves at the end of its optimizer step, or between two chunks of a measurement that
+    is made there, and ends; where there are several, all do at the end of the step. What was not measured is when the run goes on. Before
+    the first step there is nothing to save, and a process ends at once.
 
     Args:
         folder: the run folder.
@@ -199,11 +207,17 @@ class ResumeCheckpoint(ModelCheckpoint):
         )  # fmt: skip
         self._path = folder / "checkpoints" / "last.ckpt"
         self._total_steps, self._step = 0, 0
+        self._holding, self._holds = ExitStack(), False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._total_steps, self._step = trainer.datamodule.total_steps(), trainer.global_step  # type: ignore[attr-defined]
-        listen()
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        super().on_train_batch_start(*args, **kwargs)
+        if not self._holds:
+            self._holding.enter_context(held())
+            self._holds = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.global_step >= self._total_steps:
@@ -213,7 +227,20 @@ class ResumeCheckpoint(ModelCheckpoint):
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         if stepped and trainer.strategy.reduce_boolean_decision(was_asked(), all=False):
             trainer.save_checkpoint(self._path)
-            raise SystemExit(ASKED_TO_STOP)
+            check()
+            raise Stopped(ASKED_TO_STOP)  # because another process was asked
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Saves a step that was stopped while it was measured."""
+        super().on_exception(trainer, pl_module, exception)
+        behind_a_step = self._step < trainer.global_step < self._total_steps
+        if self._holds and isinstance(exception, Stopped) and behind_a_step and trainer.world_size == 1:
+            trainer.save_checkpoint(self._path)
+        self._holding.close()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
+        self._holding.close()
 
 
 def peak_memory_bytes() -> int:

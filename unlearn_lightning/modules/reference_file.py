@@ -66,6 +66,9 @@ class ReferenceFile:
             if known is not None:
                 rank_zero_info(f"Reference log-likelihoods: read from {self.path}.")
                 return known
+            if first:
+                for left_over in self.path.parent.glob(f".{self.path.name}.*"):
+                    left_over.unlink()
             values = compute()
             if first:
                 self.write({**values, **kept})

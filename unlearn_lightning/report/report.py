@@ -204,8 +204,8 @@ def _missing(study: Study) -> list[str]:
     unknown: dict[str, list[str]] = {}  # seeds without the retrained model -> on which paths
     problems = [f"{run.name} failed: {run.info.get('error') or 'no message'}" for run in study.unfinished if run.status == "failed"]
     problems += [f"{run.name} is left out: {run.info['error']}" for run in study.unfinished if run.status == "unreadable"]
-    problems += [f"{run.name} is not finished" for run in study.unfinished if run.status == "running"]
-    waiting = [run.name for run in study.unfinished if run.status not in ("failed", "running", "unreadable")]
+    problems += [f"{run.name} is not finished" for run in study.unfinished if run.status in ("running", "stopped")]
+    waiting = [run.name for run in study.unfinished if run.status not in ("failed", "running", "stopped", "unreadable")]
     if waiting:
         more = f" and {len(waiting) - 5} more" if len(waiting) > 6 else ""
         problems.append(f"Not run: {', '.join(waiting[: 5 if more else 6])}{more}")

@@ -19,6 +19,7 @@ from unlearn_lightning.no_secrets import refuse_secrets
 from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import read_study, write_text
 from unlearn_lightning.shipped_configs import find, with_found_configs
+from unlearn_lightning.stop_signal import check
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.launcher import Launcher, launcher_name, launcher_names
 from unlearn_lightning.study.local import Local
@@ -193,6 +194,7 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
     before, status = len(work.done), 0
     with beside_the_trial():
         over = launcher.launch(work)
+        check()
     executed = len(work.done) - before
     try:
         if over:

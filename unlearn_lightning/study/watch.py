@@ -7,6 +7,7 @@ unlearn watch runs/demo --once       one picture, for scripts
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
+from unlearn_lightning.stop_signal import Stopped
 from unlearn_lightning.study.frame import Measured, frame
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.state import RunState, study_states
@@ -52,8 +54,10 @@ def watch(arguments: Sequence[str]) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"unlearn watch: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        pass
+    except Stopped as stop:
+        # Ctrl-C is how one stops watching.
+        if stop.code != 128 + signal.SIGINT:
+            raise
     return int(any(run.state == "failed" for run in watched.runs))
 
 
