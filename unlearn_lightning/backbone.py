@@ -30,6 +30,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
+from unlearn_lightning.places import check_place
 from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
 from unlearn_lightning.sharding import gathered
 from unlearn_lightning.shortcuts import take_shortcuts
@@ -56,8 +57,9 @@ class Lora:
     target_modules: str | list[str] = "all-linear"
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"lora.rank must be at least 1, got {self.rank}.")
+        for what, value in {"rank": self.rank, "alpha": self.alpha}.items():
+            if value < 1:
+                raise ValueError(f"lora.{what} must be at least 1, got {value}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout must be at least 0 and below 1, got {self.dropout}.")
 
@@ -129,8 +131,13 @@ class Backbone:
         Raises:
             ValueError: it has no chat template.
         """
-        _check_place(self.tokenizer or self.model)
+        for setting in ("tokenizer" if self.tokenizer else "model", "chat_template_from"):
+            self._check(setting)
         return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
+
+    def _check(self, setting: str) -> None:
+        if place := getattr(self, setting):
+            check_place(place, f"backbone.{setting}", revision=self.revision if setting == "model" else None)
 
     def load_base(self) -> nn.Module:
         """The base model with its weights in `dtype` or quantised, without adapters, in training mode.
@@ -147,7 +154,7 @@ class Backbone:
         if self.model is None:
             assert self.scratch is not None
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
-        _check_place(self.model)
+        self._check("model")
         if torch.get_default_device().type == "meta":
             config = AutoConfig.from_pretrained(self.model, revision=self.revision)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=self.attention)
@@ -247,12 +254,6 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
         else:
             net.save_pretrained(run_folder / "model", state_dict=weights)  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")
-
-
-def _check_place(place: str | None) -> None:
-    """Tells a missing folder from a Hub id, which is `name` or `owner/name`."""
-    if place is not None and not Path(place).exists() and (place.count("/") > 1 or place.startswith((".", "/", "~", "runs/"))):
-        raise FileNotFoundError(f"There is no model folder {place}. The run that makes it must finish first.")
 
 
 @functools.lru_cache(maxsize=8)
