@@ -81,6 +81,7 @@ class Resolver:
         assert self._cli is not None
         check_settings(resolved)
         config = self._cli.config.clone()
-        fit = config.fit
-        fit.trainer.update(strategy="auto", plugins=None, logger=False, profiler=None)
+        # These start connections and processes, or look for devices.
+        for name, usual in {"strategy": "auto", "plugins": None, "logger": False, "profiler": None}.items():
+            config.fit.trainer[name] = usual
         check_optimizer(self._cli.parser.instantiate_classes(config).fit.model)
