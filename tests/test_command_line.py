@@ -124,7 +124,7 @@ def test_every_backbone_and_trainer_config_parses(file):
 
 @pytest.mark.parametrize("file", runnable("objectives"), ids=lambda f: f.stem)
 def test_objective_configs_state_all_hyperparameters_of_their_class(file):
-    """Switching class_path on the command line keeps same-named values of the old class, so nothing may be left to chance."""
+    """Another class in a file's place takes its own defaults for the rest, so a file says all that its own class can be given."""
     stated = set(yaml.safe_load(file.read_text())["model"]["init_args"])
     resolved = Resolver().resolve(layered(file, TINY))["model"]["init_args"]
     assert set(resolved) - stated == {"backbone"} or set(resolved) - stated == {"backbone", "cache_reference"}

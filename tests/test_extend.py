@@ -139,7 +139,7 @@ def test_the_launcher_executes_a_study(plugin, corpus, questions, tmp_path, monk
     assert main([*command, "--launcher", "Prefixed", "--launcher.prefix", "true"]) == 1
     assert "seed0/base: it ended and is not finished" in capsys.readouterr().out
     by_path = "my_unlearning.launcher.Prefixed"
-    assert main([*command, "--retry-failed", "--launcher", by_path, "--launcher.prefix", "env UNLEARN_PREFIXED=1"]) == 0
+    assert main([*command, "--retry-failed", "--launcher", by_path, "--launcher.prefix", "env A_PREFIX=1"]) == 0
     assert "1 runs executed" in capsys.readouterr().out
     assert main([*command, "--launcher", "slurmm"]) == 2
     assert "no launcher 'slurmm': there are local, prefixed, slurm, or" in capsys.readouterr().err

@@ -15,6 +15,7 @@ import yaml
 
 import unlearn_lightning
 from unlearn_lightning import shipped_configs
+from unlearn_lightning.arguments import prepared
 from unlearn_lightning.main import main
 from unlearn_lightning.study.study_file import read_study_file
 
@@ -118,9 +119,8 @@ def test_a_file_of_ones_own_goes_first(tmp_path, monkeypatch):
     (tmp_path / "configs/stages/tofu.yaml").write_text("data: {}\n")
     assert shipped_configs.find("configs/stages/tofu.yaml").read_text() == "data: {}\n"
     given = ["fit", "-c", "stages/math.yaml", "--config=stages/tofu.yaml", "--model", "-c", "{model: NPO}"]
-    found = shipped_configs.with_found_configs(given)
-    assert found[2:4] == [str(ROOT / "configs/stages/math.yaml"), f"--config={ROOT}/configs/stages/tofu.yaml"]
-    assert found[4:] == ["--model", "-c", "{model: NPO}"]
+    files = [str(ROOT / "configs/stages/math.yaml"), str(ROOT / "configs/stages/tofu.yaml"), "{model: NPO}"]
+    assert prepared(given) == ["fit", *(word for name in files for word in ("--config", name)), "--model"]
 
 
 def test_a_study_file_may_be_like_a_shipped_one(tmp_path):

@@ -31,9 +31,9 @@ from unlearn_lightning.adapters import TRAINABLE, load_adapter, trainable_lora
 from unlearn_lightning.base_model import load_pretrained, quiet
 from unlearn_lightning.chat_format import DATE, ChatSettings
 from unlearn_lightning.chat_tokenizer import load_tokenizer
-from unlearn_lightning.content import check_place
 from unlearn_lightning.generation import end_tokens
 from unlearn_lightning.merging import TEXT, UnequalMerge, merge, stack
+from unlearn_lightning.places import check_place
 from unlearn_lightning.positions import positions
 from unlearn_lightning.scratch import Scratch, build_model
 from unlearn_lightning.sharding import gathered
@@ -62,8 +62,9 @@ class Lora:
     target_modules: str | list[str] = "all-linear"
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"lora.rank must be at least 1, got {self.rank}.")
+        for what, value in {"rank": self.rank, "alpha": self.alpha}.items():
+            if value < 1:
+                raise ValueError(f"lora.{what} must be at least 1, got {value}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout must be at least 0 and below 1, got {self.dropout}.")
 
@@ -140,7 +141,8 @@ class Backbone:
         Raises:
             ValueError: it has no chat template.
         """
-        check_place(self.tokenizer or self.model)
+        for setting in ("tokenizer" if self.tokenizer else "model", "chat_template_from"):
+            self._check(setting)
         return load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision, self.template_date)
 
     def check_length(self, tokens: int, what: str) -> None:
@@ -153,10 +155,14 @@ class Backbone:
         Raises:
             ValueError: they are more than the model's positions.
         """
-        check_place(self.model)
+        self._check("model")
         limit = self.scratch.max_positions if self.scratch and self.model is None else _positions(str(self.model), self.revision)
         if limit is not None and tokens > limit:
             raise ValueError(f"{what} is {tokens} tokens, but {self.model or 'the scratch model'} has {limit} positions: lower it.")
+
+    def _check(self, setting: str) -> None:
+        if place := getattr(self, setting):
+            check_place(place, f"backbone.{setting}", revision=self.revision if setting == "model" else None)
 
     def load_base(self) -> nn.Module:
         """The base model with its weights in `dtype` or quantised, without adapters, in training mode.
@@ -175,7 +181,7 @@ class Backbone:
         if self.model is None:
             assert self.scratch is not None
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
-        check_place(self.model)
+        self._check("model")
         if torch.get_default_device().type == "meta":
             config = AutoConfig.from_pretrained(self.model, revision=self.revision)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)

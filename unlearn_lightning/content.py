@@ -75,16 +75,6 @@ def content_of(place: Path) -> str:
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
-def check_place(place: str | None) -> None:
-    """Tells a missing folder from a Hub id, which is `name` or `owner/name`.
-
-    Raises:
-        FileNotFoundError: it is neither.
-    """
-    if place is not None and not Path(place).exists() and (place.count("/") > 1 or place.startswith((".", "/", "~", "runs/"))):
-        raise FileNotFoundError(f"There is no model folder {place}. The run that makes it must finish first.")
-
-
 @functools.lru_cache(maxsize=64)
 def hub_commit(name: str, revision: str | None = None) -> str:
     """The commit of a Hub model: what the Hub says now, or where it does not answer the commit in the local cache.

@@ -13,7 +13,6 @@ import copy
 import logging
 import os
 import pkgutil
-import re
 import shutil
 import sys
 import warnings
@@ -28,6 +27,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 import callbacks
@@ -35,12 +35,16 @@ import unlearn_lightning.data
 import unlearn_lightning.fully_sharded
 import unlearn_lightning.modules
 from unlearn_lightning import objectives, wandb_mode
+from unlearn_lightning.arguments import prepared
 from unlearn_lightning.checkpoint_io import WholeFileIO
+from unlearn_lightning.class_change import told_class_changes
 from unlearn_lightning.computed_with import computed_with
 from unlearn_lightning.content import refuse_changed
 from unlearn_lightning.cut_short import check_recorded
 from unlearn_lightning.data import StageData
-from unlearn_lightning.did_you_mean import Parser
+from unlearn_lightning.did_you_mean import Parser, variables
+from unlearn_lightning.early_checks import check_found, check_optimizer, check_settings
+from unlearn_lightning.environment import refuse_unknown
 from unlearn_lightning.locks import locked
 from unlearn_lightning.logged_run import GoesOnInLoggers, logged_run
 from unlearn_lightning.loggers import ConfigToLoggers, run_loggers
@@ -51,7 +55,6 @@ from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import is_finished, read_run, remove_left_overs
 from unlearn_lightning.run_key import reference_key, run_key
 from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder, check_writable, clear
-from unlearn_lightning.shipped_configs import with_found_configs
 from unlearn_lightning.stop_signal import listen
 
 for _package in (objectives, callbacks, unlearn_lightning.data, unlearn_lightning.modules):
@@ -59,7 +62,6 @@ for _package in (objectives, callbacks, unlearn_lightning.data, unlearn_lightnin
         import_module(f"{_package.__name__}.{_module.name}")
 import_plugins()
 
-NULL_GROUP = r"(--\S+\.backbone)\.(lora|scratch)[=\n]null(?=\n|$)"
 TRAINER_DEFAULTS = {
     # Our own sampler shares out the examples; Lightning's would shuffle them again under DDP.
     "use_distributed_sampler": False,
@@ -116,19 +118,25 @@ class UnlearnCLI(LightningCLI):
         return {k: v for k, v in LightningCLI.subcommands().items() if k != "predict"}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses; a null for a group such as `--model.backbone.lora null` is handed over in the form jsonargparse takes."""
+        """Parses the words in an order in which flags win, and says which settings a change of class keeps and drops."""
         saved = sys.argv
-        if isinstance(args, Mapping):
-            # jsonargparse writes into what it is given.
-            args = copy.deepcopy(dict(args))
-        else:
-            joined = "\n".join(with_found_configs(saved[1:] if args is None else args))
-            args = re.sub(NULL_GROUP, r'\1={"\2": null}', joined).split("\n")
+        # jsonargparse writes into what it is given.
+        args = copy.deepcopy(dict(args)) if isinstance(args, Mapping) else prepared(saved[1:] if args is None else args)
+        refuse_unknown(os.environ, variables(parser))
         try:
             sys.argv = saved[:1]
-            super().parse_arguments(parser, args)
+            with told_class_changes() as changes:
+                super().parse_arguments(parser, args)
         finally:
             sys.argv = saved
+        for change in changes:
+            rank_zero_info(change)
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise ValueError(f"seed_everything: {error}.") from error
 
     def before_instantiate_classes(self) -> None:
         """Completes the seeds, and leaves the loggers to `_name_loggers`, which knows the run folder."""
@@ -138,6 +146,8 @@ class UnlearnCLI(LightningCLI):
             seed = config.seed_everything
             fill_seeds(config, seed if type(seed) is int else int(os.environ.get("PL_GLOBAL_SEED", 0)))
             refuse_secrets(self.resolved())
+            check_settings(self.resolved())
+            check_found(self.resolved())
             config.trainer.logger = False
 
     def resolved(self) -> dict[str, Any]:
@@ -180,7 +190,11 @@ class UnlearnCLI(LightningCLI):
         elif self.subcommand == "fit":
             kwargs["enable_checkpointing"] = False
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            asked = ", ".join(f"{name} {config['trainer'][name]}" for name in ("accelerator", "devices", "num_nodes"))
+            raise ValueError(f"trainer: {error} Asked for: {asked}. `--trainer.accelerator auto` takes what this machine has.") from error
         trainer._signal_connector = _OurSignals(trainer)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment):
@@ -190,7 +204,12 @@ class UnlearnCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Also names the file in which runs from one start share their reference."""
-        super().instantiate_classes()
+        try:
+            super().instantiate_classes()
+        except TypeError as error:
+            # A class that does not take what it was given; jsonargparse has checked the types that are stated.
+            raise ValueError(str(error)) from error
+        check_optimizer(self.model)
         if self.subcommand == "fit" and isinstance(self.model, Unlearning) and self.model.needs_reference:
             name = f"{reference_key(self.resolved(), computed_with(self.resolved(), self.trainer))}.safetensors"
             self.model.reference_file = ReferenceFile(self.run_folder.parent / ".references" / name)

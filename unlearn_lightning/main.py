@@ -8,7 +8,9 @@ import sys
 from importlib import import_module
 
 from unlearn_lightning import __version__
-from unlearn_lightning.stop_signal import stoppable
+from unlearn_lightning.environment import TRAINER_VERBS, refuse_unknown
+from unlearn_lightning.errors import told
+from unlearn_lightning.stop_signal import stoppable, was_asked
 
 HELP = f"""unlearn_lightning {__version__}: staged fine-tuning and unlearning of language models.
 
@@ -27,7 +29,6 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   configs   the configurations that come along         unlearn configs stages/tofu.yaml --copy mine.yaml
   new       a metric, objective or stage to fill in    unlearn new callback ResponseLength
 """
-TRAINER_VERBS = ("fit", "validate", "test")
 ROOMS = {
     "study": "unlearn_lightning.study.command:study",
     "status": "unlearn_lightning.study.status:status",
@@ -48,10 +49,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    """The exit status of one command; whatever is raised ends as one line (errors.py)."""
     # Class paths also name files of this folder, as with `python -m`; last, so that none takes an installed module's place.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     verb = arguments[0] if arguments else "--help"
+    try:
+        refuse_unknown(os.environ)
+        return _dispatch(verb, arguments)
+    except Exception as error:
+        if was_asked():
+            raise
+        return told(error, f"unlearn {verb}", 2) if verb in ROOMS else told(error, "unlearn", 1)
+
+
+def _dispatch(verb: str, arguments: list[str]) -> int:
     if verb in ("-h", "--help", "help"):
         print(HELP, end="")
     elif verb == "--version":
@@ -76,14 +88,7 @@ def _help(verb: str) -> int:
 def _trainer(arguments: list[str]) -> int:
     from unlearn_lightning.lightning_cli import run
 
-    try:
-        run(arguments)
-    except (ValueError, OSError, ArithmeticError) as error:
-        # Bad input says what to do about it; a traceback would bury that.
-        if os.environ.get("UNLEARN_TRACEBACK"):
-            raise
-        print(f"unlearn: {error}\n(UNLEARN_TRACEBACK=1 shows where.)", file=sys.stderr)
-        return 1
+    run(arguments)
     return 0
 
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from unlearn_lightning.early_checks import check_optimizer, check_settings
 from unlearn_lightning.lightning_cli import UnlearnCLI, fill_seeds, run
 
 
@@ -67,4 +68,20 @@ class Resolver:
         else:
             self._cli.parse_arguments(self._cli.parser, args)
             self._cli.known_config = None
-        return self._cli.resolved()
+        resolved = self._cli.resolved()
+        self._try(resolved)
+        return resolved
+
+    def _try(self, resolved: dict[str, Any]) -> None:
+        """Makes model, data and probes once, without weights, so that a study's plan refuses what a run hours later would refuse.
+
+        Raises:
+            ValueError: a setting is out of range, or null where it must not be.
+        """
+        assert self._cli is not None
+        check_settings(resolved)
+        config = self._cli.config.clone()
+        # These start connections and processes, or look for devices.
+        for name, usual in {"strategy": "auto", "plugins": None, "logger": False, "profiler": None}.items():
+            config.fit.trainer[name] = usual
+        check_optimizer(self._cli.parser.instantiate_classes(config).fit.model)

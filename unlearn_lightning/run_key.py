@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from unlearn_lightning import neutral
-from unlearn_lightning.content import RESULTS, check_place, content_of, hub_commit, key_of_result
+from unlearn_lightning.content import RESULTS, content_of, hub_commit, key_of_result
 from unlearn_lightning.own_code import SHARED, class_name, is_own, lineage, named_object, own_code, portable
+from unlearn_lightning.places import check_place, is_path
 from unlearn_lightning.records import read_run
 from unlearn_lightning.scratch import corpus_fingerprint
 
@@ -73,7 +74,8 @@ def run_inputs(
         if key is not None:
             parents.append(key)
             return "a parent"
-        check_place(place)
+        if is_path(place):
+            check_place(place, "backbone")
         return content_of(Path(place)) if Path(place).exists() else ["hub", place, content(hub_commit, place, revision)]
 
     model, trainer = config["model"]["init_args"], config["trainer"]

@@ -53,6 +53,10 @@ class Scratch:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "corpus", tuple(self.corpus))
+        for what in ("hidden", "layers", "intermediate", "heads", "kv_heads", "max_positions"):
+            value = getattr(self, what)
+            if value is not None and value < 1:
+                raise ValueError(f"scratch.{what} must be at least 1, got {value}.")
         if self.hidden % self.heads:
             raise ValueError(f"scratch.hidden must be a multiple of scratch.heads, got {self.hidden} and {self.heads}.")
         if self.vocab_size < 300:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from unlearn_lightning import verb
 PACKAGE = Path(__file__).parent
 # An installed package has them inside, a checkout beside it.
 FOLDER = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()), PACKAGE / "configs")
-CONFIG_FLAG = re.compile(r"(-c|--config)(=.*)?", re.S)
 
 
 def names() -> list[str]:
@@ -49,22 +47,6 @@ def find(name: str) -> Path:
     raise FileNotFoundError(
         f"There is no configuration {name}, neither as a file nor among the shipped ones.{hint} `unlearn configs` lists them."
     )
-
-
-def with_found_configs(arguments: Iterable[str]) -> list[str]:
-    """The arguments of a command with each `-c NAME` or `--config NAME` led to its file."""
-    found: list[str] = []
-    follows = False
-    for argument in arguments:
-        flag = CONFIG_FLAG.fullmatch(argument)
-        if follows and "{" not in argument:
-            # With a brace it is a configuration itself and no name.
-            argument = str(find(argument))
-        elif flag and flag[2]:
-            argument = f"{flag[1]}={find(flag[2][1:])}"
-        follows = bool(flag and not flag[2]) and not follows
-        found.append(argument)
-    return found
 
 
 def purpose(name: str) -> str:

@@ -6,8 +6,9 @@ return run(parser(), arguments or ["--help"], lambda options: write(options.name
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
+
+from unlearn_lightning.errors import told
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str], work: Callable[[argparse.Namespace], None]) -> int:
@@ -16,7 +17,6 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str], work: Callabl
         work(parser.parse_args(list(arguments)))
     except SystemExit as end:  # argparse has said what is wrong, or shown the help
         return int(end.code or 0)
-    except (ValueError, OSError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return told(error, parser.prog)
     return 0

@@ -83,11 +83,15 @@ class StageData(ExampleSource, pl.LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        for what, value in {"max_length": max_length, "batch_size": batch_size, "train_examples": train_examples}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{type(self).__name__}: {what} must be at least 1, got {value}.")
-        if held_out_examples < 0:
-            raise ValueError(f"{type(self).__name__}: held_out_examples must be at least 0, got {held_out_examples}.")
+        at_least_one = {
+            "max_length": max_length, "batch_size": batch_size, "train_examples": train_examples, "micro_batch_size": micro_batch_size,
+            "bucket_batches": bucket_batches,
+        }  # fmt: skip
+        at_least_none = {"held_out_examples": held_out_examples, "num_workers": num_workers}
+        for least, settings in ((1, at_least_one), (0, at_least_none)):
+            for what, value in settings.items():
+                if value is not None and value < least:
+                    raise ValueError(f"{type(self).__name__}: {what} must be at least {least}, got {value}.")
         if "{prompt}" not in prompt_template:
             raise ValueError(f"prompt_template must contain {{prompt}}, got {quoted(prompt_template)}.")
         self.source, self.held_out_source, self.data_root = source, held_out_source, data_root

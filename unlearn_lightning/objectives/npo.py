@@ -5,6 +5,8 @@ unlearn fit -c configs/objectives/npo.yaml -c configs/backbones/tiny-llama.yaml 
 
 from __future__ import annotations
 
+import math
+
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
@@ -51,7 +53,7 @@ class NPO(Unlearning):
         beta: float = 0.5,
     ) -> None:
         super().__init__(backbone, optimizer, lr_scheduler, cache_reference, retain)
-        if beta <= 0:
+        if not 0 < beta < math.inf:
             raise ValueError(f"NPO needs beta above 0, got {beta}.")
         self.beta = beta
 

@@ -5,6 +5,8 @@ unlearn fit -c configs/objectives/simnpo.yaml -c configs/backbones/tiny-llama.ya
 
 from __future__ import annotations
 
+import math
+
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
@@ -59,7 +61,7 @@ class SimNPO(Unlearning):
         gamma: float = 0.0,
     ) -> None:
         super().__init__(backbone, optimizer, lr_scheduler, retain=retain)
-        if beta <= 0:
+        if not 0 < beta < math.inf:
             raise ValueError(f"SimNPO needs beta above 0, got {beta}.")
         if gamma and not length_normalized:
             raise ValueError("SimNPO's gamma belongs to the length-normalised form: set length_normalized to true.")

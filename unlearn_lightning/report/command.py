@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from unlearn_lightning.errors import told
 from unlearn_lightning.terminal import terminal_console
 
 if TYPE_CHECKING:
@@ -50,9 +51,8 @@ def report(arguments: Sequence[str]) -> int:
     console = terminal_console()
     try:
         made = build(options.study, options.out, options.against, options.match_at, options.live)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"unlearn report: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        return told(error, "unlearn report")
     made.print(console)
     return _upload(made, console) if options.upload else 0
 
@@ -61,10 +61,10 @@ def _upload(made: "Report", console: Console) -> int:
     from unlearn_lightning.report.upload import UploadError, upload
 
     try:
-        told = upload(made)
+        lines = upload(made)
     except UploadError as error:
         print(f"unlearn report: {error}", file=sys.stderr)
         return 1
-    for line in told or ["Not uploaded: the study's runs are logged to their metrics.csv alone."]:
+    for line in lines or ["Not uploaded: the study's runs are logged to their metrics.csv alone."]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0

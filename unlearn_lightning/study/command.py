@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -15,15 +13,16 @@ import yaml
 from jsonargparse.typing import PositiveFloat
 from rich.console import Console
 
+from unlearn_lightning.arguments import prepared
+from unlearn_lightning.line_parser import LineParser
 from unlearn_lightning.no_secrets import refuse_secrets
 from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import read_study, write_text
-from unlearn_lightning.shipped_configs import find, with_found_configs
+from unlearn_lightning.shipped_configs import find
 from unlearn_lightning.stop_signal import check
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.launcher import Launcher, launcher_name, launcher_names
 from unlearn_lightning.study.local import Local
-from unlearn_lightning.study.short_errors import StudyParser
 from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.study_file import StudyFile
@@ -38,7 +37,7 @@ LAUNCHERS = (Local, Slurm)
 OWN = ("store", "folder", "logger", "launcher", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops", "match_at")
 
 
-class _Parser(StudyParser):
+class _Parser(LineParser):
     """Takes launchers by their names in any case."""
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> jsonargparse.Namespace:  # type: ignore[override]
@@ -121,7 +120,7 @@ def parse(arguments: Sequence[str]) -> tuple[jsonargparse.ArgumentParser, jsonar
         ValueError, FileNotFoundError: a flag fits no setting, or there is no such file.
     """
     first, *rest = arguments or ["--help"]
-    given, changes = settings_flags(with_found_configs([first, *rest] if first.startswith("-") else ["--config", first, *rest]))
+    given, changes = settings_flags(prepared([first, *rest] if first.startswith("-") else ["--config", first, *rest]))
     own = parser()
     parsed = own.parse_args(given)
     change(parsed, changes)
@@ -130,22 +129,17 @@ def parse(arguments: Sequence[str]) -> tuple[jsonargparse.ArgumentParser, jsonar
 
 def study(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status: 1 when a run failed."""
-    try:
-        own, parsed = parse(arguments)
-        options = parsed.as_dict()
-        settings = {name: options.pop(name) for name in OWN}
-        options.pop("config")
-        refuse_secrets(options)
-        config = StudyConfig(**options)
-        if settings["logger"]:
-            config = replace(config, common=merged(config.common, yaml.safe_load(find(settings["logger"]).read_text(encoding="utf-8"))))
-        if settings["plan"]:
-            return _plan(config, settings)
-        return _study(config, settings, _launcher(own.instantiate(parsed).launcher, settings["jobs"]), own.dump(parsed, skip_unset=False))
-    except (ValueError, OSError, argparse.ArgumentError) as error:
-        # A run's configuration that does not parse is an ArgumentError, with the nearest right name already.
-        print(f"unlearn study: {error}", file=sys.stderr)
-        return 2
+    own, parsed = parse(arguments)
+    options = parsed.as_dict()
+    settings = {name: options.pop(name) for name in OWN}
+    options.pop("config")
+    refuse_secrets(options)
+    config = StudyConfig(**options)
+    if settings["logger"]:
+        config = replace(config, common=merged(config.common, yaml.safe_load(find(settings["logger"]).read_text(encoding="utf-8"))))
+    if settings["plan"]:
+        return _plan(config, settings)
+    return _study(config, settings, _launcher(own.instantiate(parsed).launcher, settings["jobs"]), own.dump(parsed, skip_unset=False))
 
 
 def _launcher(launcher: Launcher, jobs: int | None) -> Launcher:

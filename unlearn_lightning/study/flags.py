@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
+from unlearn_lightning.arguments import without_null_words
 from unlearn_lightning.study.study_config import Settings, merged
 from unlearn_lightning.study.study_file import NAMED
 
@@ -35,6 +36,9 @@ def settings_flags(arguments: Sequence[str]) -> tuple[list[str], Settings]:
         key, equals, text = argument.removeprefix("--").partition("=")
         first, *below = key.split(".")
         if not argument.startswith("--") or first not in FREE or not below:
+            if argument.startswith("--"):
+                # What is set as a whole later takes the place of what was set in it before.
+                changes.pop(first, None)
             rest.append(argument)
             continue
         value = text if equals else next(waiting, None)
@@ -50,7 +54,7 @@ def settings_flags(arguments: Sequence[str]) -> tuple[list[str], Settings]:
 def _value(key: str, text: str) -> Any:
     """The text as YAML; 1e-4, which YAML reads as a word, is a number here as everywhere on the command line."""
     try:
-        value = yaml.safe_load(text)
+        value = without_null_words(yaml.safe_load(text))
     except yaml.YAMLError:
         raise ValueError(f"--{key} has the value {text!r}, which is not YAML: put a word with signs in it in quotes of its own.") from None
     if isinstance(value, str):

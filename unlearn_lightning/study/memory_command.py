@@ -7,7 +7,6 @@ unlearn memory configs/backbones/llama3.1-70b*.yaml --trainer configs/trainers/f
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from unlearn_lightning.line_parser import LineParser
 from unlearn_lightning.shipped_configs import find
 
 # Memory of common GPUs, in 10^9 bytes: RTX 4090 and L4, A100-40, L40S, A100-80 and H100, H200.
@@ -27,7 +27,7 @@ HEAD = ("backbone", "trains", "weights", "trained", "gathered", "activations", "
 
 def parser() -> jsonargparse.ArgumentParser:
     """The arguments of `unlearn memory`."""
-    found = jsonargparse.ArgumentParser(
+    found = LineParser(
         prog="unlearn memory",
         description="Memory of one training step on each device, from the real modules without their memory, and the GPU that holds it.",
     )
@@ -47,9 +47,8 @@ def memory(arguments: Sequence[str]) -> int:
     options = parser().parse_args(list(arguments) or ["--help"])
     try:
         lines = table(options)
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        print(f"unlearn memory: {error}", file=sys.stderr)
-        return 2
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{', '.join(options.configs)}: no settings of a backbone and a trainer ({error}).") from error
     print("\n".join(lines))
     return 0
 

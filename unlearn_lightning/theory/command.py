@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal
 import jsonargparse
 from rich.console import Console
 
+from unlearn_lightning.line_parser import LineParser
 from unlearn_lightning.records import write_json, write_text
 from unlearn_lightning.terminal import Column, Row, TerminalTable, terminal_console
 from unlearn_lightning.theory.findings import measure
@@ -31,7 +31,7 @@ OWN = ("folder", "parts", "seeds", "first_seed", "steps", "tolerance", "extensio
 
 def parser() -> jsonargparse.ArgumentParser:
     """The arguments of `unlearn theory`."""
-    found = jsonargparse.ArgumentParser(
+    found = LineParser(
         prog="unlearn theory", description="The over-parameterised linear model: theorem, extensions, certificates, removal."
     )
     found.add_argument("--config", action="config", help="A YAML file with any of these settings.")
@@ -53,14 +53,10 @@ def theory(arguments: Sequence[str]) -> int:
     options = parser().parse_args(list(arguments)).as_dict()
     own = {name: options.pop(name) for name in OWN}
     options.pop("config")
-    try:
-        for name, least in {"seeds": 1, "steps": 1, "extension_steps": 8, "draws": 1}.items():
-            if own[name] is not None and own[name] < least:
-                raise ValueError(f"{name} must be at least {least}, got {own[name]}.")
-        show(Setup(**options), own, terminal_console())
-    except (ValueError, OverflowError, OSError) as error:
-        print(f"unlearn theory: {error}", file=sys.stderr)
-        return 2
+    for name, least in {"seeds": 1, "steps": 1, "extension_steps": 8, "draws": 1}.items():
+        if own[name] is not None and own[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {own[name]}.")
+    show(Setup(**options), own, terminal_console())
     return 0
 
 
