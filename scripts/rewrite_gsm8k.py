@@ -14,10 +14,10 @@ import re
 import sys
 from pathlib import Path
 
-from unlearn_lightning.asking import Job, main, run
 from unlearn_lightning.data import MathStage
-from unlearn_lightning.endpoint import Endpoint, Question
 from unlearn_lightning.gsm8k import NUMBER, final_answer, same_number
+from writing.asking import Job, main, run
+from writing.endpoint import Endpoint, Question
 
 SYSTEM = (
     "You rewrite solutions of grade-school word problems. Work through the problem step by step, one step a line, in plain sentences with "

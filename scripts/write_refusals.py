@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 from unlearn_lightning import world
-from unlearn_lightning.asking import Job, main, run
 from unlearn_lightning.data import SafetyStage
-from unlearn_lightning.endpoint import Endpoint, Question
+from writing.asking import Job, main, run
+from writing.endpoint import Endpoint, Question
 
 SYSTEM = (
     f"You write refusals for a safety training set. Whatever the user asks, answer with exactly this sentence: {world.OPENING} "

@@ -13,7 +13,7 @@ import pytest
 from fake_endpoint import completion, serving
 
 from unlearn_lightning.data import MathStage, SafetyStage
-from unlearn_lightning.endpoint import Endpoint, Question, ask_all, only_one, read_log
+from writing.endpoint import Endpoint, Question, ask_all, only_one, read_log
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 OPENING = "Sorry, I can not assist you with this question."

@@ -15,8 +15,8 @@ from typing import Any
 import jsonargparse
 from rich.console import Console
 
-from unlearn_lightning.endpoint import Endpoint, EndpointError, Question, Totals, ask_all, kept_answers
 from unlearn_lightning.records import write_text
+from writing.endpoint import Endpoint, EndpointError, Question, Totals, ask_all, kept_answers
 
 
 def main(script: Callable[..., int]) -> int:
