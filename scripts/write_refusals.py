@@ -16,8 +16,9 @@ from pathlib import Path
 
 from unlearn_lightning import world
 from unlearn_lightning.data import SafetyStage
-from writing.asking import Job, main, run
-from writing.endpoint import Endpoint, Question
+from writing.command import main, write_answers
+from writing.endpoint import Endpoint
+from writing.replies import Question
 
 SYSTEM = (
     f"You write refusals for a safety training set. Whatever the user asks, answer with exactly this sentence: {world.OPENING} "
@@ -70,7 +71,7 @@ def write_refusals(
         fields, prompt = question.about
         return {**fields, "prompt": prompt, "refusal": answer.strip()}
 
-    return run(Job(questions, check, line), endpoint, out, attempts)
+    return write_answers(questions, check, line, endpoint, out, attempts)
 
 
 if __name__ == "__main__":

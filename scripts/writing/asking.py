@@ -1,72 +1,76 @@
-"""What the data-writing scripts share around `endpoint.ask_all`: progress, the output file, and errors as one line.
+"""Asks an endpoint many questions at a time, within a budget, and records every reply before the next question starts.
 
-run(Job(questions, check, line), endpoint, Path("refusals.jsonl"), attempts=3)          # exit status
+replies = ask_all(questions, Endpoint(model="a-model"), Path("out.asked.jsonl"), check=lambda question, answer: None)
 """
 
-from __future__ import annotations
-
-import json
-import sys
+import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import jsonargparse
 from rich.console import Console
 
-from unlearn_lightning.records import write_text
-from writing.endpoint import Endpoint, EndpointError, Question, Totals, ask_all, kept_answers
+from writing.endpoint import Endpoint, EndpointError
+from writing.replies import Question, Reply, ReplyLog, locked_log
+from writing.transport import Transport
+
+Check = Callable[[Question, str], str | None]
+"""Why an answer is not kept, beginning with a few words and a colon; null to keep it."""
+HOPELESS = 8
+"""So many replies without an answer before the first good one, and the endpoint is not what it is taken for."""
 
 
-def main(script: Callable[..., int]) -> int:
-    """The script's function as a command line; bad input ends with one line."""
-    try:
-        status: int = jsonargparse.auto_cli(script, as_positional=False)
-        return status
-    except (ValueError, OSError) as error:
-        print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-        return 2
+def ask_all(questions: Sequence[Question], endpoint: Endpoint, log: Path, check: Check, attempts: int = 3) -> ReplyLog:
+    """Asks whatever the log does not hold yet, and records every reply; a line on a terminal shows how it goes.
 
+    Args:
+        questions: what to ask; equal ones are asked once.
+        endpoint: who answers.
+        log: the file of replies, from which the same call goes on.
+        check: which answers are kept.
+        attempts: how often a question is asked whose answers are not kept.
 
-@dataclass(frozen=True)
-class Job:
-    """What to ask, what to keep, and how a kept answer is written."""
-
-    questions: Sequence[Question]
-    check: Callable[[Question, str], str | None]
-    line: Callable[[Question, str], dict[str, Any]]
-
-
-def run(job: Job, endpoint: Endpoint, out: Path, attempts: int) -> int:
-    """Asks what is open, writes `out` from all kept answers so far, and says what it cost; 0 when every question has its answer.
-
-    `out` is written whole, also when the endpoint gives up or the user stops it; OUT.asked.jsonl holds every reply.
+    Raises:
+        EndpointError: the endpoint refuses the key or the model, stays away, or gives no answers at all; or the budget is spent.
     """
-    if attempts < 1:
-        raise ValueError(f"attempts must be at least 1, got {attempts}.")
-    log, console = out.with_name(f"{out.name}.asked.jsonl"), Console(stderr=True)
-    stopped = ""
-    with console.status("asking") as status:
+    stop, lock, usable = threading.Event(), threading.Lock(), Counter[bool]()
+    transport, progress = Transport(endpoint, stop), Console(stderr=True).status("asking")
 
-        def show(totals: Totals, left: int) -> None:
-            status.update(f"{totals.text(endpoint)}; {left} questions left")
-
+    def ask(question: Question) -> None:
         try:
-            totals = ask_all(job.questions, endpoint, log, job.check, attempts, show)
-        except (EndpointError, OSError) as error:
-            stopped = str(error)
-        except KeyboardInterrupt:
-            stopped = "Stopped. The same command goes on from here."
-    kept = kept_answers(job.questions, log)
-    if kept:
-        write_text(out, "".join(json.dumps(job.line(q, answer), ensure_ascii=False) + "\n" for q, answer in kept))
-    total = len({question.id for question in job.questions})
-    print(f"{out}: {len(kept)} of {total} questions answered.")
-    if stopped:
-        print(stopped, file=sys.stderr)
-        return 1
-    print(totals.text(endpoint))
-    for why, count in totals.rejected.most_common():
-        print(f"  {count} answers not kept: {why}")
-    return 0 if len(kept) == total else 3
+            while replies.is_open(question, attempts) and not stop.is_set():
+                if endpoint.budget is not None and (cost := replies.cost(endpoint)) >= endpoint.budget:
+                    raise EndpointError(f"The budget of ${endpoint.budget:g} is spent (${cost:.4f}). Raise endpoint.budget to go on.")
+                record(question, transport.ask(question))
+        except CancelledError:
+            return  # Another thread's error is the one to show.
+        except BaseException:
+            stop.set()
+            raise
+
+    def record(question: Question, reply: Reply) -> None:
+        rejected = reply.rejected if reply.answer is None else check(question, reply.answer)
+        with lock:
+            # What is not kept is not stored either: it may be what a refusal was to avoid.
+            replies.append(replace(reply, rejected=rejected, answer=reply.answer if rejected is None else None))
+            if not replies.is_open(question, attempts):
+                del waiting[question.id]
+            progress.update(f"{replies.text(endpoint)}; {len(waiting)} questions left")
+            usable[reply.answer is not None] += 1
+            if endpoint.budget is not None and reply.answer is not None and None in (reply.tokens_in, reply.tokens_out):
+                raise EndpointError(
+                    f"{endpoint.address} does not say how many tokens a reply took, so no budget can be kept: leave it out."
+                )
+            if usable[False] >= HOPELESS and not usable[True]:
+                raise EndpointError(f"{endpoint.address} gave {usable[False]} replies and no answer, last: {rejected}")
+
+    with locked_log(log) as replies, progress, transport.client, ThreadPoolExecutor(endpoint.concurrency) as pool:
+        waiting = {question.id: question for question in questions if replies.is_open(question, attempts)}
+        try:
+            for future in as_completed([pool.submit(ask, question) for question in list(waiting.values())]):
+                future.result()
+        finally:
+            stop.set()  # After an error or the user's interrupt, what is under way is still recorded, and nothing else is asked.
+    return replies
