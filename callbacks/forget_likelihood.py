@@ -60,10 +60,18 @@ class ForgetLikelihood(Probe):
             raise ValueError("ForgetLikelihood: label and paraphrases must be non-empty texts.")
         self.label, self.paraphrases = label, tuple(paraphrases)
 
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Also checks that the longest phrase behind the longest prompt fits into the model's positions."""
+        super().setup(trainer, pl_module, stage)
+        longest = max((len(e.prompt_ids) for e in self.encoded), default=0) + max(map(len, self._phrases()))
+        pl_module.backbone.check_length(longest, f"The longest prompt of the probe {self.name} with its longest phrase")
+
+    def _phrases(self) -> list[list[int]]:
+        return [self.encoder.response_start_ids(text) for text in (self.label, *self.paraphrases)]
+
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Scores all phrases as responses to each prompt."""
-        phrases = [self.encoder.response_start_ids(text) for text in (self.label, *self.paraphrases)]
-        scores = score_candidates(pl_module.net, [e.prompt_ids for e in encoded], phrases)
+        scores = score_candidates(pl_module.net, [e.prompt_ids for e in encoded], self._phrases())
         tokens = scores.mask.sum(-1)
         means, margins = scores.token_log_lik.sum(-1) / tokens, scores.token_margin[:, 0].sum(-1) / tokens[0]
         return [

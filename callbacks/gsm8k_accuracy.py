@@ -13,7 +13,7 @@ from typing import Any, Literal
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
 from unlearn_lightning.generation import generate
-from unlearn_lightning.gsm8k import final_answer, last_number, same_number
+from unlearn_lightning.gsm8k import final_answer, last_number, same_number, to_number
 
 
 class GSM8KAccuracy(Probe):
@@ -30,7 +30,7 @@ class GSM8KAccuracy(Probe):
         temperature: 0 decodes greedily, which needs one attempt only.
         max_new_tokens: longest solution, tokens.
         generation_batch_size: attempts continued at once; more is faster and takes more memory. Changes no text, to rounding.
-        match: `strict` reads the number behind the last `####` only, `flexible` the last number of the text.
+        match: `strict` reads the number behind the first `####` only, as GSM8K's own code does, `flexible` the last number of the text.
     """
 
     probe_name = "gsm8k"
@@ -64,10 +64,12 @@ class GSM8KAccuracy(Probe):
         self.generation_batch_size = generation_batch_size
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Also checks that every problem has a right answer to compare with."""
+        """Also checks that every problem has a right answer to compare with, and that solutions fit into the model's positions."""
         super().setup(trainer, pl_module, stage)
+        what = f"max_length {self.data.max_length} of its data plus max_new_tokens {self.max_new_tokens} of the probe {self.name}"
+        pl_module.backbone.check_length(self.data.max_length + self.max_new_tokens, what)
         for example in self.examples:
-            if final_answer(example.response) is None:
+            if to_number(final_answer(example.response) or "") is None:
                 raise ValueError(f"Example {example.id} of {self.data.stage_name} has no line `#### <number>` to compare with.")
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData, collate
 from unlearn_lightning.divergence import squared_distance
-from unlearn_lightning.records import last_record, read_json, record_path
+from unlearn_lightning.records import last_record, number, read_json, record_path
 
 
 class PathDivergence(Probe):
@@ -89,4 +89,4 @@ class PathDivergence(Probe):
 
 def predictions(rows: Sequence[Row]) -> dict[str, list[float]]:
     """Example id -> prediction vector."""
-    return {row["id"]: row["token_log_lik"] for row in rows}
+    return {row["id"]: [number(value) for value in row["token_log_lik"]] for row in rows}

@@ -28,6 +28,7 @@ from unlearn_lightning.adapters import eval_mode
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
 from unlearn_lightning.records import metric_key, record_path, write_json
 from unlearn_lightning.sharding import lockstep
+from unlearn_lightning.stop_signal import between_chunks
 
 Row = dict[str, Any]
 
@@ -103,6 +104,7 @@ class Probe(pl.Callback):
         if self.encoded:
             return
         self._data = self._data or trainer.datamodule  # type: ignore[attr-defined]
+        pl_module.backbone.check_length(self.data.max_length, f"max_length of the {self.data.stage_name} data of the probe {self.name}")
         self.encoder = self.data.encoder(pl_module.tokenizer)
         self.examples = self.data.fitting(self.split, pl_module.tokenizer)[: self.limit]
         self.encoded = self.data.encode(self.examples, pl_module.tokenizer)
@@ -110,7 +112,8 @@ class Probe(pl.Callback):
             raise ValueError(f"{type(self.data).__name__} cuts texts into several examples, so it cannot be probed: raise its max_length.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.global_step == 0:
+        # A run that was stopped while it measured goes on with that.
+        if trainer.global_step == 0 or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self.measure(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -162,6 +165,7 @@ class Probe(pl.Callback):
             for number, part in self._parts(trainer.global_rank, trainer.world_size):
                 examples = [self.examples[i] for i in part]
                 rows = self.predict(pl_module, examples, [self.encoded[i] for i in part], seed=number)
+                between_chunks()
                 for i, example, row in zip(part, examples, rows, strict=True):
                     mine[i] = {"id": example.id, "text": example.prompt, **row}
         return mine

@@ -61,12 +61,13 @@ class ResponseFamilies(Probe):
         super().setup(trainer, pl_module, stage)
         if not isinstance(self.data, FamilyStage):
             raise TypeError(f"ResponseFamilies measures several responses to a prompt: `data` must be a FamilyStage, not {self.data}.")
-        texts = self.data.family(self.split, self.families)
+        texts, cut = self.data.family(self.split, self.families), 0
         for example in self.examples:
             encoded = self.encoder.encode([replace(example, response=text) for text in texts[example.id].values()])
             self._responses[example.id] = [one.response_ids for one in encoded]
-        if self.encoder.truncated:
-            raise ValueError(f"max_length {self.data.max_length} cuts {self.encoder.truncated} responses that are measured: raise it.")
+            cut += sum(one.truncated for one in encoded)
+        if cut:
+            raise ValueError(f"max_length {self.data.max_length} cuts {cut} responses that are measured: raise it.")
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Scores all responses to each prompt."""

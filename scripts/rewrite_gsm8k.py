@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from unlearn_lightning.data import MathStage
-from unlearn_lightning.gsm8k import NUMBER, final_answer, same_number
+from unlearn_lightning.gsm8k import final_answer, same_number
 from writing.command import main, write_answers
 from writing.endpoint import Endpoint
 from writing.replies import Question
@@ -24,12 +24,14 @@ SYSTEM = (
     "You rewrite solutions of grade-school word problems. Work through the problem step by step, one step a line, in plain sentences with "
     "the arithmetic written out. Then write a last line that holds #### and the final number, such as: #### 42. Write nothing after it."
 )
+# Narrower than what is read as an answer, as models learn to write what is kept here.
+ANSWER_LINE = re.compile(r"####\s*[-+]?\$?[-+]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)\.?")
 
 
 def check(question: Question, answer: str) -> str | None:
     """Why a solution is not kept; null when it is right."""
     lines = [line.strip() for line in answer.strip().splitlines() if line.strip()]
-    if not lines or not re.fullmatch(rf"####\s*(?:{NUMBER})\.?", lines[-1]):
+    if not lines or not ANSWER_LINE.fullmatch(lines[-1]):
         return "does not end with #### and a number"
     if not same_number(final_answer(lines[-1]), final_answer(question.about["answer"])):
         return "has another final number"

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from unlearn_lightning import world
 from unlearn_lightning.data import SafetyStage
+from unlearn_lightning.data.leave_out import JSONValue
+from unlearn_lightning.data.record_format import KNOWN
 from writing.command import main, write_answers
 from writing.endpoint import Endpoint
 from writing.replies import Question
@@ -45,7 +47,7 @@ def write_refusals(
     out: Path,
     endpoint: Endpoint,
     prompt_field: str | None = None,
-    leave_out: dict[str, list[str]] | None = None,
+    leave_out: dict[str, list[JSONValue]] | None = None,
     limit: int | None = None,
     attempts: int = 3,
 ) -> int:
@@ -61,7 +63,7 @@ def write_refusals(
         attempts: how often a prompt is asked whose answers are not kept.
     """
     stage = SafetyStage(source=source, prompt_field=prompt_field, leave_out=leave_out)
-    prompts = [(row, row.text(stage.prompt_field)) for row in stage.source_rows()[:limit]]
+    prompts = [(row, stage.prompt(row)) for row in stage.source_rows()[:limit]]
     questions = [
         Question(({"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}), (row.fields, prompt))
         for row, prompt in prompts
@@ -69,7 +71,9 @@ def write_refusals(
 
     def line(question: Question, answer: str) -> dict[str, object]:
         fields, prompt = question.about
-        return {**fields, "prompt": prompt, "refusal": answer.strip()}
+        # What is part of the prompt by now is not written again beside it.
+        kept = {name: value for name, value in fields.items() if name not in KNOWN}
+        return {**kept, "prompt": prompt, "refusal": answer.strip()}
 
     return write_answers(questions, check, line, endpoint, out, attempts)
 

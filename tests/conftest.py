@@ -33,8 +33,9 @@ def corpus(tmp_path_factory):
 def make_backbone(corpus):
     """Backbones of 2 layers and 32 units; all weights trainable unless a Lora is given."""
 
-    def make(architecture="llama", lora=None, **settings):
-        scratch = Scratch(architecture, hidden=32, layers=2, intermediate=64, heads=4, kv_heads=2, vocab_size=320, corpus=(corpus,))
+    def make(architecture="llama", lora=None, max_positions=1024, **settings):
+        shape = {"hidden": 32, "layers": 2, "intermediate": 64, "heads": 4, "kv_heads": 2, "max_positions": max_positions}
+        scratch = Scratch(architecture, **shape, vocab_size=320, corpus=(corpus,))
         return Backbone(scratch=scratch, lora=lora, seed=1, **settings)
 
     return make

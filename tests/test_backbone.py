@@ -1,13 +1,17 @@
 """Backbones: adapters in PEFT's format, frozen and fresh where they should be, and clear errors."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from peft import PeftModel
-from runs import command_fit, fit, settings, weights
+from safetensors.torch import load_file, save_file
+from study_runs import command_fit, fit, settings, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from unlearn_lightning import merging
+from unlearn_lightning.adapters import reference_mode
 from unlearn_lightning.backbone import Backbone, Lora, save_result
 from unlearn_lightning.data import Encoded, collate
 from unlearn_lightning.likelihood import token_log_likelihood
@@ -135,3 +139,124 @@ def test_a_path_of_adapters_through_the_command(corpus, questions, tmp_path, mak
     assert not torch.equal(*(next(iter(weights(tmp_path / n).values())) for n in ("one", "two")))
     assert (tmp_path / "forgotten" / "adapter" / "adapter_config.json").is_file()
     assert not (tmp_path / "forgotten" / "model").exists()
+
+
+def edited(folder, change):
+    """The folder's only weights file with its tensors changed."""
+    (file,) = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    change(tensors, next(name for name in sorted(tensors) if "q_proj" in name))
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+DAMAGES = {
+    "missing": (lambda tensors, name: tensors.pop(name), r"1 missing \(.*q_proj"),
+    "unexpected": (lambda tensors, name: tensors.update({f"{name}.more": torch.ones(2)}), r"1 unexpected \(.*q_proj.*more"),
+    "misshaped": (lambda tensors, name: tensors.update({name: tensors[name][:, 1:].clone()}), r"q_proj|size mismatch"),
+    "all missing": (lambda tensors, name: [tensors.pop(n) for n in sorted(tensors) if n != name], r"\d\d? missing \(.*, \.\.\.\)"),
+}
+
+
+@pytest.mark.parametrize("of", ["base", "shards", "adapter"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_tensor_is_made_up_left_over_or_of_another_shape(make_backbone, lora, tmp_path, damage, of):
+    """A base that lacked a q_proj was trained with a random one, in silence."""
+    base = saved_base(make_backbone, tmp_path)
+    change, said = DAMAGES[damage]
+    if of == "adapter":
+        _, adapter = trained_adapter(base, tmp_path, lora)
+        edited(tmp_path / "adapter", change)
+        with pytest.raises(ValueError, match=f"adapter does not fit this backbone .*{said}"):
+            Backbone(model=base, lora=lora, adapter=adapter).load_for_unlearning()
+        return
+    edited(tmp_path / "model", change)
+    if of == "shards":
+        sharded(tmp_path / "model")
+    with pytest.raises(ValueError, match=f"do not fit its config.json: .*{said}") as error:
+        Backbone(model=base).load_base()
+    assert len(str(error.value)) < 700
+
+
+def sharded(folder):
+    """The one weights file as two and an index."""
+    tensors, index = load_file(folder / "model.safetensors"), {}
+    for shard in range(2):
+        index |= dict.fromkeys(sorted(tensors)[shard::2], f"part-{shard}.safetensors")
+        save_file({name: tensors[name] for name in sorted(tensors)[shard::2]}, folder / f"part-{shard}.safetensors", {"format": "pt"})
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("through", ["index", "config", "adapter"])
+def test_no_pickle_is_reached_through_another_file(make_backbone, tmp_path, through, monkeypatch):
+    base = saved_base(make_backbone, tmp_path)
+    folder = tmp_path / "model"
+    sharded(folder)
+    index, config = folder / "model.safetensors.index.json", folder / "config.json"
+    if through == "index":
+        index.write_text(index.read_text().replace("part-1.safetensors", "part-1.bin"))
+        torch.save({}, folder / "part-1.bin")
+    elif through == "config":
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"transformers_weights": "part-1.bin"}))
+        torch.save({}, folder / "part-1.bin")
+    else:
+        (folder / "adapter_config.json").write_text("{}")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch.load was reached"))
+    with pytest.raises(ValueError, match=r"part-1\.bin, which is not a \.safetensors file|holds an adapter"):
+        Backbone(model=base).load_base()
+
+
+def test_shards_and_tied_weights_that_are_all_there_load(make_backbone, tmp_path):
+    base = saved_base(make_backbone, tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model/model.safetensors")
+    expected = log_lik(Backbone(model=base).load_base())
+    sharded(tmp_path / "model")
+    assert torch.equal(log_lik(Backbone(model=base).load_base()), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("targets", [["lm_head"], ["embed_tokens"], ["lm_head", "embed_tokens", "q_proj"]], ids="-".join)
+def test_adapters_of_tied_weights_are_stacked_so_that_unlearning_starts_where_the_stage_ended(
+    make_backbone, lora, tmp_path, targets, dtype, caplog
+):
+    """Merging would change embeddings and head, which are one weight here and in many small models."""
+    base = saved_base(make_backbone, tmp_path)
+    backbone = Backbone(model=base, lora=Lora(rank=4, target_modules=targets), dtype=dtype)
+    stage = backbone.load_for_fine_tuning()
+    torch.manual_seed(0)
+    for p in stage.parameters():
+        p.data += 0.05 * torch.randn_like(p) * p.requires_grad
+    save_result(stage, backbone.load_tokenizer(), tmp_path)
+    expected = log_lik(stage)
+    with caplog.at_level("INFO"):
+        net = Backbone(model=base, lora=lora, dtype=dtype, adapter=str(tmp_path / "adapter")).load_for_unlearning()
+    assert f"stay stacked and are not merged: {tmp_path / 'adapter'} adapts" in caplog.text
+    assert "whose weights another layer shares" in caplog.text
+    torch.testing.assert_close(log_lik(net), expected)
+    torch.manual_seed(1)
+    for p in net.parameters():
+        p.data += 0.05 * torch.randn_like(p) * p.requires_grad
+    assert not torch.allclose(log_lik(net), expected, atol=1e-3)
+    with reference_mode(net):
+        torch.testing.assert_close(log_lik(net), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_ordinary_adapters_are_merged_to_the_bit_as_peft_merges_them(make_backbone, lora, tmp_path, dtype, caplog):
+    base = saved_base(make_backbone, tmp_path)
+    _, adapter = trained_adapter(base, tmp_path, lora)
+    with caplog.at_level("INFO"):
+        net = Backbone(model=base, lora=lora, dtype=dtype, adapter=adapter).load_for_unlearning()
+    assert "stacked" not in caplog.text
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), adapter).merge_and_unload()
+    assert torch.equal(log_lik(net), log_lik(plain))
+
+
+def test_a_merge_that_rounds_the_model_away_is_stacked_instead(make_backbone, lora, tmp_path, caplog, monkeypatch):
+    base = saved_base(make_backbone, tmp_path)
+    stage, adapter = trained_adapter(base, tmp_path, lora)
+    monkeypatch.setitem(merging.LIMITS, torch.float32, 1e-12)
+    with caplog.at_level("INFO"):
+        net = Backbone(model=base, lora=lora, adapter=adapter).load_for_unlearning()
+    assert "moves logits by" in caplog.text
+    assert torch.equal(log_lik(net), log_lik(stage))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import command, fit, settings
+from study_runs import command, fit, settings
 
 from unlearn_lightning.main import main
 from unlearn_lightning.resolver import Resolver
@@ -165,7 +165,7 @@ def test_a_written_configuration_repeats_the_run(corpus, questions, tmp_path):
     again = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     again["run_folder"] = str(tmp_path / "again")
     assert fit(again).key == cli.key
-    from runs import weights
+    from study_runs import weights
 
     for key, value in weights(tmp_path / "run").items():
         assert (weights(tmp_path / "again")[key] == value).all()

@@ -53,7 +53,7 @@ def test_truncation_is_counted_and_an_empty_response_refused(tokenizer):
     short, long = encoder.encode([Example("s", "Who?", "Ann."), Example("l", "Who?", "Ann wrote it. " * 50)])
     assert len(long) == 40
     assert len(short) < 40
-    assert encoder.truncated == 1
+    assert [short.truncated, long.truncated] == [False, True]
     with pytest.raises(ValueError, match=r"Example q: the prompt alone has \d+ tokens, so max_length 40"):
         encoder.encode([Example("q", "Who wrote it? " * 50, "Ann.")])
 
@@ -80,7 +80,7 @@ def test_json_array_and_json_lines_read_alike(tmp_path):
         ('{"prompt": "a", "response": "b"}\n{"prompt": ', r"bad\.jsonl:2: not JSON"),
         ("[1, 2", r"bad\.jsonl:1: not JSON"),
         ('"just text"', r"bad\.jsonl:1: expected a JSON object"),
-        ('{"prompt": "a", "answer": "b"}', r"bad\.jsonl:1: field 'response' is missing.*\['answer', 'prompt'\]"),
+        ('{"prompt": "a", "answer": "b"}', r"bad\.jsonl:1: field 'response' is missing.*'answer', 'prompt'"),
         ('{"prompt": "a", "response": "  "}', "field 'response' is '  '"),
     ],
 )
@@ -121,7 +121,7 @@ def test_the_hub_is_read_through_datasets(monkeypatch):
 
     def load_dataset(path, config, split):
         asked.append((path, config, split))
-        return [{"question": "Who?", "answer": "Ann. <<1+1=2>>2\n#### 2"}] * 3
+        return datasets.Dataset.from_list([{"question": "Who?", "answer": "Ann. <<1+1=2>>2\n#### 2"}] * 3)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     stage = MathStage(source="hub", held_out_examples=2)
@@ -164,22 +164,12 @@ def test_a_folder_in_the_format_of_datasets(tmp_path, kind):
         table.to_parquet(folder / "train.parquet")
     else:
         (datasets.DatasetDict({"train": table}) if kind == "dict" else table).save_to_disk(folder)
-    left_out = {"prompt_style": ["ascii", "morse"], "category": ["7"]}
+    left_out = {"prompt_style": ["ascii", "morse"], "question_id": [7]}
     stage = ChatStage(source=str(folder), held_out_examples=0, prompt_field="turns", response_text="No.", leave_out=left_out)
-    assert {e.prompt for e in stage.examples("train")} == {f"Placeholder [X{i}]?" for i in (0, 2, 3, 4, 5, 7)}
+    assert {e.prompt for e in stage.examples("train")} == {f"Placeholder [X{i}]?" for i in (0, 2, 3, 4, 5)}
 
 
-def test_a_filter_that_cannot_be_meant_is_refused(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(map(json.dumps, benchmark_rows())))
-
-    def read(**leave_out):
-        return ChatStage(source=str(path), held_out_examples=0, prompt_field="turns", response_text="No.", leave_out=leave_out)
-
-    with pytest.raises(ValueError, match=r"rows\.jsonl:1: leave_out looks at field 'style', but the record has only"):
-        read(style=["ascii"]).examples("train")
-    with pytest.raises(ValueError, match="leaves no record"):
-        read(category=["1"]).examples("train")
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="could not be read as a data set"):
         ChatStage(source=str(tmp_path / "empty")).examples("train")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from runs import fit, run_json, settings, weights
+from study_runs import fit, run_json, settings, weights
 from test_backbone import BATCH, trained_adapter
 from test_stopped_runs import Stop, StopAt
 

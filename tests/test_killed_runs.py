@@ -7,16 +7,12 @@ import signal
 
 import pytest
 import torch
-from rich.console import Console
-from runs import fit, run_json, settings, weights
+from study_runs import fit, run_json, settings, weights
 from test_stopped_runs import Stop, StopAt
-from test_study import config_of, small, tree
 
 from unlearn_lightning import lightning_cli, records, run_recorder
 from unlearn_lightning.metrics_file import MetricsFile
 from unlearn_lightning.records import is_finished
-from unlearn_lightning.study.local import Local
-from unlearn_lightning.study.work import Work
 
 
 def die():
@@ -158,27 +154,6 @@ def test_the_same_command_ends_as_if_nothing_had_happened(place, corpus, tmp_pat
         assert torch.equal(weights(tmp_path / "run")[key], value), key
     assert run_json(tmp_path / "run")["tokens"] == run_json(straight)["tokens"]
     assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-def test_between_two_runs_of_a_study(corpus, questions, tmp_path):
-    written = small(corpus, questions, retrained=False, positions=[2])
-    written["objectives"] = {"npo": written["objectives"]["npo"]}
-    study, runs = config_of(written), tree(written, tmp_path / "store")
-
-    def launched():
-        work = Work(study, runs, tmp_path / "study", Console(quiet=True))
-        before = len(work.done)
-        Local(jobs=1).launch(work)
-        return len(work.done) - before
-
-    def work():
-        Work.start = at_call(4, Work.start)
-        launched()
-
-    killed(work)
-    assert [is_finished(run.folder) for run in runs] == [True, True, True, False, False]
-    assert launched() == 2
-    assert all(is_finished(run.folder) for run in runs)
 
 
 @pytest.mark.parametrize(("before", "after", "step"), [(2, 8, 2), (8, 1, 3), (1, 4, 4)])

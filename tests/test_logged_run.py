@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from runs import fit, settings
+from study_runs import fit, settings
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_killed_runs import die, killed
 from test_stopped_runs import StopAt

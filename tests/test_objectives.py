@@ -1,17 +1,22 @@
 """Losses by hand, at their limits, and against each other."""
 
+import dataclasses
 import math
 
+import lightning.pytorch as pl
 import pytest
 import torch
+from torch.nn import functional
 
-from unlearn_lightning.data import Encoded, collate
+from unlearn_lightning.data import ChatStage, Encoded, collate, identity
 from unlearn_lightning.modules import StageFineTuning
+from unlearn_lightning.modules.reference_file import as_tensors, from_tensors
 from unlearn_lightning.objectives.gradient_ascent import GradientAscent
 from unlearn_lightning.objectives.npo import NPO, npo_loss
 from unlearn_lightning.objectives.simnpo import SimNPO, simnpo_loss
 
-BATCH = collate([Encoded("a", [6, 7, 8], [9, 10]), Encoded("b", [7, 9], [11, 12, 13, 5])], pad_id=0)
+EXAMPLES = [Encoded("a", [6, 7, 8], [9, 10]), Encoded("b", [7, 9], [11, 12, 13, 5])]
+BATCH = collate(EXAMPLES, pad_id=0)
 
 
 def test_npo_at_the_reference_is_two_log_two_over_beta():
@@ -107,3 +112,85 @@ def test_simnpo_forms_differ_by_the_length(make_backbone):
     total = summed.response_log_likelihood(BATCH)
     torch.testing.assert_close(summed.loss(BATCH), simnpo_loss(total, 1.0))
     torch.testing.assert_close(normalised.loss(BATCH), simnpo_loss(total / torch.tensor([2.0, 4.0]), 1.0))
+
+
+def swapped(batch):
+    """The second row's tokens under the first row's place in the data, and the other way round."""
+    return dataclasses.replace(batch, **{name: getattr(batch, name).flip(0) for name in ("input_ids", "attention_mask", "response_mask")})
+
+
+OTHERS = {
+    "assembled by hand": lambda batch: collate([Encoded("c", [6, 7], [20, 21, 22]), Encoded("d", [9], [23])], pad_id=0),
+    "other tokens": lambda batch: dataclasses.replace(batch, input_ids=batch.input_ids.where(batch.input_ids != 10, 30)),
+    "another prompt": lambda batch: dataclasses.replace(batch, input_ids=batch.input_ids.where(batch.input_ids != 6, 30)),
+    "another response mask": lambda batch: dataclasses.replace(batch, response_mask=batch.response_mask & (batch.input_ids != 9)),
+    "one known row of two": lambda batch: collate([EXAMPLES[0], Encoded("c", [6, 7], [20, 21])], pad_id=0),
+    "rows swapped": swapped,
+    "padded on the left": lambda batch: collate(EXAMPLES, pad_id=0, padding_side="left"),
+    "wider": lambda batch: collate([*EXAMPLES, Encoded("c", [6] * 9, [20])], pad_id=0),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_cached_reference_is_never_given_to_other_tokens(make_backbone, lora, kind):
+    """The truth is the reference model's own; cached values of other rows were given by their place in the batch."""
+    module, batch = built(NPO, make_backbone(lora=lora), cache_reference=True), OTHERS[kind](BATCH)
+    with torch.no_grad():
+        truth = module.reference_log_likelihood(batch)
+        module._reference = dict(zip(map(identity, EXAMPLES), module.reference_log_likelihood(BATCH).tolist(), strict=True))
+        for p in module.parameters():
+            p += 0.1 * p.requires_grad
+    torch.testing.assert_close(module.reference_log_likelihood(batch), truth, atol=1e-5, rtol=0)
+
+
+class Preference(NPO):
+    """DPO of a second response over the training data's own, at beta 0.05."""
+
+    named = True
+
+    @staticmethod
+    def second(place, example):
+        return Encoded(str(place), example.prompt_ids, [9, 8, 7 + place])
+
+    def further_reference_examples(self):
+        return [self.second(*one) for one in enumerate(self.trainer.datamodule.encoded["train"])] * self.named
+
+    def forget_loss(self, batch):
+        seconds = [self.second(i, self.trainer.datamodule.encoded["train"][i]) for i in batch.example_index.tolist()]
+        other = collate(seconds, self.tokenizer.pad_token_id).to(self.device)
+        kept, lost = (self.response_log_likelihood(b) - self.reference_log_likelihood(b) for b in (other, batch))
+        return -functional.logsigmoid(0.05 * (kept - lost)) / 0.05
+
+
+class Unnamed(Preference):
+    """The same, without naming its second responses."""
+
+    named = False
+
+
+def first_loss(cls, backbone, questions, **settings):
+    data = ChatStage(questions, held_out_source=questions, batch_size=8, seed=1)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False,
+    )  # fmt: skip
+    module, losses = cls(backbone, **settings), []
+    plain = module.forget_loss
+    module.forget_loss = lambda batch: losses.append(plain(batch)) or losses[-1]
+    trainer.fit(module, data)
+    return module, losses[0]
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("adapter", [True, False])
+def test_an_objective_with_second_responses_starts_where_its_formula_says(make_backbone, lora, questions, adapter, named):
+    """Full fine-tuning has no model to ask for a response that was not named."""
+    backbone, cls = make_backbone(lora=lora if adapter else None), Preference if named else Unnamed
+    if not (adapter or named):
+        with pytest.raises(ValueError, match=r"of 8 of 8 responses .* return these examples from Unnamed\.further_reference_examples"):
+            first_loss(cls, backbone, questions)
+        return
+    module, loss = first_loss(cls, backbone, questions, cache_reference=True)
+    torch.testing.assert_close(loss, torch.full((8,), 20 * math.log(2)), atol=1e-4, rtol=0)
+    assert len(module._reference) == 19 * (1 + named)
+    assert from_tensors(as_tensors(module._reference)) == module._reference, "as a checkpoint keeps it"

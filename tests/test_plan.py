@@ -4,15 +4,18 @@ import json
 import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from huggingface_hub import HfApi
 from rich.console import Console
 from safetensors import safe_open
 from test_study import config_of, small, tree
 
 from unlearn_lightning import lightning_cli, run_key
 from unlearn_lightning.backbone import Backbone, Lora, save_result
+from unlearn_lightning.content import hub_commit
 from unlearn_lightning.records import is_finished, read_run
 from unlearn_lightning.resolver import Resolver
 from unlearn_lightning.sources import HubError
@@ -49,12 +52,13 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     monkeypatch.setattr(unread_room, "_hub_answers", lambda: False)
+    hub_commit.cache_clear()
 
 
 def settings(backbone):
     """The backbone as a resolved configuration has it."""
     scratch = backbone.scratch and {**vars(backbone.scratch), "corpus": list(backbone.scratch.corpus)}
-    names = ("model", "tokenizer", "chat_template_from", "revision", "dtype")
+    names = ("model", "tokenizer", "chat_template_from", "template_date", "revision", "dtype")
     return {**{name: getattr(backbone, name) for name in names}, "scratch": scratch}
 
 
@@ -195,7 +199,8 @@ def test_the_papers_studies_are_planned_without_a_network(file, tmp_path, no_net
     assert "data set openai/gsm8k/main could not be read" in text
     assert "UTF-8 bytes / 4" in text
     assert "built-in table" in text
-    assert set(unread.why) == {"openai/gsm8k/main", "locuslab/TOFU/full", "PrincetonPLI/Instruct-SkillMix-SDA"}
+    models = {study.backbone[name] for name in ("model", "chat_template_from")} - {None}
+    assert set(unread.why) == {"openai/gsm8k/main", "locuslab/TOFU/full", "PrincetonPLI/Instruct-SkillMix-SDA", *models}
 
     # A key that covers unread data is marked, and so are its descendants'; nothing is written that could be executed.
     marked = {run.name for run in runs if run.key.startswith(run_key.UNREAD)}
@@ -225,7 +230,8 @@ def test_open_questions_at_paper_size_are_planned_without_a_network(name, tmp_pa
         assert (found["seed0/p4/npo-kl"]["loss"], found["seed0/p4/npo-kl"]["data"]["init_args"]["batch_size"]) == ("kl", 128)
 
 
-def test_the_papers_study_on_data_that_can_be_read(tmp_path, no_network):
+def test_the_papers_study_on_data_that_can_be_read(tmp_path, no_network, monkeypatch):
+    monkeypatch.setattr(HfApi, "model_info", lambda *args, **kwargs: SimpleNamespace(sha="a" * 40))
     file = tmp_path / "rows.jsonl"
     row = {"instruction": "Do it.", "output": "Done.", "question": "How many?", "answer": "#### 2"}
     file.write_text(f"{json.dumps(row)}\n" * 8000)

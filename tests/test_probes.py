@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pytest
 import torch
-from runs import command_fit, fit, held_out, settings
+from study_runs import command_fit, fit, held_out, settings
 
 from callbacks import ForgetLikelihood, GSM8KAccuracy, PathDivergence, RetainLikelihood
 from callbacks.probe import Probe, metric_key

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from runs import SYSTEM_PROMPT, fit, held_out, run_json, settings, weights
+from study_runs import SYSTEM_PROMPT, fit, held_out, run_json, settings, weights
 from test_backbone import log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
 

@@ -5,8 +5,9 @@ import torch
 from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from peft import PeftModel
 from rich.console import Console
-from runs import fit, settings, weights
+from study_runs import fit, settings, weights
 from test_backbone import BATCH, log_lik, trained_adapter
+from test_export import adapted
 from test_stopped_runs import Stop, StopAt
 from test_study import config_of, small, tree
 from transformers import AutoModelForCausalLM
@@ -164,14 +165,29 @@ def test_a_4_bit_run_is_exported_as_the_model_that_was_trained(base, lora, corpu
 
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "merged"), "--merge"]) == 0
     said = capsys.readouterr().out
-    assert "merged weights in float32, dequantised from nf4; the largest difference" in said
+    assert "merged weights in float32, dequantised from nf4; its token log-likelihoods differ from the trained model's by" in said
+    assert "of 4 of the run's examples" in said
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not any(isinstance(module, Linear4bit) for module in merged.modules())
     torch.testing.assert_close(log_lik(merged), trained, atol=1e-5, rtol=0)
-    assert float(said.rsplit("is ", 1)[1].split(",")[0]) < 1e-5
+    assert float(said.rsplit("differ from the trained model's by ", 1)[1].split()[0]) < 1e-5
     # The untouched base's own weights, before quantisation, would be another model.
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "one")
     assert not torch.allclose(log_lik(plain), trained, atol=1e-4)
+
+
+def test_a_merge_of_a_4_bit_run_in_bfloat16_is_nearer_in_float32(base, corpus, questions, tmp_path, capsys):
+    """What bfloat16 rounds away in merging is printed in nats of the run's own examples; float32 keeps it."""
+    adapted(base, tmp_path / "run", corpus, questions, "bfloat16", "nf4")
+    means = []
+    for dtype in ([], ["--dtype", "float32"]):
+        out = str(tmp_path / f"merged{len(dtype)}")
+        assert main(["export", str(tmp_path / "run"), "--merge", "--accept-difference", "--out", out, *dtype]) == 0
+        said = capsys.readouterr().out
+        means.append(float(said.rsplit("differ from the trained model's by ", 1)[1].split()[0]))
+        assert "of 4 of the run's examples" in said
+    assert 0 < means[1] < means[0], means
+    assert AutoModelForCausalLM.from_pretrained(out).dtype == torch.float32
 
 
 def test_a_4_bit_study_that_was_interrupted_ends_as_if_it_had_not_been(base, corpus, questions, tmp_path, monkeypatch):

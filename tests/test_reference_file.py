@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from runs import fit, settings, weights
+from study_runs import fit, settings, weights
 
 from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.modules.unlearning import Unlearning
@@ -30,7 +30,7 @@ def test_runs_from_one_start_compute_the_reference_once_and_end_as_if_alone(corp
     (file,) = (tmp_path / "runs" / ".references").glob("*.safetensors")
     written = file.stat().st_mtime_ns
 
-    def unwanted(self):
+    def unwanted(self, parts):
         raise AssertionError("the reference was computed again")
 
     with monkeypatch.context() as patch:
@@ -48,13 +48,15 @@ def test_runs_from_one_start_compute_the_reference_once_and_end_as_if_alone(corp
 
 
 def test_a_damaged_or_foreign_file_is_computed_again(tmp_path):
-    file, values = ReferenceFile(tmp_path / "a.safetensors"), torch.tensor([-1.0, -2.0, -3.0])
+    file, values = ReferenceFile(tmp_path / "a.safetensors"), {7: -1.0, -3: -2.0, 2**62: -3.0}
     file.write(values)
-    assert torch.equal(file.read(3), values)
-    assert file.read(4) is None, "of another number of examples"
+    assert file.read() == values
+    further = {**values, 11: -4.0}
+    assert file.load_or(lambda: further, further.keys()) == further, "of other examples"
+    assert file.load_or(dict, {7}) == {7: -1.0}, "what another objective adds takes nothing away"
     file.path.write_bytes(file.path.read_bytes()[:-5])
-    assert torch.equal(file.load_or(lambda: values, 3), values)
-    assert torch.equal(file.read(3), values), "it was not repaired"
+    assert file.load_or(lambda: values, values.keys()) == values
+    assert file.read() == values, "it was not repaired"
     assert [p.name for p in tmp_path.glob("*.safetensors*")] == ["a.safetensors"]
 
 
@@ -64,15 +66,15 @@ def test_runs_at_once_wait_for_the_first(tmp_path):
     def compute():
         computed.append(1)
         time.sleep(0.2)
-        return torch.tensor([-1.0, -2.0])
+        return {1: -1.0, 2: -2.0}
 
-    threads = [threading.Thread(target=lambda: found.append(ReferenceFile(tmp_path / "a").load_or(compute, 2))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(ReferenceFile(tmp_path / "a").load_or(compute, {1, 2}))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
     assert len(computed) == 1
-    assert [values.tolist() for values in found] == [[-1.0, -2.0]] * 4
+    assert found == [{1: -1.0, 2: -2.0}] * 4
 
 
 HOLDER = "import sys, time; from pathlib import Path; from unlearn_lightning.locks import locked\nwith locked(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"  # noqa: E501
@@ -83,4 +85,4 @@ def test_a_killed_run_blocks_nobody(tmp_path):
     assert holder.stdout.readline() == b"1\n"
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    assert ReferenceFile(tmp_path / "a").load_or(lambda: torch.tensor([-1.0]), 1).tolist() == [-1.0]
+    assert ReferenceFile(tmp_path / "a").load_or(lambda: {1: -1.0}, {1}) == {1: -1.0}

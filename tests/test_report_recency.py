@@ -34,6 +34,12 @@ def test_paths_without_a_common_level_are_not_compared(slow):
     assert all(map(math.isnan, drops_from_equal_start({0: {0: -2.0, 8: -9.0}, 1: slow}).values()))
 
 
+def test_an_equal_start_is_not_read_from_measurements_far_apart():
+    fine = {step: -2.0 - step for step in range(0, 17, 2)}
+    assert all(map(math.isnan, drops_from_equal_start({0: fine, 1: {0: 0.0, 16: -8.0}}).values()))
+    assert not any(map(math.isnan, drops_from_equal_start({0: fine, 1: {step: -0.5 * step for step in range(0, 17, 4)}}).values()))
+
+
 def test_saturation_is_told_apart_from_slowness(tmp_path):
     """In the first seed p=4 loses least of its likelihood, but most of its margin, and is the faster once it starts where p=1 does."""
     writer = StudyWriter(tmp_path)

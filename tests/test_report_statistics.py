@@ -6,7 +6,7 @@ import pytest
 from test_report_study_data import StudyWriter
 
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.matched import matched_forgetting
+from unlearn_lightning.report.matched import compared_utilities, compared_utility, matched_forgetting
 from unlearn_lightning.report.outcomes import summarize, utility
 from unlearn_lightning.report.statistics import (
     Share,
@@ -20,7 +20,7 @@ from unlearn_lightning.report.statistics import (
     matched_score,
 )
 from unlearn_lightning.report.study_data import load_study
-from unlearn_lightning.report.tables import Table, growth_table
+from unlearn_lightning.report.tables import Table, growth_table, matched_table
 
 
 def test_estimate_is_the_students_t_interval():
@@ -184,3 +184,54 @@ def test_matched_forgetting_by_hand(tmp_path):
     assert last.utility.mean == pytest.approx(0.8)
     assert first.accuracy_change.mean == pytest.approx(-0.1)
     assert last.accuracy_change.mean == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize(
+    ("measured", "step", "read"),
+    [
+        ({0: 0.8, 16: 0.4}, 1.0, math.nan),
+        ({0: 0.8, 16: 0.4}, 15.5, math.nan),
+        ({0: 0.8, 16: 0.4}, 0.0, 0.8),
+        ({0: 0.8, 16: 0.4}, 16.0, 0.4),
+        ({0: 0.8, 8: 0.6, 16: 0.4}, 8.0, 0.6),
+        ({0: 0.8, 8: 0.6, 16: 0.4}, 7.5, math.nan),
+        ({0: 0.8, 2: 0.6, 16: 0.4}, 1.5, 0.65),
+        ({0: 0.8, 4: 0.4, 16: 0.4}, 1.0, 0.7),  # twice as rarely as the score is still near
+        ({0: 0.8, 5: 0.3, 16: 0.4}, 1.0, math.nan),
+        ({0: 0.8, 4: math.nan, 16: 0.4}, 1.0, math.nan),
+        ({}, 1.0, math.nan),
+    ],
+)
+def test_what_was_not_measured_near_a_step_has_no_value_there(measured, step, read):
+    score = {step: 0.5 * step for step in range(0, 17, 2)}
+    assert interpolate(measured, step, score) == pytest.approx(read, nan_ok=True)
+
+
+def test_equal_forgetting_invents_no_number(tmp_path):
+    """The accuracy is measured at both ends, the utility at every other measurement of the score, and one path ends where it is matched."""
+    writer = StudyWriter(tmp_path)
+    for p, speed in {1: 1.0, 4: 0.25}.items():
+        score = {step: -speed * step for step in range(0, 17, 2)}
+        tofu = {step: -1.0 - 0.01 * step for step in range(0, 17, 4)}
+        writer.unlearn(1, p, "npo", phrases=score, tofu=tofu, accuracy={0: 0.8, 16: 0.4})
+    study = load_study(writer.write())
+    fast, slow = matched_forgetting(study, at=3.0)
+    assert (fast.step.mean, slow.step.mean) == (3.0, 12.0)
+    assert (fast.utility.mean, slow.utility.mean) == (pytest.approx(0.97), pytest.approx(0.88))
+    assert [row.accuracy_change.text() for row in (fast, slow)] == ["–", "–"]
+    assert [row[-1] for row in matched_table([fast, slow]).rows] == ["–", "–"]
+    at_the_end = matched_forgetting(study)  # 4 nats: the slow path's last step
+    assert at_the_end[1].accuracy_change.mean == pytest.approx(-0.4)
+    assert math.isnan(at_the_end[0].accuracy_change.mean)
+
+
+def test_the_number_that_trials_compare_by_is_not_invented(tmp_path):
+    writer = StudyWriter(tmp_path)
+    score = {step: -0.5 * step for step in range(0, 17, 2)}
+    writer.unlearn(1, 1, "npo", phrases=score, tofu={0: -1.0, 16: -1.8})
+    writer.unlearn(1, 4, "npo", phrases=score, tofu={0: -1.0, 2: -1.2, 16: -1.8})
+    writer.unlearn(2, 4, "npo", phrases={0: 0.0, 16: -0.25}, tofu={0: -1.0, 16: -1.1})  # never gets there: 0.9 - 0.5
+    study = load_study(writer.write())
+    found = {"seed1/p1/npo": math.nan, "seed1/p4/npo": 0.9, "seed2/p4/npo": 0.4}
+    assert compared_utilities(study, 0.5) == pytest.approx(found, nan_ok=True)
+    assert compared_utility(study, 0.5) == pytest.approx(0.65)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import fit, settings
+from study_runs import fit, settings
 from test_study import CONFIGS, tree
 
 from callbacks import ResponseFamilies

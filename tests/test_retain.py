@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from runs import fit, run_json, settings, weights
+from study_runs import fit, run_json, settings, weights
 from test_study import config_of, small
 
 from unlearn_lightning.data import Batch, ChatStage, Encoded, EpochPlan

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import SYSTEM_PROMPT, command_fit, fit, run_json, settings, weights
+from study_runs import SYSTEM_PROMPT, command_fit, fit, run_json, settings, weights
 
 from unlearn_lightning.study.study_config import merged
 

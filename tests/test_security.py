@@ -10,7 +10,7 @@ import pytest
 import torch
 import wandb
 import yaml
-from runs import fit, settings
+from study_runs import fit, settings
 
 from unlearn_lightning import lightning_cli
 from unlearn_lightning.adapters import load_adapter

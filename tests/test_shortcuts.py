@@ -13,6 +13,7 @@ from unlearn_lightning import shortcuts
 from unlearn_lightning.adapters import reference_mode
 from unlearn_lightning.backbone import Lora
 from unlearn_lightning.data import Encoded, collate
+from unlearn_lightning.fast_paths import KNOWN
 from unlearn_lightning.likelihood import response_logits, token_log_likelihood
 
 HEADER = [5, 6, 7, 8] * 9
@@ -65,7 +66,7 @@ def assert_same(net, batch, way="full", tolerance=1e-5):
 
 
 @pytest.mark.parametrize("rows", [ROWS, SAME], ids=["unequal", "equal"])
-@pytest.mark.parametrize("kind", shortcuts.KNOWN)
+@pytest.mark.parametrize("kind", KNOWN)
 def test_values_and_gradients_are_those_of_the_plain_pass(kind, rows):
     assert_same(model(kind), collate(rows, 0))
 

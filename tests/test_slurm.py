@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from runs import weights
+from study_runs import weights
 from test_study import config_of, small, tree
 
 from unlearn_lightning.main import main

@@ -7,7 +7,7 @@ import time
 
 import pytest
 import yaml
-from runs import UNLEARN, settings
+from study_runs import UNLEARN, settings
 from test_study import config_of, small, tree
 
 from unlearn_lightning.locks import locked

@@ -1,19 +1,15 @@
 """Bad input is refused before work starts, and what stops a run in the middle loses nothing."""
 
 import os
-import signal
-import subprocess
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from runs import UNLEARN, command, fit, run_json, settings, weights
+from study_runs import command, fit, run_json, settings, weights
 
-from unlearn_lightning import lightning_cli, stop_signal
+from unlearn_lightning import lightning_cli
 from unlearn_lightning.modules import StageFineTuning
 from unlearn_lightning.run_recorder import check_writable
 
@@ -130,6 +126,8 @@ class StopAt(lightning_cli.pl.Callback):
 
 
 STOPS = [(1, "batch"), (3, "batch"), (4, "batch"), (7, "batch"), (3, "epoch"), (9, "epoch"), (9, "end")]
+# What micro-batches and workers add is where the data goes on, inside an epoch and at its end.
+FEWER = {"plain": STOPS, "accumulated": [(3, "batch"), (7, "batch"), (3, "epoch")], "two workers": [(4, "batch")]}
 
 
 @pytest.mark.parametrize("kind", ROUNDS)
@@ -141,7 +139,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(kind, limit, corpus, question
         more["model"]["init_args"]["cache_reference"] = True
     cls = "NPO" if kind == "plain" else "StageFineTuning"
     fit(settings(corpus, questions, tmp_path / "straight", cls, **more))
-    for step, hook in STOPS[1:3] if kind == "two workers" else STOPS:
+    for step, hook in FEWER[kind]:
         name = f"{hook}{step}"
         stopped = settings(corpus, questions, tmp_path / name, cls, **more)
         with pytest.raises(Stop):
@@ -166,64 +164,6 @@ def test_stopped_again_and_again_at_the_ends_of_epochs(stops, corpus, questions,
         with pytest.raises(Stop):
             lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[StopAt(step)])
     fit(config)
-    for key, value in weights(tmp_path / "straight").items():
-        assert torch.equal(weights(tmp_path / "run")[key], value)
-
-
-def test_kill_9_in_the_middle(corpus, questions, tmp_path):
-    config = settings(corpus, questions, tmp_path / "killed", trainer={"max_steps": 400}, checkpoint_every_n_steps=5)
-    file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump(config))
-    process = subprocess.Popen([*UNLEARN, "fit", "-c", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "killed/checkpoints/last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert run_json(tmp_path / "killed")["status"] == "running"
-    fit(config)
-    fit({**config, "run_folder": str(tmp_path / "straight")})
-    for key, value in weights(tmp_path / "straight").items():
-        assert torch.equal(weights(tmp_path / "killed")[key], value)
-
-
-def test_an_interruption_is_no_failure(corpus, questions, tmp_path):
-    class Interrupt(StopAt):
-        def _stop(self, trainer, hook):
-            if hook == self.hook and trainer.global_step == self.step:
-                raise KeyboardInterrupt
-
-    config = settings(corpus, questions, tmp_path / "run", checkpoint_every_n_steps=1)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[Interrupt(2)])
-    assert run_json(tmp_path / "run")["status"] == "running"
-    fit(config)
-    assert run_json(tmp_path / "run")["status"] == "finished"
-
-
-def test_asked_to_stop_it_saves_at_the_end_of_its_step_and_goes_on_there(corpus, questions, tmp_path, monkeypatch):
-    class Ask(StopAt):
-        def _stop(self, trainer, hook):
-            if hook == self.hook and trainer.global_step == self.step:
-                os.kill(os.getpid(), signal.SIGUSR1)
-
-    monkeypatch.setattr(stop_signal, "_asked", threading.Event())
-    before = signal.getsignal(signal.SIGUSR1)
-    # Four batches a step, and no checkpoint that it would have made anyway.
-    config = settings(corpus, questions, tmp_path / "run", data={"init_args": {"micro_batch_size": 2}}, checkpoint_every_n_steps=100)
-    try:
-        with pytest.raises(SystemExit) as end:
-            lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[Ask(2)])
-        assert signal.alarm(0) > 0, "it is killed where it does not end"
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGUSR1, before)
-        monkeypatch.undo()
-    assert end.value.code == stop_signal.ASKED_TO_STOP
-    assert run_json(tmp_path / "run")["status"] == "running"
-    assert torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
-    fit(config)
-    fit({**config, "run_folder": str(tmp_path / "straight")})
     for key, value in weights(tmp_path / "straight").items():
         assert torch.equal(weights(tmp_path / "run")[key], value)
 

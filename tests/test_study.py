@@ -1,8 +1,6 @@
 """Studies: the tree, its keys, running, skipping, failing; with LoRA and with full fine-tuning."""
 
 import json
-import os
-import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -12,7 +10,7 @@ import psutil
 import pytest
 import yaml
 from rich.console import Console
-from runs import ADAMW, UNLEARN
+from study_runs import ADAMW, UNLEARN
 
 from unlearn_lightning import run_key
 from unlearn_lightning.main import main
@@ -288,47 +286,67 @@ def adapters(store):
     return {f.parent.parent.name: f.read_bytes() for f in store.glob("*/adapter/adapter_model.safetensors")}
 
 
+def until(condition, seconds=240):
+    """Waits for real processes."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
 @pytest.mark.timeout(600)
-def test_killed_anywhere_the_same_command_ends_with_the_same_adapters(corpus, questions, tmp_path):
-    """A whole study is killed in the middle, its workers with it; what it ends with is bit-equal to an uninterrupted one."""
+def test_killed_and_stopped_the_same_command_ends_with_the_same_adapters(corpus, questions, tmp_path, monkeypatch):
+    """`kill -9` of a study's process, whose workers end with it; SIGTERM to it alone; and then the uninterrupted study's result."""
     settings = small(
         corpus, questions, backbone={"lora": {"rank": 2, "alpha": 4, "dropout": 0.1}}, retrained=False, positions=[1, 3],
-        common={"checkpoint_every_n_steps": 1}, fine_tuning={"trainer": {"max_epochs": 4}},
+        common={"checkpoint_every_n_steps": 1}, fine_tuning={"trainer": {"max_epochs": 4}}, base={"trainer": {"max_epochs": 30}},
     )  # fmt: skip
+    settings["objectives"].pop("ga")
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(settings))
+    place = tmp_path / "killed"
+    place.mkdir()
 
-    def start(place, *arguments):
-        folder = tmp_path / place
-        folder.mkdir(exist_ok=True)
-        silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen([*UNLEARN, "study", str(file), *arguments], cwd=folder, start_new_session=True, **silent)
+    def start():
+        command = [*UNLEARN, "study", str(file), "--jobs", "2"]
+        return subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
-    assert start("straight", "--jobs", "1").wait(timeout=200) == 0
-    kills = 0
-    for _ in range(6):
-        process = start("killed", "--jobs", "2")
-        seen = len(files(tmp_path / "killed"))
-        while process.poll() is None and len(files(tmp_path / "killed")) < seen + (40 if kills < 1 else 10**6):
-            time.sleep(0.01)
-        if process.poll() is not None:
-            break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        kills += 1
+    def checkpoints():
+        return {path: path.stat().st_mtime for path in place.glob("runs/store/*/checkpoints/last.ckpt")}
+
+    process = start()
+    until(checkpoints)
+    helpers = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate(timeout=60)
+    assert len(helpers) >= 1
+    assert not psutil.wait_procs(helpers, timeout=10)[1], "they end with their parent"
+
+    before, process = checkpoints(), start()
+    until(lambda: checkpoints() != before)
+    helpers = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 143, said
+    assert said == f"unlearn: stopped by SIGTERM. To go on: unlearn study {file} --jobs 2\n"
+    assert not psutil.wait_procs(helpers, timeout=10)[1]
+    runs = [json.loads(path.read_text()) for path in place.glob("runs/store/*/run.json")]
+    assert {run["status"] for run in runs} <= {"stopped", "finished"}
+    assert any(run["status"] == "stopped" for run in runs)
+
+    process = start()
+    assert process.communicate(timeout=250)[1] == ""
     assert process.returncode == 0
-    assert kills >= 1
-    expected, found = adapters(tmp_path / "straight/runs/store"), adapters(tmp_path / "killed/runs/store")
-    assert len(expected) == 6 + 4
+    (tmp_path / "straight").mkdir()
+    monkeypatch.chdir(tmp_path / "straight")
+    assert main(["study", str(file), "--jobs", "1"]) == 0
+    expected, found = adapters(tmp_path / "straight/runs/store"), adapters(place / "runs/store")
+    assert len(expected) == 6 + 2
     assert found == expected
     for record in (tmp_path / "straight/runs/store").glob("*/records/*/*.json"):
-        other = tmp_path / "killed" / record.relative_to(tmp_path / "straight")
+        other = place / record.relative_to(tmp_path / "straight")
         mine, theirs = (json.loads(p.read_text())["examples"] for p in (record, other))
         assert mine == theirs, record
-
-
-def files(folder):
-    return [path for pattern in ("*/records/*/*.json", "*/run.json", "*/adapter/*") for path in folder.glob("runs/store/" + pattern)]
 
 
 def test_two_processes_on_one_study_share_the_work(corpus, questions, tmp_path):
@@ -350,7 +368,8 @@ def test_a_worker_that_dies_is_replaced(corpus, questions, tmp_path):
     file = tmp_path / "small.yaml"
     settings = small(corpus, questions, retrained=False, positions=[3], common={"checkpoint_every_n_steps": 1})
     file.write_text(yaml.safe_dump({**settings, "base": {**settings["base"], "trainer": {"max_epochs": 30}}}))
-    process = subprocess.Popen([*UNLEARN, "study", str(file), "--jobs", "2"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    command = [*UNLEARN, "study", str(file), "--jobs", "2", "--until", "inst"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("runs/store/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.01)

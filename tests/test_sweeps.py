@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import wandb
 import yaml
-from runs import settings
+from study_runs import settings
 from test_report_study_data import StudyWriter
 from test_study import small
 from wandb import wandb_agent

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from runs import fit, run_json, settings
+from study_runs import fit, run_json, settings
 from torch.utils.flop_counter import FlopCounterMode
 
 from callbacks import Throughput

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import wandb
 from rich.console import Console
-from runs import fit, settings
+from study_runs import fit, settings
 
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.work import Work

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 from rich.console import Console
-from runs import UNLEARN
+from study_runs import UNLEARN
 from test_report_study_data import StudyWriter
 
 from unlearn_lightning.locks import locked

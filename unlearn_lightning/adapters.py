@@ -17,6 +17,8 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from torch import nn
 
+from unlearn_lightning.base_model import differences
+
 WEIGHTS = "adapter_model.safetensors"
 # Names of the adapters within PEFT: the trainable one, and the frozen ones below it, numbered.
 TRAINABLE = "default"
@@ -95,8 +97,9 @@ def load_adapter(base: nn.Module, folder: str, trainable: bool, name: str = TRAI
         raise ValueError(MISFIT.format(folder=folder, why=why)) from error
     # Layers that one side lacks pass PEFT with a warning at most.
     with safe_open(Path(folder) / WEIGHTS, "pt") as saved:
-        if different := set(saved.keys()) ^ set(get_peft_model_state_dict(net, adapter_name=name, save_embedding_layers=False)):
-            raise ValueError(MISFIT.format(folder=folder, why=f"only one of them has {min(different)}"))
+        there, needed = set(saved.keys()), set(get_peft_model_state_dict(net, adapter_name=name, save_embedding_layers=False))
+    if said := differences({"missing": needed - there, "unexpected": there - needed}):
+        raise ValueError(MISFIT.format(folder=folder, why=said))
     return net
 
 

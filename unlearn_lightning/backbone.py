@@ -15,28 +15,34 @@ then stacked under the trainable one and never merged, because merging into 4-bi
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging as transformers_logging
 
-from unlearn_lightning.adapters import FROZEN, TRAINABLE, load_adapter, trainable_lora
-from unlearn_lightning.scratch import Scratch, build_model, train_tokenizer
+from unlearn_lightning.adapters import TRAINABLE, load_adapter, trainable_lora
+from unlearn_lightning.base_model import load_pretrained, quiet
+from unlearn_lightning.chat_format import DATE, ChatSettings
+from unlearn_lightning.chat_tokenizer import load_tokenizer
+from unlearn_lightning.content import check_place
+from unlearn_lightning.generation import end_tokens
+from unlearn_lightning.merging import TEXT, UnequalMerge, merge, stack
+from unlearn_lightning.positions import positions
+from unlearn_lightning.scratch import Scratch, build_model
 from unlearn_lightning.sharding import gathered
 from unlearn_lightning.shortcuts import take_shortcuts
 from unlearn_lightning.vocabulary import CrossEntropy, check_cross_entropy
 
 # How many graphs torch.compile may make of a decoder layer.
 GRAPHS = 32
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,13 @@ class Backbone:
         scratch: where `model` is null: build the base model from a config, with random weights and a tokenizer trained on texts.
         tokenizer: Hub id or folder of another tokenizer than the model's own.
         chat_template_from: Hub id or folder whose chat template is used, such as the instruct sibling of a base model.
+        template_date: what a chat template that prints today's date prints instead, so that every day gives the same tokens.
         lora: train an adapter; null trains all weights.
         adapter: folder(s) of earlier adapters, bottom first. Fine-tuning continues the last one; unlearning freezes them all.
         dtype: of the base model's weights, and of the computation where they are quantised; adapters stay float32.
         quantization: nf4 (4-bit, double quantisation) or int8 of the base's linear layers but the head, by bitsandbytes; needs lora.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them; slower, the same result.
-        attention: transformers' attention implementation, such as sdpa, eager or flash_attention_2.
+        attention: transformers' attention implementation, such as sdpa (eager where an architecture lacks it), eager or flash_attention_2.
         compile: torch.compile's backend for the decoder layers, such as inductor; null for none. The same result to rounding; the first
             steps take longer, and inductor needs a C++ compiler (CPU) or Triton (CUDA).
         cross_entropy: how a large vocabulary's logits are handled. `full` holds all logits of a micro-batch's response tokens, `chunked` a
@@ -90,9 +97,10 @@ class Backbone:
     scratch: Scratch | None = None
     tokenizer: str | None = None
     chat_template_from: str | None = None
+    template_date: str = DATE
     lora: Lora | None = field(default_factory=Lora)
     adapter: str | list[str] | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Dtype = "float32"
     quantization: Literal["nf4", "int8"] | None = None
     gradient_checkpointing: bool = False
     attention: str = "sdpa"
@@ -105,6 +113,7 @@ class Backbone:
     def __post_init__(self) -> None:
         if self.model is None and self.scratch is None:
             raise ValueError("A backbone needs `model` (Hub id or folder) or `scratch` (built from a config); see configs/backbones.")
+        ChatSettings(self.template_date)
         if self.compile is not None and self.compile not in torch.compiler.list_backends(exclude_tags=()):
             raise ValueError(f"backbone.compile names no backend of torch.compile: {self.compile!r}. Usual is inductor.")
         if self.adapters and self.lora is None:
@@ -126,11 +135,28 @@ class Backbone:
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer with a chat template and a padding token; cached per process, so treat it as read-only.
 
+        Its `chat_settings` say how `ChatFormat` renders with it.
+
         Raises:
             ValueError: it has no chat template.
         """
-        _check_place(self.tokenizer or self.model)
-        return _load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision)
+        check_place(self.tokenizer or self.model)
+        return load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision, self.template_date)
+
+    def check_length(self, tokens: int, what: str) -> None:
+        """Refuses sequences that are longer than the model has positions for.
+
+        Args:
+            tokens: of the longest sequence.
+            what: the settings that make it so long, for the message.
+
+        Raises:
+            ValueError: they are more than the model's positions.
+        """
+        check_place(self.model)
+        limit = self.scratch.max_positions if self.scratch and self.model is None else _positions(str(self.model), self.revision)
+        if limit is not None and tokens > limit:
+            raise ValueError(f"{what} is {tokens} tokens, but {self.model or 'the scratch model'} has {limit} positions: lower it.")
 
     def load_base(self) -> nn.Module:
         """The base model with its weights in `dtype` or quantised, without adapters, in training mode.
@@ -144,18 +170,18 @@ class Backbone:
 
     def _read_base(self) -> Any:
         dtype = getattr(torch, self.dtype)
+        # Transformers' own choice is sdpa where the architecture has it; asked for by name, it is an error where not.
+        attention = None if self.attention == "sdpa" else self.attention
         if self.model is None:
             assert self.scratch is not None
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
-        _check_place(self.model)
+        check_place(self.model)
         if torch.get_default_device().type == "meta":
             config = AutoConfig.from_pretrained(self.model, revision=self.revision)
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=self.attention)
-        with _quiet():
-            base = AutoModelForCausalLM.from_pretrained(
-                self.model, dtype=dtype, attn_implementation=self.attention, revision=self.revision,
-                quantization_config=self._quantization_config(dtype), use_safetensors=True, trust_remote_code=False,
-            )  # fmt: skip
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+        base = load_pretrained(
+            self.model, self.revision, dtype=dtype, attn_implementation=attention, quantization_config=self._quantization_config(dtype)
+        )
         for layer in base.modules():
             if isinstance(layer, Linear4bit):
                 # On CPUs with AVX512-BF16 an eval forward would repack the weights in place, and training after it would be wrong.
@@ -185,8 +211,8 @@ class Backbone:
     def load_for_unlearning(self) -> nn.Module:
         """The model of unlearning: earlier adapters frozen, and a fresh trainable one, or all weights.
 
-        Frozen adapters of a quantised base are stacked. Of another they are merged in memory, in the base's dtype: in bfloat16 that
-        rounds them, so use float32 where it matters.
+        Frozen adapters of a quantised base are stacked. Of another they are merged in memory, in the base's dtype, where the merged model
+        is checked to be the stacked one: in bfloat16 merging rounds them, so use float32 where it matters.
         """
         base = self.load_base()
         return self._with_options(base if self.lora is None else self._fresh_adapter(self._freeze(base, self.adapters)))
@@ -204,12 +230,14 @@ class Backbone:
         return net
 
     def _freeze(self, base: nn.Module, adapters: list[str]) -> nn.Module:
-        for number, folder in enumerate(adapters):
-            if self.quantization:
-                base = load_adapter(base, folder, trainable=False, name=f"{FROZEN}{number}")
-            else:
-                base = load_adapter(base, folder, trainable=False).merge_and_unload()
-        return base
+        if self.quantization or not adapters:
+            return stack(base, adapters)
+        try:
+            return merge(base, adapters, self.load_tokenizer()(TEXT, add_special_tokens=False)["input_ids"])
+        except UnequalMerge as why:
+            rank_zero_info(f"Earlier adapters stay stacked and are not merged: {why}.")
+        del base
+        return stack(self.load_base(), adapters)
 
     def _fresh_adapter(self, base: nn.Module) -> nn.Module:
         assert self.lora is not None
@@ -241,50 +269,16 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
     weights = gathered(net, names, keep=write)
     if not write:
         return
-    with _quiet():
+    with quiet():
         if isinstance(net, PeftModel):
             net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE], state_dict=weights)
         else:
+            # Plain transformers is to stop where this package's generation does: also at an end of turn that a chat template brought along.
+            net.generation_config.eos_token_id = end_tokens(net, tokenizer)  # type: ignore[union-attr]
             net.save_pretrained(run_folder / "model", state_dict=weights)  # type: ignore[operator]
             tokenizer.save_pretrained(run_folder / "model")
 
 
-def _check_place(place: str | None) -> None:
-    """Tells a missing folder from a Hub id, which is `name` or `owner/name`."""
-    if place is not None and not Path(place).exists() and (place.count("/") > 1 or place.startswith((".", "/", "~", "runs/"))):
-        raise FileNotFoundError(f"There is no model folder {place}. The run that makes it must finish first.")
-
-
 @functools.lru_cache(maxsize=8)
-def _load_tokenizer(
-    tokenizer: str | None, model: str | None, scratch: Scratch | None, template_from: str | None, revision: str | None
-) -> PreTrainedTokenizerBase:
-    name = tokenizer or model
-    if name is None:
-        assert scratch is not None
-        loaded: Any = train_tokenizer(scratch)
-    else:
-        loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
-    if template_from is not None:
-        loaded.chat_template = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False).chat_template
-    if not loaded.chat_template:
-        raise ValueError(
-            f"The tokenizer of {name} has no chat template. Set backbone.chat_template_from to its instruct sibling, "
-            "for example meta-llama/Llama-3.2-1B-Instruct for meta-llama/Llama-3.2-1B."
-        )
-    if loaded.pad_token_id is None:
-        loaded.pad_token = loaded.eos_token
-    return loaded
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
+def _positions(model: str, revision: str | None) -> int | None:
+    return positions(AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False))

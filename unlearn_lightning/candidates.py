@@ -5,7 +5,8 @@ scores.token_log_lik        # (2 prompts, 2 candidates, 3 tokens) nats
 
 One forward pass computes each prompt once and the candidates as a tree below it: beginnings that candidates share are computed once,
 and the vocabulary is projected once per branching point. A mask lets a token see its prompt and its own beginning only. Attention
-implementations without such masks repeat the prompt's key-value cache for each candidate instead.
+implementations without such masks repeat the prompt's key-value cache for each candidate instead. Architectures with which neither gives
+what the plain pass does take whole rows (fast_paths.py).
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from unlearn_lightning.attention import attention_mask, takes_masks
+from unlearn_lightning.fast_paths import choose, forget_longer_passes
 from unlearn_lightning.shortcuts import abridged
 
 Tokens = Sequence[int]
+# Rows of one prompt that are computed at once where nothing is shared.
+ROWS = 16
 
 
 class CandidateScores(NamedTuple):
@@ -48,13 +52,27 @@ def score_candidates(net: Any, prompts: Sequence[Tokens], candidates: Sequence[T
     tokens = nn.utils.rnn.pad_sequence([torch.tensor(list(c)) for c in candidates], batch_first=True)
     mask = torch.arange(tokens.shape[1]) < torch.tensor([len(c) for c in candidates])[:, None]
     tree = Tree(candidates)
-    if takes_masks(net):
-        logits = _packed(net, prompts, tree)
-    else:
-        logits = torch.cat([_with_cache(net, prompt, candidates, tree) for prompt in prompts])
+    way = chosen_way(net, prompts, candidates)
+    logits = WAYS[way](net, prompts, candidates, tree)
     mask = mask.to(net.device)
-    log_lik, margin = _read(logits.float(), tree.predictor(tokens.shape[1]).to(net.device), tokens.to(net.device))
+    log_lik, margin = _read(logits.float(), _nodes(way, tree, tokens.shape[1]).to(net.device), tokens.to(net.device))
     return CandidateScores(log_lik.masked_fill(~mask, 0.0), margin.masked_fill(~mask, 0.0), mask)
+
+
+def chosen_way(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens]) -> str:
+    """How this network scores such candidates; it is decided here if it has not been."""
+    prompt, candidate = max(prompts, key=len), max(candidates, key=len)
+
+    def values(way: str) -> Tensor:
+        # A long prompt, a short one and a single token, and branches: one that goes on, one that ends, and one of its own.
+        asked = [list(prompt[:length]) for length in (len(prompt), max(1, len(prompt) // 2), 1)]
+        said = [list(candidate), list(candidate[: max(1, len(candidate) // 2)]), list(candidate[::-1])]
+        tree = Tree(said)
+        log_p = WAYS[way](net, asked, said, tree).float().log_softmax(-1)
+        nodes = _nodes(way, tree, len(candidate))
+        return torch.cat([log_p[:, row[: len(tokens)], tokens] for row, tokens in zip(nodes, said, strict=True)], dim=1)
+
+    return choose(net, "candidates", list(WAYS)[0 if takes_masks(net) else 1 :], len(prompt) + len(candidate), values)
 
 
 class Tree:
@@ -94,12 +112,18 @@ class Tree:
                 seen[i] |= seen[parent - 1]
         return seen
 
+    def places(self) -> tuple[Tensor, Tensor]:
+        """For each node a candidate that passes it, and how many of its tokens it has then said: two tensors of 1 + S."""
+        found = {node: (c, i) for c, path in enumerate(self.paths) for i, node in enumerate(path)}
+        rows, columns = zip(*(found[node] for node in range(len(self.tokens) + 1)), strict=True)
+        return torch.tensor(rows), torch.tensor(columns)
+
     def predictor(self, length: int) -> Tensor:
         """(C, L) the node at which each candidate's token is predicted; 0 past its end."""
         return torch.tensor([path + [0] * (length - len(path)) for path in self.paths])
 
 
-def _packed(net: Any, prompts: Sequence[Tokens], tree: Tree) -> Tensor:
+def _packed(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], tree: Tree) -> Tensor:
     """(P, 1 + S, V) the logits at each node: a row is a prompt, its padding, and the tree."""
     width, size = max(map(len, prompts)), len(tree.tokens)
     lengths = torch.tensor([len(p) for p in prompts])
@@ -122,21 +146,61 @@ def _packed(net: Any, prompts: Sequence[Tokens], tree: Tree) -> Tensor:
         return net(**inputs, logits_to_keep=kept, use_cache=False).logits.view(*nodes.shape, -1)
 
 
-def _with_cache(net: Any, prompt: Tokens, candidates: Sequence[Tokens], tree: Tree) -> Tensor:
-    """(1, 1 + S, V) the same, from the prompt's cache repeated for each candidate."""
+def _with_cache(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], tree: Tree) -> Tensor:
+    """(P, 1 + S, V) the same, from each prompt's cache repeated for each candidate."""
+    return torch.cat([_from_cache(net, prompt, candidates, tree) for prompt in prompts])
+
+
+def _from_cache(net: Any, prompt: Tokens, candidates: Sequence[Tokens], tree: Tree) -> Tensor:
     device = net.device
     prefill = net(input_ids=torch.tensor([list(prompt)], device=device), use_cache=True, logits_to_keep=1)
-    read = [torch.tensor(list(c[:-1]), dtype=torch.long) for c in candidates]
-    tokens = nn.utils.rnn.pad_sequence(read, batch_first=True).to(device)
+    tokens = _read_tokens(candidates).to(device)
     if not tokens.shape[1]:
         return prefill.logits
     cache = prefill.past_key_values
     cache.batch_repeat_interleave(len(candidates))
     # Padding stands after each candidate's end, where causal attention keeps it out of sight; no mask is needed.
     rest = net(input_ids=tokens, past_key_values=cache, use_cache=True).logits
-    place = {node: (c, i) for c, path in enumerate(tree.paths) for i, node in enumerate(path[1:])}
-    rows, columns = zip(*(place[node] for node in range(1, len(tree.tokens) + 1)), strict=True)
-    return torch.cat([prefill.logits[0], rest[torch.tensor(rows), torch.tensor(columns)]])[None]
+    rows, columns = tree.places()
+    return torch.cat([prefill.logits[0], rest[rows[1:], columns[1:] - 1]])[None]
+
+
+def _in_rows(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], tree: Tree) -> Tensor:
+    """(P, 1 + S, V) the same, from a whole row for each candidate below a prompt, padded on the right."""
+    tokens, found = _read_tokens(candidates), []
+    for prompt in prompts:
+        ids = torch.cat([torch.tensor(list(prompt)).expand(len(tokens), -1), tokens], dim=1).to(net.device)
+        said = [net(input_ids=part, use_cache=False).logits[:, len(prompt) - 1 :] for part in ids.split(ROWS)]
+        found.append(torch.cat(said)[tree.places()])
+    return torch.stack(found)
+
+
+def _one_by_one(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], tree: Tree) -> Tensor:
+    """(P, C x L, V) the logits at each candidate's tokens, by the plain pass: one row at a time, without padding."""
+    found = []
+    for prompt in prompts:
+        for candidate in candidates:
+            forget_longer_passes(net)
+            ids = torch.tensor([[*prompt, *candidate]], device=net.device)
+            found.append(net(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1])
+    return nn.utils.rnn.pad_sequence(found, batch_first=True).unflatten(0, (len(prompts), -1)).flatten(1, 2)
+
+
+def _nodes(way: str, tree: Tree, length: int) -> Tensor:
+    """(C, L) where a way's logits predict each token. By the plain pass candidates share nothing: rotations may depend on the length."""
+    if way == PLAIN:
+        return torch.arange(len(tree.paths) * length).view(-1, length)
+    return tree.predictor(length)
+
+
+def _read_tokens(candidates: Sequence[Tokens]) -> Tensor:
+    """(C, L - 1) what is read of each candidate: all but its last token."""
+    return nn.utils.rnn.pad_sequence([torch.tensor(list(c[:-1]), dtype=torch.long) for c in candidates], batch_first=True)
+
+
+PLAIN = "single rows"
+# From the fastest to the plain pass (fast_paths.py).
+WAYS = {"tree": _packed, "repeated cache": _with_cache, "padded rows": _in_rows, PLAIN: _one_by_one}
 
 
 def _read(logits: Tensor, node: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,12 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("run", metavar="RUN", type=Path, help="a finished run folder with an adapter")
     found.add_argument("--out", metavar="DIR", type=Path, help="where it goes (default: RUN/export)")
     found.add_argument("--merge", action="store_true", help="whole weights instead of an adapter")
+    found.add_argument(
+        "--dtype", choices=["float32", "bfloat16", "float16"], help="of the merged weights (default: the run's; float32 rounds nothing)"
+    )
+    found.add_argument(
+        "--accept-difference", action="store_true", help="write it although it differs from the trained model by more than the bound"
+    )
     return found
 
 
@@ -29,4 +35,4 @@ def _export(options: argparse.Namespace) -> None:
     from unlearn_lightning.export import export
 
     out = options.out or options.run / "export"
-    print(f"{out}: {export(options.run, out, options.merge)}")
+    print(f"{out}: {export(options.run, out, options.merge, options.dtype, options.accept_difference)}")

@@ -4,7 +4,7 @@ texts = generate(net, tokenizer, [prompt_ids], max_new_tokens=64)              #
 
 A prompt is computed once for all its attempts, a finished attempt leaves the batch and a waiting one takes its place (continuous
 batching, Yu et al. 2022, Orca). Every attempt draws from a random stream of its own, so what it says does not depend on what it
-shares a batch or a process with.
+shares a batch or a process with. Architectures whose cache cannot do this are asked one by one, or without a cache (fast_paths.py).
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from unlearn_lightning.attention import attention_mask, takes_masks
+from unlearn_lightning.chat_format import ChatFormat
+from unlearn_lightning.fast_paths import choose, forget_longer_passes, stretched
 from unlearn_lightning.slots import Slots
+from unlearn_lightning.stop_signal import between_chunks
 
 Tokens = Sequence[int]
+# Tokens of each response that are compared where an architecture is not among the tested ones.
+STEPS = 8
 
 
 @torch.no_grad()
@@ -54,10 +59,36 @@ def generate(
     """
     settings = Sampling(max_new_tokens, attempts if temperature else 1, temperature, seed, frozenset(end_tokens(net, tokenizer)))
     with _uncompiled():
-        run = _continuous(net, prompts, settings, batch_size) if takes_masks(net) else _one_by_one(net, prompts, settings)
-        said: dict[tuple[int, int], list[int]] = dict(run)
+        way = chosen_way(net, prompts, max_new_tokens, settings.ends)
+        said: dict[tuple[int, int], list[int]] = dict(WAYS[way](net, prompts, settings, batch_size))
     texts = [tokenizer.batch_decode([said[i, k] for k in range(settings.attempts)], skip_special_tokens=True) for i in range(len(prompts))]
     return [text * (attempts // len(text)) for text in texts]
+
+
+def chosen_way(net: Any, prompts: Sequence[Tokens], max_new_tokens: int, ends: frozenset[int] = frozenset()) -> str:
+    """How this network generates after such prompts; it is decided here if it has not been.
+
+    Args: ends: tokens that end a response, which are not among those that are compared.
+    """
+    prompt = max(prompts, key=len)
+    length = len(prompt) + max_new_tokens
+
+    def values(way: str) -> Tensor:
+        # The last tokens that can be generated, and the first ones after a short prompt and one of a single token.
+        steps = min(STEPS, max_new_tokens)
+        tokens = stretched([token for token in prompt if token not in ends] or [0], _fitting(net, length))
+        texts = [tokens, tokens[: max(1, len(prompt) // 2) + steps], tokens[: 1 + steps]]
+        logits = FORCED[way](net, [text[:-steps] for text in texts], [text[-steps:] for text in texts])
+        said = torch.tensor([text[-steps:] for text in texts], device=logits.device)
+        return logits.float().log_softmax(-1).gather(-1, said[..., None])
+
+    return choose(net, "generation", list(WAYS)[0 if takes_masks(net) else 1 :], length, values)
+
+
+def _fitting(net: Any, length: int) -> int:
+    """The length, or what the model has positions for."""
+    config = net.config.get_text_config()
+    return min(length, *(getattr(config, name, None) or length for name in ("max_position_embeddings", "max_seq_len")))
 
 
 def _uncompiled() -> Any:
@@ -121,6 +152,7 @@ def _continuous(net: Any, prompts: Sequence[Tokens], how: Sampling, batch_size: 
     # New prompts are computed several at a time, once this many places are free.
     enough = max(1, min(how.attempts, batch_size), batch_size // 8)
     while True:
+        between_chunks()
         free = batch_size - len(owners)
         if (ready or waiting) and (free >= enough or not owners):
             while waiting and len(ready) < free:
@@ -137,15 +169,7 @@ def _continuous(net: Any, prompts: Sequence[Tokens], how: Sampling, batch_size: 
             new = range(first, n)
         elif owners:
             n = len(owners)
-            mask = attention_mask(net, slots.visible(n))
-            logits = net(
-                input_ids=last[:n, None],
-                attention_mask=mask,
-                position_ids=slots.lengths[:n, None],
-                past_key_values=slots.cache,
-                use_cache=True,
-            ).logits[:, -1]
-            slots.grow(n)
+            logits = _step(net, slots, last[:n])
             steps = torch.tensor([len(tokens) for tokens in said], device=net.device)
             last[:n] = how.choose(logits, randoms[:n].gather(1, steps[:, None]).squeeze(1))
             new = range(n)
@@ -176,7 +200,31 @@ def _prefill(net: Any, prompts: Sequence[Tokens], numbers: Sequence[int], attemp
     return [_Ready(i, attempt, cache, row, logits[row]) for row, i in enumerate(numbers) for attempt in range(attempts)]
 
 
-def _one_by_one(net: Any, prompts: Sequence[Tokens], how: Sampling) -> Iterator[tuple[tuple[int, int], list[int]]]:
+def _step(net: Any, slots: Slots, last: Tensor) -> Tensor:
+    """(n, V) the logits after the tokens, (n,), that are each slot's last and not yet in it."""
+    n = len(last)
+    logits: Tensor = net(
+        input_ids=last[:, None],
+        attention_mask=attention_mask(net, slots.visible(n)),
+        position_ids=slots.lengths[:n, None],
+        past_key_values=slots.cache,
+        use_cache=True,
+    ).logits[:, -1]
+    slots.grow(n)
+    return logits
+
+
+def _forced_in_slots(net: Any, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+    """(P, L, V) the logits that predict each token of given responses, all of L tokens, in a batch as above."""
+    starts = _prefill(net, prompts, range(len(prompts)), 1)
+    slots = Slots(len(prompts), max(map(len, prompts)) + len(responses[0]), net.device)
+    for slot, start in enumerate(starts):
+        slots.fill(slot, start.cache, start.row, len(prompts[slot]))
+    columns = torch.tensor([list(response) for response in responses], device=net.device).T
+    return torch.stack([torch.stack([start.logits for start in starts]), *(_step(net, slots, column) for column in columns[:-1])], dim=1)
+
+
+def _one_by_one(net: Any, prompts: Sequence[Tokens], how: Sampling, _: int) -> Iterator[tuple[tuple[int, int], list[int]]]:
     """The same by transformers' own `generate`, for models whose attention takes no masks of ours; samples differ from the above."""
     config = GenerationConfig(
         max_new_tokens=how.max_new_tokens, do_sample=how.temperature > 0, temperature=how.temperature or None,
@@ -189,19 +237,56 @@ def _one_by_one(net: Any, prompts: Sequence[Tokens], how: Sampling) -> Iterator[
                 torch.manual_seed(how.stream(prompt, attempt))
                 # Processes generate different prompts, and `sharding.lockstep` keeps them together where they must be.
                 mask = torch.ones_like(ids)
+                between_chunks()
                 output = net.generate(input_ids=ids, attention_mask=mask, generation_config=config, synced_gpus=False)
             yield (i, attempt), output[0, len(prompt) :].tolist()
+
+
+def _forced_one_by_one(net: Any, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+    """(P, L, V) as above, by `generate`, which is allowed the given responses alone."""
+    found = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        ids = torch.tensor([list(prompt)], device=net.device)
+        output = net.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(response), do_sample=False, pad_token_id=0,
+            prefix_allowed_tokens_fn=lambda _, ids, text=(*prompt, *response): [text[len(ids)]],
+            output_logits=True, return_dict_in_generate=True, synced_gpus=False,
+        )  # fmt: skip
+        found.append(torch.cat(output.logits))
+    return torch.stack(found)
+
+
+def _without_cache(net: Any, prompts: Sequence[Tokens], how: Sampling, _: int) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """The same by the plain pass of all that was said so far, for each token anew; draws what the batch above draws."""
+    for i, prompt in enumerate(prompts):
+        for attempt in range(how.attempts):
+            said: list[int] = []
+            for random in how.randoms(prompt, attempt).to(net.device):
+                forget_longer_passes(net)
+                ids = torch.tensor([[*prompt, *said]], device=net.device)
+                logits = net(input_ids=ids, use_cache=False).logits[:, -1]
+                said.append(int(how.choose(logits, random[None])))
+                if said[-1] in how.ends:
+                    break
+            yield (i, attempt), said
+
+
+def _forced_without_cache(net: Any, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
+    """(P, L, V) as above, by the plain pass."""
+    found = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        ids = torch.tensor([[*prompt, *response]], device=net.device)
+        found.append(net(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1])
+    return torch.stack(found)
+
+
+# From the fastest to the plain pass (fast_paths.py), and how each of them predicts given responses.
+WAYS = {"refilled batch": _continuous, "one by one": _one_by_one, "no cache": _without_cache}
+FORCED = {"refilled batch": _forced_in_slots, "one by one": _forced_one_by_one, "no cache": _forced_without_cache}
 
 
 def end_tokens(net: Any, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a turn: the tokenizer's, the model's own list, and the one the chat template closes a response with."""
     known = getattr(net, "generation_config", None)
     own = known.eos_token_id if known is not None else None
-    found = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    closed = str(tokenizer.apply_chat_template(turns, tokenize=False)).rstrip("\n")
-    last = tokenizer(closed, add_special_tokens=False)["input_ids"][-1]
-    # A base model's tokenizer knows its sibling's end of turn as a special token without a role, which all_special_ids leaves out.
-    if last in tokenizer.all_special_ids or getattr(tokenizer.added_tokens_decoder.get(last), "special", False):
-        found.add(last)
-    return sorted(int(token) for token in found)
+    return sorted({*ChatFormat(tokenizer).ends, *(own if isinstance(own, list) else [own])} - {None})

@@ -17,7 +17,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -27,6 +27,7 @@ import lightning.pytorch as pl
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 import callbacks
@@ -35,6 +36,9 @@ import unlearn_lightning.fully_sharded
 import unlearn_lightning.modules
 from unlearn_lightning import objectives, wandb_mode
 from unlearn_lightning.checkpoint_io import WholeFileIO
+from unlearn_lightning.computed_with import computed_with
+from unlearn_lightning.content import refuse_changed
+from unlearn_lightning.cut_short import check_recorded
 from unlearn_lightning.data import StageData
 from unlearn_lightning.did_you_mean import Parser
 from unlearn_lightning.locks import locked
@@ -44,10 +48,11 @@ from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.no_secrets import refuse_secrets
 from unlearn_lightning.plugins import import_plugins
-from unlearn_lightning.records import is_finished, read_run
+from unlearn_lightning.records import is_finished, read_run, remove_left_overs
 from unlearn_lightning.run_key import reference_key, run_key
-from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder, check_writable
+from unlearn_lightning.run_recorder import ResumeCheckpoint, RunRecorder, check_writable, clear
 from unlearn_lightning.shipped_configs import with_found_configs
+from unlearn_lightning.stop_signal import listen
 
 for _package in (objectives, callbacks, unlearn_lightning.data, unlearn_lightning.modules):
     for _module in pkgutil.iter_modules(_package.__path__):
@@ -73,6 +78,21 @@ QUIET = (
     # The stage's sampler goes on where the run's progress says, and the run stops if it does not.
     ".*your dataloader is not resumable.*",
 )
+
+
+class _OurSignals(_SignalConnector):
+    """Lightning's own handler of SIGTERM ends a run in the middle of an optimizer step without a checkpoint, and forgets one at its end."""
+
+    _restore: Callable[[], None] | None = None
+
+    def register_signal_handlers(self) -> None:
+        """Listens for the time of the work, where the process does not do so anyway."""
+        self._restore = listen()
+
+    def teardown(self) -> None:
+        """Ends that; Lightning also calls it where nothing was registered."""
+        if self._restore is not None:
+            self._restore()
 
 
 class UnlearnCLI(LightningCLI):
@@ -131,6 +151,7 @@ class UnlearnCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Names the run folder and adds what records the run."""
         config = self.resolved()
+        check_recorded(config)
         self.key, parents = run_key(config)
         model, data = type(self.model).__name__, type(self.datamodule).__name__
         verb = "" if self.subcommand == "fit" else f"{self.subcommand}-"
@@ -160,6 +181,7 @@ class UnlearnCLI(LightningCLI):
             kwargs["enable_checkpointing"] = False
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
         trainer = super().instantiate_trainer(**kwargs)
+        trainer._signal_connector = _OurSignals(trainer)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment):
             # Lightning's own requeueing saves a checkpoint in the middle of an optimizer step; `sbatch --requeue` goes on from ours.
@@ -170,7 +192,7 @@ class UnlearnCLI(LightningCLI):
         """Also names the file in which runs from one start share their reference."""
         super().instantiate_classes()
         if self.subcommand == "fit" and isinstance(self.model, Unlearning) and self.model.needs_reference:
-            name = f"{reference_key(self.resolved(), self.trainer.world_size)}.safetensors"
+            name = f"{reference_key(self.resolved(), computed_with(self.resolved(), self.trainer))}.safetensors"
             self.model.reference_file = ReferenceFile(self.run_folder.parent / ".references" / name)
 
     def _plugins(self) -> list[Any]:
@@ -195,9 +217,12 @@ class UnlearnCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         with locked(self.run_folder) if self.trainer.is_global_zero else nullcontext():
+            if self.trainer.is_global_zero:
+                remove_left_overs(self.run_folder)
             if subcommand == "fit":
                 self._refuse_another_runs_folder()
                 if is_finished(self.run_folder):
+                    refuse_changed(self.run_folder)
                     rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
                     if self.trainer.is_global_zero:
                         # Left over where it was killed between its last two writes.
@@ -209,8 +234,16 @@ class UnlearnCLI(LightningCLI):
         rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
 
     def _refuse_another_runs_folder(self) -> None:
-        key = read_run(self.run_folder)["key"] if (self.run_folder / "run.json").is_file() else None
-        if key not in (None, self.key):
+        try:
+            there = read_run(self.run_folder)
+        except FileNotFoundError:
+            return
+        key = there["key"]
+        if there["status"] == "cut_short":
+            rank_zero_info(f"{self.run_folder} holds a run that {there['cut_short_by']} cut short; this one takes its place.")
+            if self.trainer.is_global_zero:
+                clear(self.run_folder)
+        elif key != self.key:
             raise ValueError(
                 f"{self.run_folder} holds a run with other settings or data (key {key[:12]}, this one's is {self.key[:12]}). "
                 "Choose another --run_folder, or delete it."

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from importlib import import_module
 
 from unlearn_lightning import __version__
+from unlearn_lightning.stop_signal import stoppable
 
 HELP = f"""unlearn_lightning {__version__}: staged fine-tuning and unlearning of language models.
 
@@ -40,8 +42,12 @@ ROOMS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Runs one command and returns its exit status; a signal ends it at its next safe point (stop_signal.py)."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return stoppable(lambda: _run(words), shlex.join(["unlearn", *words]))
+
+
+def _run(arguments: list[str]) -> int:
     # Class paths also name files of this folder, as with `python -m`; last, so that none takes an installed module's place.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

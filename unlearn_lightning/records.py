@@ -5,35 +5,93 @@ records = read_records(run_folder, "forget")      # {0: {"metrics": {"forget/lab
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+LEFT_OVER = re.compile(r"\..+\.(csv|html|json|jsonl|md|sh|svg|txt|yaml)\.[a-z0-9_]+|\.writable-.*")
+"""Names of files that are being written, and that former versions wrote to see whether they could."""
+
+
+class UnknownFormat(ValueError):
+    """A file is whole, but of another version's format."""
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file so that a reader, or a crash at any point, sees the old content or the new, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = _temporary(path)
     try:
+        # Open, and so locked, until it has its name.
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
+def _temporary(path: Path) -> tuple[int, str]:
+    """A new file beside the path, and a lock on it."""
+    while True:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        # False where somebody has cleared it away before it was locked.
+        if os.path.exists(name):
+            return handle, name
+        os.close(handle)
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Deletes what writers that were killed left in the folder and those below it; what a live one holds locked stays."""
+    for path in folder.rglob(".*"):
+        if not LEFT_OVER.fullmatch(path.name) or not path.is_file():
+            continue
+        with suppress(OSError), path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
-    """`write_text` of a versioned JSON object."""
-    write_text(path, json.dumps({"format": FORMAT, **content}, indent=indent) + "\n")
+    """`write_text` of a versioned JSON object. What is no finite number is null, as JSON knows neither NaN nor Infinity."""
+    whole = {"format": FORMAT, **content}
+    try:
+        text = json.dumps(whole, indent=indent, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(whole), indent=indent, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def number(value: Any) -> float:
+    """A number of a record: null is nan, and so is what older versions wrote as NaN or Infinity, which is no JSON.
+
+    Raises:
+        ValueError: it is neither a number nor null.
+    """
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r:.40} is not a number")
+    return float(value) if math.isfinite(value) else math.nan
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -41,15 +99,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not JSON, or of a format this version does not know.
+        ValueError: it is not JSON, or, as UnknownFormat, of a format this version does not know.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}). Was it edited by hand, or is the disk damaged?") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise ValueError(f"{path} has format {found!r}; this version reads format {FORMAT}. Use the version that wrote it.")
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object but {content!r:.40}. Was it edited by hand, or is the disk damaged?")
+    if content.get("format") != FORMAT:
+        raise UnknownFormat(
+            f"{path} has format {content.get('format')!r}; this version reads format {FORMAT}. Use the version that wrote it."
+        )
     return content
 
 
@@ -83,18 +144,20 @@ def record_path(folder: Path, probe: str, step: int) -> Path:
 
 def read_records(folder: Path, probe: str) -> dict[int, dict[str, Any]]:
     """All records of a probe by step, ascending; empty when it measured nothing."""
-    return {int(path.stem): read_json(path) for path in _record_paths(folder, probe)}
+    return {int(path.stem): read_json(path) for path in record_paths(folder, probe)}
 
 
 def last_record(folder: Path, probe: str) -> dict[str, Any] | None:
     """The probe's record of the last measured step; None when it measured nothing."""
-    paths = _record_paths(folder, probe)
+    paths = record_paths(folder, probe)
     return read_json(paths[-1]) if paths else None
 
 
-def _record_paths(folder: Path, probe: str) -> list[Path]:
+def record_paths(folder: Path, probe: str) -> list[Path]:
+    """The files of a probe's records, by step."""
+    files = (path for path in (Path(folder) / "records" / probe).glob("*.json") if path.stem.isdecimal())
     # By number: from a million steps on, names have more than six digits.
-    return sorted((Path(folder) / "records" / probe).glob("[0-9]*.json"), key=lambda path: int(path.stem))
+    return sorted(files, key=lambda path: int(path.stem))
 
 
 def metric_key(probe: str, quantity: str) -> str:

@@ -2,9 +2,8 @@
 
     key, parents = run_key(resolved_config)
 
-Weights, data, hyperparameters, probes, seeds and the source of your own classes count. Devices, loggers, progress bars, checkpoints,
-workers, micro-batches and speed switches do not. Data counts by content, earlier runs by their own key, so that equal work has an equal
-key wherever it lies on disk.
+Every setting counts but those that neutral.py lists with a reason. Data, models and code count by content, earlier runs by their own
+key, so that equal work has an equal key wherever it lies on disk.
 """
 
 from __future__ import annotations
@@ -12,41 +11,24 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from unlearn_lightning.own_code import own_code
+from unlearn_lightning import neutral
+from unlearn_lightning.content import RESULTS, check_place, content_of, hub_commit, key_of_result
+from unlearn_lightning.own_code import SHARED, class_name, is_own, lineage, named_object, own_code, portable
 from unlearn_lightning.records import read_run
 from unlearn_lightning.scratch import corpus_fingerprint
 
-# Raised when a change of this package's code changes results.
+# Raised when a change of this package's shared code changes results.
 RESULTS_VERSION = 2
-TRAINER_KEYS = (
-    "max_epochs", "max_steps", "max_time", "min_epochs", "min_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm",
-    "limit_train_batches", "overfit_batches",
-)  # fmt: skip
-# Where data comes from is covered by its fingerprint; how it is spread over devices does not change the result.
-DATA_NEUTRAL = {
-    "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "response_text", "leave_out",
-    "prompt_template", "data_seed", "micro_batch_size", "num_workers",
-}  # fmt: skip
-MODEL_NEUTRAL = {"cache_reference"}
-BACKBONE_NEUTRAL = {
-    "attention", "compile", "cross_entropy", "gradient_checkpointing", "shortcuts", "model", "scratch", "adapter", "tokenizer",
-    "chat_template_from",
-}  # fmt: skip
-PROBE_NEUTRAL = {"retrained", "others", "generation_batch_size"}
-# Lightning's callbacks that do not touch the result; any other configured callback counts.
-LOOKING_ON = {
-    "DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "RichModelSummary", "RichProgressBar", "Timer",
-    "Throughput", "TQDMProgressBar",
-}  # fmt: skip
 # How a key begins that covers data which could not be read, or a run with such a key. It gives a plan its shape and is never executed.
 UNREAD = "unread-"
+# What decides a reference's values beside weights and data; an objective may bring its own.
+LIKELIHOOD = ("build", "token_log_likelihood", "response_log_likelihood", "_compute_reference")
 # Gives read(*args), or for a plan a name where that fails.
 Reader = Callable[..., str]
 
@@ -76,73 +58,95 @@ def read_content(read: Reader, *args: Any) -> str:
 def run_inputs(
     config: Mapping[str, Any], known: Mapping[str, str] | None = None, content: Reader = read_content
 ) -> tuple[dict[str, Any], list[str]]:
-    """Everything that decides a run's result, by part, and the keys of the runs it starts from."""
+    """Everything that decides a run's result, by part, and the keys of the runs it starts from.
+
+    Raises:
+        FileNotFoundError: it starts from a model folder that is not there.
+        HubError: it starts from a Hub model that neither the Hub nor the local cache knows.
+    """
     parents: list[str] = []
 
-    def origin(place: str | None) -> Any:
+    def origin(place: str | None, revision: str | None = None) -> Any:
         if place is None:
             return None
-        key = _planned_or_recorded_key(Path(place).parent, known or {})
-        if key is None:
-            return _content(Path(place))
-        parents.append(key)
-        return "a parent"
+        key = _planned_key(Path(place), known or {}) or key_of_result(Path(place))
+        if key is not None:
+            parents.append(key)
+            return "a parent"
+        check_place(place)
+        return content_of(Path(place)) if Path(place).exists() else ["hub", place, content(hub_commit, place, revision)]
 
-    model = config["model"]["init_args"]
-    retain = model.get("retain")
-    # Left out where it is null, so that keys from before there was a retain term hold.
-    apart = {"retain"} if retain is None or _is_retain_term(retain) else set()
-    backbone = dict(model["backbone"])
+    model, trainer = config["model"]["init_args"], config["trainer"]
+    module = named_object(config["model"]["class_path"])
+    retain = model.get("retain") if _is_retain_term(model.get("retain")) else None
+    backbone = model["backbone"]
     adapters = [backbone["adapter"]] if isinstance(backbone["adapter"], str) else backbone["adapter"] or []
     scratch = backbone["scratch"] if backbone["model"] is None else None
-    configured = [c for c in _as_list(config["trainer"]["callbacks"]) if c["class_path"].rpartition(".")[2] not in LOOKING_ON]
+    acting = [c for c in _as_list(trainer["callbacks"]) if not _looks_on(c["class_path"])]
+    probes = [c for c in acting if _is_probe(c["class_path"])]
     inputs = {
         "version": RESULTS_VERSION,
-        "trainer": {k: config["trainer"][k] for k in TRAINER_KEYS},
-        "model": [config["model"]["class_path"], _without(model, MODEL_NEUTRAL | {"backbone"} | apart)],
-        "backbone": _without(backbone, BACKBONE_NEUTRAL | (set() if backbone["quantization"] else {"quantization"})),
-        "origins": [origin(p) for p in (backbone["model"], backbone["tokenizer"], backbone["chat_template_from"], *adapters)],
+        "run": _without(config, {"model", "data", "trainer", *neutral.RUN, *neutral.RUN_BY_CONTENT}),
+        "trainer": _trainer(trainer),
+        "model": [
+            class_name(config["model"]["class_path"]),
+            _without(model, {"backbone", *(("retain",) if retain else ()), *_of_class(module, neutral.MODULES)}),
+        ],
+        "backbone": _without(backbone, {*neutral.BACKBONE_TO_ROUNDING, *neutral.BACKBONE_BY_CONTENT}),
+        "origins": [
+            origin(backbone["model"], backbone["revision"]),
+            *(origin(place) for place in (backbone["tokenizer"], backbone["chat_template_from"], *adapters)),
+        ],
         "parents": parents,
         "scratch": scratch and _without(scratch, {"corpus"}),
         "corpus": content(_corpus, tuple(scratch["corpus"])) if scratch else None,
         "data": _data(config["data"], "train", content),
-        "probes": [_probe(c, config["data"], content) for c in configured if _is_probe(c["class_path"])],
-        "callbacks": [c for c in configured if not _is_probe(c["class_path"])],
+        "retain": retain and [_without(retain, {"data"}), _data(retain["data"], "train", content)],
+        "probes": [_probe(c, config["data"], content) for c in probes],
+        "callbacks": [c for c in acting if c not in probes],
+        "code": own_code(_class_paths([config["model"], config["data"], acting, _trainer(trainer)])),
     }
-    if retain is not None and apart:
-        inputs["retain"] = [_without(retain, {"data"}), _data(retain["data"], "train", content)]
-    if code := own_code(_class_paths([config["model"], config["data"], configured])):
-        inputs["code"] = code
+    inputs = portable(inputs)
+    # A run's own checkpoint is where it goes on; any other is where it starts from.
+    if (checkpoint := config.get("ckpt_path")) and not _is_of_run(Path(checkpoint), digest(inputs)):
+        inputs["checkpoint"] = content_of(Path(checkpoint)) if Path(checkpoint).exists() else checkpoint
     return inputs, parents
 
 
-def reference_key(config: Mapping[str, Any], processes: int) -> str:
+def reference_key(config: Mapping[str, Any], computed_with: Mapping[str, Any], content: Reader = read_content) -> str:
     """A hash of all that decides the starting model's log-likelihoods of the training examples, to the last bit.
 
-    Runs that differ in objective, optimizer, schedule, epochs or the adapter they train share it. Settings that change rounding only
-    (micro-batch, attention, strategy, number of processes) count here, so that a run ends with the same weights whether it finds the
-    file or not.
+    All that a run's key covers counts here too but for what neutral.py says of the reference, such as objective, optimizer, schedule,
+    epochs or the adapter that is trained. What changes rounding only counts as well, so that a run ends with the same weights whether it
+    finds the file or not.
 
     Args:
         config: the whole resolved config of `unlearn fit`.
-        processes: that compute the values together.
+        computed_with: what the results are equal to rounding in (`computed_with.computed_with`).
+        content: reads what the key covers.
     """
-    inputs, _ = run_inputs(config)
-    backbone = _without(
-        config["model"]["init_args"]["backbone"], {"model", "scratch", "adapter", "tokenizer", "chat_template_from", "lora"}
-    )
-    if not inputs["scratch"]:
-        del backbone["seed"]
-    data_class, data, content = inputs["data"]
-    kept = _without(data, {"seed", "batch_size", "bucket_batches", "held_out_examples"})
-    micro_batch = config["data"]["init_args"]["micro_batch_size"] or config["data"]["init_args"]["batch_size"]
-    return digest(
-        [
-            {name: inputs[name] for name in ("version", "origins", "parents", "scratch", "corpus")},
-            [backbone, bool(config["model"]["init_args"]["backbone"]["lora"]), config["trainer"]["precision"], torch.__version__],
-            [data_class, kept, content, micro_batch, processes, config["trainer"]["strategy"]],
-        ]
-    )
+    inputs, _ = run_inputs(config, content=content)
+    module = named_object(config["model"]["class_path"])
+    data_class, data, texts = inputs["data"]
+    callbacks = [c for c in _as_list(config["trainer"]["callbacks"]) if not _is_probe(c["class_path"]) and not _looks_on(c["class_path"])]
+    # Random weights only: the adapter's are switched off.
+    unseeded = set() if inputs["scratch"] else {"seed"}
+    parts = {name: value for name, value in inputs.items() if name not in neutral.REFERENCE_PARTS} | {
+        "run": _without(inputs["run"], neutral.REFERENCE_RUN),
+        "trainer": _without(inputs["trainer"], neutral.REFERENCE_TRAINER),
+        "backbone": _without(inputs["backbone"], {*neutral.REFERENCE_BACKBONE, *unseeded}),
+        "data": [data_class, _without(data, neutral.REFERENCE_DATA), texts],
+    }
+    likelihood = [path for name in LIKELIHOOD if (path := _defined_by(module, name))]
+    code = own_code([*_class_paths([config["data"], callbacks]), *likelihood])
+    has_adapter = bool(config["model"]["init_args"]["backbone"]["lora"])
+    return digest([parts, likelihood, code, has_adapter, torch.__version__, computed_with])
+
+
+def _defined_by(module: Any, method: str) -> str | None:
+    """The class path of the class that gives an objective this method; None where shared code does."""
+    owner = next((cls for cls in lineage(module) if method in vars(cls)), None)
+    return None if owner is None or owner.__name__ in SHARED else f"{owner.__module__}.{owner.__name__}"
 
 
 def _class_paths(value: Any) -> list[str]:
@@ -157,7 +161,7 @@ def _is_retain_term(value: Any) -> bool:
     return isinstance(value, Mapping) and isinstance(value.get("data"), Mapping) and "class_path" in value["data"]
 
 
-def _without(settings: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+def _without(settings: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in names}
 
 
@@ -165,60 +169,51 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value] if value else []
 
 
-def _class(class_path: str) -> Any:
-    module, _, name = class_path.rpartition(".")
-    return getattr(import_module(module), name)
+def _trainer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    foreign = {name for name in neutral.TRAINER_TO_ROUNDING if any(not is_own(named_object(p)) for p in _class_paths(settings.get(name)))}
+    return _without(settings, {"callbacks", *neutral.TRAINER, *(neutral.TRAINER_TO_ROUNDING.keys() - foreign)})
+
+
+def _of_class(cls: Any, table: Mapping[str, Mapping[str, str]]) -> Iterable[str]:
+    """The neutral settings that a class has from classes of this package."""
+    return [name for base in lineage(cls) if is_own(base) for name in table.get(base.__name__, {})]
+
+
+def _looks_on(class_path: str) -> bool:
+    named = named_object(class_path)
+    shipped = is_own(named) or named.__module__.partition(".")[0] in ("lightning", "pytorch_lightning")
+    return shipped and named.__name__ in neutral.CALLBACKS
 
 
 def _is_probe(class_path: str) -> bool:
     # By its mark and not by its type: this room is below `callbacks`.
-    return hasattr(_class(class_path), "probe_name")
+    return hasattr(named_object(class_path), "probe_name")
 
 
 def _probe(config: Mapping[str, Any], trained_on: Mapping[str, Any], content: Reader) -> list[Any]:
-    settings = dict(config["init_args"])
-    return [
-        config["class_path"],
-        _without(settings, PROBE_NEUTRAL | {"data"}),
-        _data(settings["data"] or trained_on, settings["split"], content) if "data" in settings else None,
-    ]
+    settings, cls = config["init_args"], named_object(config["class_path"])
+    measured = _data(settings["data"] or trained_on, settings["split"], content, neutral.MEASURED) if "data" in settings else None
+    return [class_name(config["class_path"]), _without(settings, {"data", *_of_class(cls, neutral.PROBES)}), measured]
 
 
-def _data(config: Mapping[str, Any], split: str, content: Reader) -> list[Any]:
-    kept = _without(config["init_args"], DATA_NEUTRAL | ({"batch_size", "bucket_batches", "seed"} if split == "held_out" else set()))
-    return [config["class_path"], kept, content(_data_content, json.dumps(dict(config), sort_keys=True, default=str), split)]
+def _data(config: Mapping[str, Any], split: str, content: Reader, further: Iterable[str] = ()) -> list[Any]:
+    kept = _without(config["init_args"], {*neutral.DATA, *neutral.DATA_TO_ROUNDING, *neutral.DATA_BY_CONTENT, *further})
+    return [class_name(config["class_path"]), kept, content(_data_content, json.dumps(dict(config), sort_keys=True, default=str), split)]
 
 
 @functools.lru_cache(maxsize=256)
 def _data_content(config: str, split: str) -> str:
     parsed = json.loads(config)
-    return _class(parsed["class_path"])(**parsed["init_args"]).fingerprint(split)
+    return str(named_object(parsed["class_path"])(**parsed["init_args"]).fingerprint(split))
 
 
 _corpus = functools.lru_cache(maxsize=8)(corpus_fingerprint)
 
 
-def _planned_or_recorded_key(folder: Path, known: Mapping[str, str]) -> str | None:
-    if str(folder) in known:
-        return known[str(folder)]
-    return read_run(folder)["key"] if (folder / "run.json").is_file() else None
+def _planned_key(place: Path, known: Mapping[str, str]) -> str | None:
+    return known.get(str(place.parent)) if place.name in RESULTS else None
 
 
-def _content(place: Path) -> str:
-    """Hash of a local folder's weights, configs and vocabulary; of the name for a Hub id."""
-    if not place.is_dir():
-        return str(place)
-    files = sorted(path for kind in ("safetensors", "bin", "json", "jinja", "model", "txt") for path in place.glob(f"*.{kind}"))
-    return _files_content(tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files))
-
-
-@functools.lru_cache(maxsize=64)
-def _files_content(files: tuple[tuple[str, int, int], ...]) -> str:
-    """A study's runs share their base model, which may be large: it is read once while size and time of its files stay."""
-    content = hashlib.sha256()
-    for name, _, _ in files:
-        content.update(Path(name).name.encode())
-        with open(name, "rb") as file:
-            while chunk := file.read(1 << 20):
-                content.update(chunk)
-    return content.hexdigest()
+def _is_of_run(checkpoint: Path, key: str) -> bool:
+    folder = checkpoint.absolute().parent.parent
+    return (folder / "run.json").is_file() and read_run(folder)["key"] == key

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
 import resource
 import shutil
 import sys
+import tempfile
 import time
-import uuid
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,16 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from unlearn_lightning import __version__
 from unlearn_lightning.backbone import save_result
+from unlearn_lightning.computed_with import computed_with
+from unlearn_lightning.content import RESULTS, result_of
+from unlearn_lightning.cut_short import cut_short_by
 from unlearn_lightning.metrics_file import RunMetrics
-from unlearn_lightning.records import write_json, write_text
-from unlearn_lightning.stop_signal import ASKED_TO_STOP, listen, was_asked
+from unlearn_lightning.records import is_finished, write_json, write_text
+from unlearn_lightning.stop_signal import ASKED_TO_STOP, Stopped, check, held, was_asked
 
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
@@ -43,11 +48,13 @@ class RunRecorder(pl.Callback):
         self._since = time.monotonic()
         self._told = -math.inf
         self._metrics: dict[str, Any] = {"rows": 0, "step": 0, "last": {}}
+        self._computed_with: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Writes configuration and status."""
         if stage == "fit":
             self._since = time.monotonic()
+            self._computed_with = computed_with(self.config, trainer)
             self._write_start()
 
     @rank_zero_only
@@ -76,20 +83,30 @@ class RunRecorder(pl.Callback):
         save_result(pl_module.net, pl_module.tokenizer, self.folder, write=trainer.is_global_zero)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Marks the run as finished; by now every other callback has written its last record."""
-        facts = self._facts(trainer, pl_module)
+        """Marks the run as finished, or as cut short; by now every other callback has written its last record."""
+        facts, flag = self._facts(trainer, pl_module), cut_short_by(trainer)
         if trainer.is_global_zero:
             for logger in _own_metrics(trainer):
                 logger.save()
-            self._write_run("finished", **facts)
+            if flag is None:
+                self._write_run("finished", **facts, result=result_of(self.folder))
+            else:
+                self._write_run("cut_short", **facts, cut_short_by=flag)
+                rank_zero_info(
+                    f"{flag} cut this run short at step {trainer.global_step}: it is not finished, and no study or later run takes it for "
+                    "one. The same command without it begins anew."
+                )
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
             (self.folder / "progress.json").unlink(missing_ok=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Marks the run as failed; its checkpoint stays. An interruption (Ctrl-C, SIGTERM) is no failure: the same command goes on."""
-        if not isinstance(exception, Exception):
+        """Marks the run as failed, or as stopped (Ctrl-C, SIGTERM), which the same command goes on with; its checkpoint stays."""
+        if not trainer.is_global_zero or not (self.folder / "config.yaml").is_file():
             return
-        if trainer.is_global_zero and (self.folder / "config.yaml").is_file():
+        if was_asked() or not isinstance(exception, Exception):
+            if not is_finished(self.folder):
+                self._write_run("stopped", steps=trainer.global_step)
+        else:
             message = f"{type(exception).__name__}: {exception}".strip()
             self._write_run("failed", steps=trainer.global_step, error=message)
 
@@ -123,7 +140,7 @@ class RunRecorder(pl.Callback):
         return {
             "steps": trainer.global_step,
             "examples": len(data.encoded["train"]),
-            "truncated": data.truncated,
+            "truncated": sum(example.truncated for example in data.encoded["train"]),
             "tokens": pl_module.tokens_seen,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(pl_module.tokens_seen / seconds, 1),
@@ -133,8 +150,16 @@ class RunRecorder(pl.Callback):
     def _write_run(self, status: str, **facts: Any) -> None:
         versions = {"unlearn_lightning": __version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in LIBRARIES}
-        content = {"status": status, **self.identity, "error": None, **facts, "versions": versions}
+        content = {"status": status, **self.identity, "error": None, **facts, "computed_with": self._computed_with, "versions": versions}
         write_json(self.folder / "run.json", content, indent=1)
+
+
+def clear(folder: Path) -> None:
+    """Deletes what an earlier run left in a run folder, so that none of its records or weights is taken for the next one's."""
+    for name in ("records", "checkpoints", *RESULTS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("run.json", "metrics.csv", "progress.json", "logged_as.json"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _own_metrics(trainer: pl.Trainer) -> list[RunMetrics]:
@@ -147,11 +172,13 @@ def check_writable(folder: Path) -> None:
     Raises:
         OSError: the run folder cannot be written.
     """
-    # A name of its own: studies that join each other look at one folder at once.
-    probe = folder / f".writable-{uuid.uuid4().hex}"
     try:
-        write_text(probe, "0" * 4096)
-        probe.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        # It has no name, so that several processes may look at one folder at once, and one that is killed leaves nothing.
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise OSError(
             f"The run folder {folder} cannot be written ({error.strerror}). Nothing was trained; choose another with --run_folder, "
@@ -164,8 +191,9 @@ class ResumeCheckpoint(ModelCheckpoint):
 
     A run that resumes with no step left would skip `on_train_end`, where the last measurements are made.
 
-    A process that is asked to (stop_signal.py) saves at the end of its optimizer step and exits with ASKED_TO_STOP; where there are
-    several, all do. Hence every start of a run gets on by one step at least.
+    A process that is asked to stop (stop_signal.py) saves at the end of its optimizer step, or between two chunks of a measurement that
+    is made there, and ends; where there are several, all do at the end of the step. What was not measured is when the run goes on. Before
+    the first step there is nothing to save, and a process ends at once.
 
     Args:
         folder: the run folder.
@@ -179,11 +207,17 @@ class ResumeCheckpoint(ModelCheckpoint):
         )  # fmt: skip
         self._path = folder / "checkpoints" / "last.ckpt"
         self._total_steps, self._step = 0, 0
+        self._holding, self._holds = ExitStack(), False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self._total_steps, self._step = trainer.datamodule.total_steps(), trainer.global_step  # type: ignore[attr-defined]
-        listen()
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        super().on_train_batch_start(*args, **kwargs)
+        if not self._holds:
+            self._holding.enter_context(held())
+            self._holds = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
         if trainer.global_step >= self._total_steps:
@@ -193,7 +227,20 @@ class ResumeCheckpoint(ModelCheckpoint):
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         if stepped and trainer.strategy.reduce_boolean_decision(was_asked(), all=False):
             trainer.save_checkpoint(self._path)
-            raise SystemExit(ASKED_TO_STOP)
+            check()
+            raise Stopped(ASKED_TO_STOP)  # because another process was asked
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Saves a step that was stopped while it was measured."""
+        super().on_exception(trainer, pl_module, exception)
+        behind_a_step = self._step < trainer.global_step < self._total_steps
+        if self._holds and isinstance(exception, Stopped) and behind_a_step and trainer.world_size == 1:
+            trainer.save_checkpoint(self._path)
+        self._holding.close()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
+        self._holding.close()
 
 
 def peak_memory_bytes() -> int:

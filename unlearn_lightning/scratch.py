@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Config
 
 from unlearn_lightning import world
+from unlearn_lightning.quoting import listed
 from unlearn_lightning.sources import read_rows
 
 BEGIN, SYSTEM, USER, ASSISTANT, END, PAD = "<|begin|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
@@ -98,11 +99,19 @@ def train_tokenizer(scratch: Scratch) -> PreTrainedTokenizerFast:
 
 
 def corpus_texts(corpus: tuple[str, ...]) -> list[str]:
-    """Every text of the corpus: all text fields of every record."""
-    rows: list[dict[str, str]] = []
+    """Every text of the corpus: all text fields of every record.
+
+    Raises:
+        ValueError: a source has none.
+    """
+    texts: list[str] = []
     for source in corpus:
-        rows += world_sample() if source == "world" else [row.fields for row in read_rows(source)]
-    return [text for row in rows for text in row.values() if isinstance(text, str)]
+        rows = world_sample() if source == "world" else [row.fields for row in read_rows(source)]
+        found = [text for row in rows for text in row.values() if isinstance(text, str)]
+        if not found:
+            raise ValueError(f"{source}: no record has a text for the tokenizer; the first has the fields {listed(rows[0])}.")
+        texts += found
+    return texts
 
 
 def world_sample() -> list[dict[str, str]]:

@@ -19,22 +19,16 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear8bitLt
-from peft import LoraConfig
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from unlearn_lightning.attention import takes_masks
+from unlearn_lightning.fast_paths import known, settled_length, sharded
 
 Inputs = dict[str, Any]
 # A shared beginning of so large a share of the rows, and of so many tokens in all, is worth a pass of its own.
 SHARE, TOKENS = 1 / 16, 64
-# Models whose values and gradients with shortcuts were compared with the plain pass's (tests/test_shortcuts.py).
-KNOWN = (
-    "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "granite", "smollm3", "gpt2",
-    "gpt_neox",
-)  # fmt: skip
 # Settings that, above 0, have a model in training draw random numbers; those of heads that are not there do not count.
 DRAWS = re.compile("^(?!classifier|summary).*(drop|jitter)")
 
@@ -54,8 +48,7 @@ def abridged(net: Any, inputs: Inputs, places: Tensor) -> Iterator[tuple[Inputs,
     with ExitStack() as stack:
         if possible(net):
             # With shards all processes must make the same passes, whatever their rows share.
-            sharded = any(isinstance(module, FSDPModule) for module in net.modules())
-            if len(inputs) == 1 and not sharded and takes_masks(net):
+            if len(inputs) == 1 and not sharded(net) and takes_masks(net):
                 inputs, places = after_shared_beginning(net, inputs["input_ids"], places)
             if parts := _spared_parts(net):
                 stack.enter_context(_at_places_only(parts, places))
@@ -65,17 +58,13 @@ def abridged(net: Any, inputs: Inputs, places: Tensor) -> Iterator[tuple[Inputs,
 def possible(net: Any) -> bool:
     """Whether shortcuts are known to leave the result as it is, and were not switched off.
 
-    They are for the models of KNOWN alone, with LoRA or without adapters. Not where random numbers are drawn while training, as others
-    would be; where layers are compiled, or computed again in the backward pass, as either would miss what is arranged here; with rotations
-    that depend on a pass's length; and with int8 weights, whose outlier columns depend on all tokens that pass at once.
+    They are for the tested architectures alone (fast_paths.py), with LoRA or without adapters: they change gradients too, which no
+    comparison at a run's start would show. Not where random numbers are drawn while training, as others would be; where layers are
+    compiled, or computed again in the backward pass, as either would miss what is arranged here; with rotations that depend on a pass's
+    length; and with int8 weights, whose outlier columns depend on all tokens that pass at once.
     """
     config = net.config.get_text_config()
-    adapters = getattr(net, "peft_config", {}).values()
-    if config.model_type not in KNOWN or not getattr(net, "takes_shortcuts", True):
-        return False
-    if any(not isinstance(adapter, LoraConfig) or adapter.alora_invocation_tokens for adapter in adapters):
-        return False
-    if any(kind in str(getattr(config, "rope_parameters", None)) for kind in ("longrope", "dynamic")):
+    if not known(net) or settled_length(net) is not None or not getattr(net, "takes_shortcuts", True):
         return False
     if net.training and any(value for name, value in vars(config).items() if DRAWS.search(name)):
         return False

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unlearn_lightning.fast_paths import known
+
 CrossEntropy = Literal["full", "chunked", "liger"]
 # Logits held at once by "chunked": 64 MiB in float32.
 CHUNK = 2**24
@@ -73,7 +75,7 @@ def predicted_log_probs(net: Any, inputs: dict[str, Tensor], places: Tensor, tok
     if cross_entropy == "full":
         logits = net(**inputs, logits_to_keep=places, use_cache=False).logits.float()
         # Where something follows the head, it may need its result again in the backward pass.
-        return selected_log_probs(logits, tokens) if _altered(net) else _OwnedLogProbs.apply(logits, tokens)
+        return selected_log_probs(logits, tokens) if _altered(net) or not known(net) else _OwnedLogProbs.apply(logits, tokens)
     head, found = net.get_output_embeddings(), []
 
     def keep(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:

@@ -9,11 +9,13 @@ micro-batch knows how many examples and response tokens its whole batch has, and
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -52,6 +54,30 @@ class Batch:
         """The same batch with its tensors on `device`."""
         moved: dict[str, Any] = {k: v.to(device, **kwargs) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
         return Batch(**moved)
+
+    def identities(self) -> list[int]:
+        """What each row is: a hash of its tokens and of which of them are the response's, whatever the padding around them.
+
+        A log-likelihood depends on nothing else of a row, so that a value kept under it is never taken for another row's.
+        """
+        ids, seen, says = (
+            tensor.cpu().numpy() for tensor in (self.input_ids.long(), self.attention_mask.bool(), self.response_mask.bool())
+        )
+        return [_identity(row[there], said[there]) for row, there, said in zip(ids, seen, says, strict=True)]
+
+
+def identity(encoded: Encoded) -> int:
+    """What an example's row in any batch is, as `Batch.identities` has it."""
+    response = np.zeros(len(encoded), dtype=bool)
+    response[len(encoded.prompt_ids) :] = True
+    return _identity(np.array([*encoded.prompt_ids, *encoded.response_ids], dtype=np.int64), response)
+
+
+def _identity(tokens: Any, response: Any) -> int:
+    content = hashlib.blake2b(np.ascontiguousarray(tokens).tobytes(), digest_size=8)
+    content.update(np.ascontiguousarray(response).tobytes())
+    # Signed, because it is kept in an int64 tensor.
+    return int.from_bytes(content.digest(), "little", signed=True)
 
 
 def collate(encoded: Sequence[Encoded], pad_id: int, padding_side: str = "right") -> Batch:

@@ -10,7 +10,8 @@ import json
 import random
 
 from unlearn_lightning import world
-from unlearn_lightning.data.stage_data import Split, StageData
+from unlearn_lightning.data.example_source import Split
+from unlearn_lightning.data.stage_data import StageData
 from unlearn_lightning.data.text_stage import TextStage
 
 

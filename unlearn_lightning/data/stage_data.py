@@ -3,44 +3,49 @@
     data = TofuStage(source="files", batch_size=32)       # reads $UNLEARN_DATA/tofu/full.json
     trainer.fit(StageFineTuning(backbone), datamodule=data)
 
-A stage says where its examples come from (class attributes and `world_rows`); everything else stands here once.
+A stage says where its examples come from (`ExampleSource`: class attributes and `world_rows`); here they become tokens and batches.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-import random
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, MicroBatch
+from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler
+from unlearn_lightning.data.example_source import ExampleSource, Split
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
-from unlearn_lightning.sources import HUB, Row, data_root, leave_out, read_rows
+from unlearn_lightning.data.leave_out import JSONValue
+from unlearn_lightning.data.record_format import RecordFormat
+from unlearn_lightning.quoting import quoted
 
-Split = Literal["train", "held_out"]
 
-
-class StageData(pl.LightningDataModule):
+class StageData(ExampleSource, pl.LightningDataModule):
     """The examples of one training stage, in batches that give the same optimizer step on any number of devices.
 
     Args:
         source: `world` (built in, no files), `files` (this stage's file below data_root), `hub` (this stage's Hub data set),
             the path of a JSON / JSON-lines file or of a folder in the format of `datasets`, or `hub:owner/name[/config]`.
         held_out_source: the same for held-out examples; null for the stage's own test file, or else a part of `source` that
-            training then never sees.
+            training then never sees: whole prompts, however often each stands there.
         data_root: folder of `files`; null for the environment variable UNLEARN_DATA.
         train_examples: how many to train on; null for all there are (the world: a stage's usual number).
-        held_out_examples: how many to keep for measuring.
-        prompt_field, response_field: names of a record's fields; null for the stage's own.
+        held_out_examples: how many to keep for measuring; at most so many where a file repeats prompts.
+        prompt_field, response_field: names of a record's fields; null for the stage's own. A record without that prompt field may be a
+            conversation of one user turn and one assistant turn, in `messages` or `conversations`.
+        input_field: a field that is joined to the prompt behind a blank line, where it is not blank (Alpaca's format: instruction, blank
+            line, input). Null for `input` or `context` beside a prompt field `instruction`, and otherwise none.
         response_text: one text as the response to every prompt, instead of a field.
-        leave_out: field -> values; records of `source` with such a value are left out, for example {prompt_style: [morse, caesar]}.
-            Null for what this stage leaves out of its Hub data set.
+        ignore_fields: fields that are dropped although they may belong to the prompt; a record with one that is not used is refused:
+            input, context, instruction, system, history, messages, conversations, tools, images.
+        leave_out: field -> values of any type; records of `source` with such a value are left out, for example
+            {prompt_style: [morse, caesar], label: [0]}. The integer and the name of a `datasets` ClassLabel both work. Null for what
+            this stage leaves out of its Hub data set.
         prompt_template: text around the prompt, such as "{prompt} Think step by step."
         system_prompt: opens every conversation; empty for none.
         max_length: longest sequence, tokens; longer responses are cut and counted.
@@ -53,17 +58,6 @@ class StageData(pl.LightningDataModule):
         num_workers: processes that prepare batches.
     """
 
-    stage_name: ClassVar[str] = "chat"
-    train_file: ClassVar[str | None] = None
-    held_out_file: ClassVar[str | None] = None
-    hub_name: ClassVar[str | None] = None
-    hub_held_out_split: ClassVar[str | None] = None
-    fields: ClassVar[tuple[str, str]] = ("prompt", "response")
-    hub_prompt_field: ClassVar[str | None] = None
-    hub_response_text: ClassVar[str | None] = None
-    hub_leave_out: ClassVar[dict[str, list[str]]] = {}
-    world_examples: ClassVar[int] = 512
-
     def __init__(
         self,
         source: str = "world",
@@ -73,8 +67,10 @@ class StageData(pl.LightningDataModule):
         held_out_examples: int = 128,
         prompt_field: str | None = None,
         response_field: str | None = None,
+        input_field: str | None = None,
         response_text: str | None = None,
-        leave_out: dict[str, list[str]] | None = None,
+        ignore_fields: list[str] | None = None,
+        leave_out: dict[str, list[JSONValue]] | None = None,
         prompt_template: str = "{prompt}",
         system_prompt: str = "",
         max_length: int = 512,
@@ -90,114 +86,26 @@ class StageData(pl.LightningDataModule):
         for what, value in {"max_length": max_length, "batch_size": batch_size, "train_examples": train_examples}.items():
             if value is not None and value < 1:
                 raise ValueError(f"{type(self).__name__}: {what} must be at least 1, got {value}.")
+        if held_out_examples < 0:
+            raise ValueError(f"{type(self).__name__}: held_out_examples must be at least 0, got {held_out_examples}.")
         if "{prompt}" not in prompt_template:
-            raise ValueError(f"prompt_template must contain {{prompt}}, got {prompt_template!r}.")
+            raise ValueError(f"prompt_template must contain {{prompt}}, got {quoted(prompt_template)}.")
         self.source, self.held_out_source, self.data_root = source, held_out_source, data_root
         self.train_examples, self.held_out_examples = train_examples, held_out_examples
         on_hub = source == "hub"
         self.prompt_field = prompt_field or (on_hub and self.hub_prompt_field) or self.fields[0]
         self.response_field = response_field or self.fields[1]
-        self.response_text = response_text or (self.hub_response_text if on_hub and response_field is None else None)
+        response_text = response_text or (self.hub_response_text if on_hub and response_field is None else None)
+        self.record_format = RecordFormat(
+            self.prompt_field, self.response_field, response_text, input_field, tuple(ignore_fields or ()), system_prompt,
+            may_converse=prompt_field is None,
+        )  # fmt: skip
         self.leave_out = leave_out if leave_out is not None else self.hub_leave_out if on_hub else {}
         self.prompt_template, self.system_prompt, self.max_length = prompt_template, system_prompt, max_length
         self.batch_size, self.micro_batch_size, self.bucket_batches = batch_size, micro_batch_size, bucket_batches
         self.skip_long_prompts = skip_long_prompts
         self.seed, self.data_seed, self.num_workers = seed, data_seed, num_workers
         self.encoded: dict[str, list[Encoded]] = {}
-        self.truncated = 0
-
-    # --- where examples come from -----------------------------------------------------------------------------------------
-
-    def world_rows(self, count: int, split: Split) -> list[dict[str, str]]:
-        """The built-in examples of this stage; stages without any raise."""
-        raise ValueError(f"{type(self).__name__} has no built-in data: set source to a file or to hub:owner/name.")
-
-    def response(self, text: str) -> str:
-        """Last touch on a response's text; stages may override it."""
-        return text
-
-    def examples(self, split: Split) -> list[Example]:
-        """The stage's examples as text.
-
-        Raises:
-            FileNotFoundError, ValueError: the source is missing, empty, not JSON, or lacks the needed fields.
-        """
-        prompt = self.prompt_template.replace
-        return [
-            Example(
-                f"{self.stage_name}-{split}-{i:05d}",
-                prompt("{prompt}", row.text(self.prompt_field)),
-                self.response(self.response_text or row.text(self.response_field)),
-            )
-            for i, row in enumerate(self.rows(split))
-        ]
-
-    def rows(self, split: Split) -> list[Row]:
-        """The records behind `examples`."""
-        return self._held_out_rows() if split == "held_out" else self._train_rows()
-
-    def _train_rows(self) -> list[Row]:
-        rows = self.source_rows()
-        if self.source == "world":
-            return rows
-        if not self._has_own_held_out:
-            rows = self._shuffled(rows)[self.held_out_examples :]
-        if self.train_examples is not None and len(rows) < self.train_examples:
-            raise ValueError(f"{self.source}: {self.train_examples} training examples were asked for, but there are {len(rows)}.")
-        return rows[: self.train_examples]
-
-    def _held_out_rows(self) -> list[Row]:
-        if self.source == "world" and self.held_out_source is None:
-            return self._world(self.held_out_examples, "held_out")
-        if self._has_own_held_out:
-            source = self._resolve(self.held_out_source or self.source, self.held_out_file)
-            own_split = self.hub_held_out_split if self.held_out_source is None else None
-            return read_rows(source, own_split or "train")[: self.held_out_examples]
-        return self._shuffled(self.source_rows())[: self.held_out_examples]
-
-    def source_rows(self) -> list[Row]:
-        """All records of `source` in its own order, without those that are left out."""
-        if self.source == "world":
-            return self._world(self.train_examples or self.world_examples, "train")
-        return leave_out(read_rows(self._resolve(self.source, self.train_file)), self.leave_out)
-
-    @property
-    def _has_own_held_out(self) -> bool:
-        own = (self.source == "files" and self.held_out_file) or (self.source == "hub" and self.hub_held_out_split)
-        return self.held_out_source is not None or bool(own)
-
-    def _world(self, count: int, split: Split) -> list[Row]:
-        return [Row(f"world {self.stage_name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]
-
-    def _resolve(self, source: str, file: str | None) -> str:
-        if source == "files":
-            if file is None:
-                raise ValueError(f"{type(self).__name__} has no usual file: give source a path.")
-            return str(data_root(self.data_root) / file)
-        if source == "hub":
-            if self.hub_name is None:
-                raise ValueError(f"{type(self).__name__} has no usual Hub data set: give source hub:owner/name.")
-            return HUB + self.hub_name
-        return source
-
-    def location(self) -> str:
-        """Where the training examples come from: `world`, a file's path or `hub:...`."""
-        return self.source if self.source == "world" else self._resolve(self.source, self.train_file)
-
-    def _shuffled(self, rows: list[Row]) -> list[Row]:
-        order = list(range(len(rows)))
-        random.Random(self.data_seed).shuffle(order)
-        if len(rows) <= self.held_out_examples:
-            raise ValueError(
-                f"{self.source} holds {len(rows)} records, and {self.held_out_examples} of them are to be held out: nothing is left to "
-                "train on. Lower held_out_examples or name a held_out_source."
-            )
-        return [rows[i] for i in order]
-
-    def fingerprint(self, split: Split = "train") -> str:
-        """A hash of the examples' texts, so that an edited file or another source is noticed."""
-        texts = [text for example in self.examples(split) for text in (example.prompt, example.response)]
-        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
     # --- tokens and batches -----------------------------------------------------------------------------------------------
 
@@ -216,20 +124,28 @@ class StageData(pl.LightningDataModule):
         return kept
 
     def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
-        """Examples as tokens; `truncated` then counts the responses that were cut."""
-        encoder = self.encoder(tokenizer)
-        encoded = encoder.encode(examples)
-        self.truncated = encoder.truncated
-        if encoder.truncated:
-            rank_zero_warn(f"{encoder.truncated} of {len(encoded)} {self.stage_name} responses were cut at max_length {self.max_length}.")
+        """Examples as tokens; each says whether its response was cut, and how many were is printed."""
+        encoded = self.encoder(tokenizer).encode(examples)
+        if cut := sum(one.truncated for one in encoded):
+            rank_zero_warn(f"{cut} of {len(encoded)} {self.stage_name} responses were cut at max_length {self.max_length}.")
+        return encoded
+
+    def training_examples(self, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        """What is trained on, as tokens; prints how many examples that are, and how many are held out."""
+        examples = self.fitting("train", tokenizer)
+        encoded = self.encode(examples, tokenizer)
+        rank_zero_info(
+            f"{self.account(len(self.rows('train')) - len(examples))}; {sum(map(len, encoded)):,} tokens, batches of {self.batch_size}."
+        )
         return encoded
 
     def setup(self, stage: str) -> None:
         """Encodes what the command needs, and derives accumulation from batch_size, micro_batch_size and devices."""
         assert self.trainer is not None
         tokenizer = self._tokenizer
+        self.trainer.lightning_module.backbone.check_length(self.max_length, f"max_length of the {self.stage_name} stage")  # type: ignore[union-attr,operator]
         if stage == "fit" and "train" not in self.encoded:
-            self.encoded["train"] = self.encode(self.fitting("train", tokenizer), tokenizer)
+            self.encoded["train"] = self.training_examples(tokenizer)
             plan = self.plan("train")
             if self.trainer.accumulate_grad_batches not in (1, plan.accumulation):
                 raise ValueError(
@@ -239,8 +155,6 @@ class StageData(pl.LightningDataModule):
                 )
             self.trainer.accumulate_grad_batches = plan.accumulation
             self.trainer.limit_train_batches = self._limit(plan, self.trainer.limit_train_batches)
-            tokens = sum(plan.lengths)
-            rank_zero_info(f"{self.stage_name}: {len(plan.lengths)} examples, {tokens} tokens, batches of {self.batch_size}.")
         elif stage in ("validate", "test"):
             self.encoded["held_out"] = self.encode(self.fitting("held_out", tokenizer), tokenizer)
 
@@ -326,8 +240,3 @@ class StageData(pl.LightningDataModule):
     def _loader(self, split: Split, sampler: EpochSampler) -> DataLoader[Batch]:
         source = BatchSource(self.encoded[split], self._tokenizer.pad_token_id)
         return DataLoader(source, batch_size=None, sampler=sampler, num_workers=self.num_workers)
-
-    def training_batch(self, indices: Sequence[int]) -> Batch:
-        """The named training examples as one batch, for precomputing reference log-likelihoods."""
-        source = BatchSource(self.encoded["train"], self._tokenizer.pad_token_id)
-        return source[MicroBatch(tuple(indices), True, tuple(indices), 0, 0)]

@@ -9,7 +9,9 @@ import re
 from typing import ClassVar
 
 from unlearn_lightning import world
-from unlearn_lightning.data.stage_data import Split, StageData
+from unlearn_lightning.data.example_source import Split
+from unlearn_lightning.data.leave_out import JSONValue
+from unlearn_lightning.data.stage_data import StageData
 
 
 class ChatStage(StageData):
@@ -76,7 +78,7 @@ class SafetyStage(StageData):
     hub_name = "sorry-bench/sorry-bench-202503"
     hub_prompt_field = "turns"
     hub_response_text = world.OPENING
-    hub_leave_out: ClassVar[dict[str, list[str]]] = {"prompt_style": ["ascii", "atbash", "caesar", "morse", "misspellings"]}
+    hub_leave_out: ClassVar[dict[str, list[JSONValue]]] = {"prompt_style": ["ascii", "atbash", "caesar", "morse", "misspellings"]}
     fields = ("prompt", "refusal")
     world_examples = 512
 

@@ -10,8 +10,12 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning import world
+from unlearn_lightning.chat_format import ChatFormat
+from unlearn_lightning.data.example_source import Split
 from unlearn_lightning.data.examples import Encoded, Example
-from unlearn_lightning.data.stage_data import Split, StageData
+from unlearn_lightning.data.stage_data import StageData
+from unlearn_lightning.quoting import listed, quoted
+from unlearn_lightning.sources import Row, is_conversation, shape
 
 
 class TextStage(StageData):
@@ -31,18 +35,34 @@ class TextStage(StageData):
             return world.base_text(count, self.data_seed)
         return world.base_text(self.held_out_examples + count, self.data_seed)[self.held_out_examples :]
 
+    def prompt(self, row: Row) -> str:
+        """The record's texts, one a line: a text that is held out is not trained on.
+
+        Raises:
+            ValueError: it has none, or a conversation beside them, which is no text.
+        """
+        kept = {name: value for name, value in row.fields.items() if name not in self.record_format.ignore_fields}
+        texts = [value for value in kept.values() if isinstance(value, str) and value.strip()]
+        turns = [name for name, value in kept.items() if is_conversation(value)]
+        if turns or not texts:
+            found = f"field {quoted(turns[0])} is a conversation" if turns else "the record has no text"
+            raise ValueError(
+                f"{row.where}: {found}, but {type(self).__name__} trains on plain texts. The record has the fields {listed(row.fields)}. "
+                f"{shape(row.fields) or 'Write it as a text, or set ignore_fields to leave a conversation out.'}"
+            )
+        return "\n".join(texts)
+
     def examples(self, split: Split) -> list[Example]:
         """Each record's texts, one a line."""
-        texts = ["\n".join(v for v in row.fields.values() if isinstance(v, str) and v.strip()) for row in self.rows(split)]
-        return [Example(f"{self.stage_name}-{split}-{i:05d}", "", text) for i, text in enumerate(texts)]
+        return [Example(f"{self.stage_name}-{split}-{i:05d}", "", self.prompt(row)) for i, row in enumerate(self.rows(split))]
 
     def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Each text's tokens; a text longer than max_length goes on in further examples."""
         start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         width = self.max_length - 1
-        found = []
+        chat, found = ChatFormat(tokenizer), []
         for example in examples:
-            tokens = [*tokenizer(example.response, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            tokens = [*chat.plain_tokens(example.response), tokenizer.eos_token_id]
             pieces = [tokens[i : i + width] for i in range(0, len(tokens), width)]
             found += [Encoded(f"{example.id}-{i}", [start_id], piece) for i, piece in enumerate(pieces)]
         return found

@@ -26,6 +26,7 @@ from unlearn_lightning import likelihood
 from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
 from unlearn_lightning.data.position import Pace, fit_progress
+from unlearn_lightning.modules.path_check import decide_paths
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 from unlearn_lightning.sharding import local, shard
 
@@ -118,6 +119,12 @@ class CausalLMModule(pl.LightningModule):
         if self.device_mesh is not None:
             compute = torch.bfloat16 if self.trainer.precision == "bf16-mixed" else None
             shard(self.net, self.device_mesh["data_parallel"], compute)
+
+    def on_fit_start(self) -> None:
+        """Decides how likelihoods, candidates and responses are computed with an architecture that is not among the tested ones."""
+        decide_paths(self, self.trainer)
+
+    on_validation_start = on_test_start = on_fit_start
 
     def configure_optimizers(self) -> Any:
         """A fresh optimizer over the trainable weights, and its schedule per step."""

@@ -1,20 +1,22 @@
 """Reference log-likelihoods on disk, for all runs that start from the same model on the same data.
 
     file = ReferenceFile(Path("runs/.references/5b1c....safetensors"))
-    values = file.load_or(compute, count=512)
+    values = file.load_or(compute, {identity(example) for example in examples})
 
-The name holds a hash of what decides the values, so that several epochs, learning rates or objectives compute them once. A file is whole
-or not there: it is written beside and renamed. Runs that need it at the same time wait for the first, whose lock dies with it.
+Every value stands beside the identity of the row whose it is, so that other tokens under the same name are computed. The name holds a hash
+of what decides the values, so that several epochs, learning rates or objectives compute them once. A file is whole or not there: it is
+written beside and renamed. Runs that need it at the same time wait for the first, whose lock dies with it.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import nullcontext
 from pathlib import Path
 
+import torch
 import torch.distributed
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from safetensors import SafetensorError
@@ -23,7 +25,21 @@ from torch import Tensor
 
 from unlearn_lightning.locks import locked
 
-NAME = "reference_log_lik"
+Values = dict[int, float]
+IDENTITIES, NATS = "identities", "reference_log_lik"
+
+
+def as_tensors(values: Values) -> dict[str, Tensor]:
+    """Row identities and nats, as files and checkpoints hold them: two (N,) tensors."""
+    return {
+        IDENTITIES: torch.tensor(list(values), dtype=torch.int64),
+        NATS: torch.tensor(list(values.values()), dtype=torch.float32),
+    }
+
+
+def from_tensors(tensors: dict[str, Tensor]) -> Values:
+    """The nats by row identity."""
+    return dict(zip(tensors[IDENTITIES].tolist(), tensors[NATS].tolist(), strict=True))
 
 
 class ReferenceFile:
@@ -36,39 +52,43 @@ class ReferenceFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def load_or(self, compute: Callable[[], Tensor], count: int, first: bool = True) -> Tensor:
-        """The values in the file; else they are computed and written. All processes of a run call this together.
+    def load_or(self, compute: Callable[[], Values], rows: Set[int], first: bool = True) -> Values:
+        """The rows' values in the file; else they are computed and added to it. All processes of a run call this together.
 
         Args:
-            compute: gives the values, (count,) in nats; called by all processes or by none.
-            count: number of examples.
+            compute: gives nats by row identity, for all rows; called by all processes or by none.
+            rows: the identities that are wanted.
             first: whether this process is the one that reads the lock and writes.
         """
         with locked(self.path) if first else nullcontext():
-            known = _shared(self.read(count) if first else None)
+            kept = self.read() if first else {}
+            known = _shared({row: kept[row] for row in rows} if rows <= kept.keys() else None)
             if known is not None:
                 rank_zero_info(f"Reference log-likelihoods: read from {self.path}.")
                 return known
+            if first:
+                for left_over in self.path.parent.glob(f".{self.path.name}.*"):
+                    left_over.unlink()
             values = compute()
             if first:
-                self.write(values)
+                self.write({**values, **kept})
         return values
 
-    def read(self, count: int) -> Tensor | None:
-        """The (count,) values; None where there is no such file, or a damaged one."""
+    def read(self) -> Values:
+        """The values by row identity; none where there is no such file, or a damaged one."""
         try:
-            values = load_file(self.path).get(NAME)
-        except (FileNotFoundError, SafetensorError):
-            return None
-        return values if values is not None and values.shape == (count,) and values.isfinite().all() else None
+            tensors = load_file(self.path)
+            return from_tensors(tensors) if tensors[NATS].isfinite().all() else {}
+        except (FileNotFoundError, SafetensorError, KeyError, ValueError):
+            return {}
 
-    def write(self, values: Tensor) -> None:
+    def write(self, values: Values) -> None:
         """Writes the file so that a reader, or a crash at any point, sees a whole file or none."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
         os.close(handle)
         try:
-            save_file({NAME: values.contiguous()}, temporary)
+            save_file(as_tensors(values), temporary)
             os.chmod(temporary, 0o644)
             os.replace(temporary, self.path)
         except BaseException:
@@ -76,7 +96,7 @@ class ReferenceFile:
             raise
 
 
-def _shared(value: Tensor | None) -> Tensor | None:
+def _shared(value: Values | None) -> Values | None:
     """The first process's value on every process."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         box = [value]

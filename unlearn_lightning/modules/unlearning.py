@@ -3,11 +3,12 @@
 With an adapter the reference is the same net with the trainable adapter off. With full fine-tuning (`lora: null`) there is nothing to
 switch off, so the reference log-likelihoods of all training examples are computed once, before step 1. The same cache is an option
 with adapters: it saves a forward pass per step where there are several epochs, or several runs (learning rates, objectives) from one start,
-which share it through a file.
+which share it through a file. A cached value belongs to a row's tokens: it is given to a row that has them, and to no other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 
 from unlearn_lightning.adapters import eval_mode, reference_mode
 from unlearn_lightning.backbone import Backbone
-from unlearn_lightning.data import Batch
+from unlearn_lightning.data import Batch, Encoded, collate, identity
 from unlearn_lightning.likelihood import response_logits
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
-from unlearn_lightning.modules.reference_file import ReferenceFile
+from unlearn_lightning.modules.reference_file import ReferenceFile, as_tensors, from_tensors
 from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_term, token_kl
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
@@ -50,7 +51,8 @@ class Unlearning(CausalLMModule):
         super().__init__(backbone, optimizer, lr_scheduler)
         check_term(retain, backbone.lora)
         self.cache_reference, self.retain = cache_reference, retain
-        self._reference: Tensor | None = None
+        # Nats by row identity.
+        self._reference: dict[int, float] | None = None
         # Where the values are kept for other runs; set by the command line, which knows what identifies them.
         self.reference_file: ReferenceFile | None = None
         self._retain_batches: RetainBatches | None = None
@@ -76,8 +78,8 @@ class Unlearning(CausalLMModule):
         """Reads and encodes the retain data, so that bad data is found before work starts."""
         if stage == "fit" and self.retain is not None and self._retain_batches is None:
             data, tokenizer = self.retain.data, self.tokenizer
-            encoded = data.encode(data.fitting("train", tokenizer), tokenizer)
-            self._retain_batches = RetainBatches(encoded, data, tokenizer.pad_token_id)
+            self.backbone.check_length(data.max_length, f"max_length of the retain data ({data.stage_name})")
+            self._retain_batches = RetainBatches(data.training_examples(tokenizer), data, tokenizer.pad_token_id)
 
     def share_of_loss(self, batch: Batch) -> Tensor:
         """() the forget loss's share of this micro-batch, and the weighted retain loss's beside it."""
@@ -101,13 +103,33 @@ class Unlearning(CausalLMModule):
         values = token_kl(reference, response_logits(self.net, *inputs))
         return torch.zeros(batch.input_ids.shape, device=values.device).masked_scatter(batch.response_mask, values).sum(-1)
 
+    def further_reference_examples(self) -> Sequence[Encoded]:
+        """Examples beside the training data whose reference log-likelihoods are cached before step 1 as well; none unless overridden.
+
+        An objective that asks for the reference of anything but its training batches (a second response to each prompt, retain data)
+        names it here, encoded with `self.trainer.datamodule.encode(examples, self.tokenizer)`; full fine-tuning cannot do without.
+        """
+        return []
+
     def reference_log_likelihood(self, batch: Batch) -> Tensor:
-        """(B,) log p of each response under the frozen starting model, nats; no gradient."""
+        """(B,) log p of each response under the frozen starting model, nats; no gradient.
+
+        Raises:
+            ValueError: some row was not cached, and full fine-tuning has no starting model left to ask.
+        """
         if self._reference is not None:
-            self._reference = self._reference.to(self.device)
-            return self._reference[batch.example_index]
+            values = [self._reference.get(row) for row in batch.identities()]
+            unknown = sum(value is None for value in values)
+            if self._together(not unknown):
+                return torch.tensor(values, dtype=torch.float32, device=self.device)
+            if self.backbone.lora is None:
+                raise ValueError(UNCACHED.format(unknown=unknown, rows=len(values), objective=type(self).__name__))
         with reference_mode(self.net):
             return self.response_log_likelihood(batch)
+
+    def _together(self, known: bool) -> bool:
+        """Whether all of FSDP2's processes say so, as these must make their forward passes together."""
+        return self.trainer.strategy.reduce_boolean_decision(known) if self.device_mesh is not None else known
 
     @property
     def reads_reference(self) -> bool:
@@ -120,39 +142,57 @@ class Unlearning(CausalLMModule):
         if not wanted or self._reference is not None:
             return
         # A run that was interrupted before its first checkpoint starts here again. With full fine-tuning the net is then still untouched.
-        if self.reference_file is None:
-            self._reference = self._compute_reference()
-        else:
-            count = len(self.trainer.datamodule.encoded["train"])  # type: ignore[attr-defined]
-            self._reference = self.reference_file.load_or(self._compute_reference, count, self.trainer.is_global_zero)
-
-    @torch.no_grad()
-    def _compute_reference(self) -> Tensor:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        plan = data.plan("train")
-        values = torch.zeros(len(plan.lengths), dtype=torch.float32, device=self.device)
+        parts = [list(data.encoded["train"]), list(self.further_reference_examples())]
+        wanted_rows = {identity(example) for part in parts for example in part}
+        if self.reference_file is None:
+            self._reference = self._compute_reference(parts)
+        else:
+            first = self.trainer.is_global_zero
+            self._reference = self.reference_file.load_or(lambda: self._compute_reference(parts), wanted_rows, first)
+
+    def _compute_reference(self, parts: Sequence[Sequence[Encoded]]) -> dict[int, float]:
+        """Nats by row identity; part by part, so that the training data's values do not depend, to the last bit, on what is beside them."""
         # With an adapter the reference is the model without it, also where an interrupted run has moved it already.
         frozen = eval_mode(self.net) if self.backbone.lora is None else reference_mode(self.net)
+        found: dict[int, float] = {}
         with frozen, self.trainer.precision_plugin.forward_context():
-            # Sorted by length; every device takes its share, and the sum over devices puts the shares together.
-            order = sorted(range(len(plan.lengths)), key=plan.lengths.__getitem__)
-            chunks = [order[i : i + plan.micro_batch_size] for i in range(0, len(order), plan.micro_batch_size)]
-            for turn in range(0, len(chunks), self.trainer.world_size):
-                place = turn + self.global_rank
-                chunk = chunks[min(place, len(chunks) - 1)]
-                batch = data.training_batch(chunk).to(self.device)
-                if place < len(chunks):
-                    values[batch.example_index] = self.response_log_likelihood(batch).float()
-                else:
-                    self.response_log_likelihood(batch)
+            for part in filter(None, parts):
+                for example, value in zip(part, self._log_likelihoods(part).tolist(), strict=True):
+                    found.setdefault(identity(example), value)
+        return found
+
+    @torch.no_grad()
+    def _log_likelihoods(self, examples: Sequence[Encoded]) -> Tensor:
+        """(N,) log p of each response under the net as it is; every device takes its share."""
+        at_once = self.trainer.datamodule.plan("train").micro_batch_size  # type: ignore[attr-defined]
+        values = torch.zeros(len(examples), dtype=torch.float32, device=self.device)
+        # Sorted by length; the sum over devices puts the shares together.
+        order = sorted(range(len(examples)), key=lambda index: len(examples[index]))
+        chunks = [order[i : i + at_once] for i in range(0, len(order), at_once)]
+        for turn in range(0, len(chunks), self.trainer.world_size):
+            place = turn + self.global_rank
+            chunk = chunks[min(place, len(chunks) - 1)]
+            batch = collate([examples[index] for index in chunk], self.tokenizer.pad_token_id).to(self.device)
+            share = self.response_log_likelihood(batch).float()
+            if place < len(chunks):
+                values[chunk] = share
         return self.trainer.strategy.reduce(values, reduce_op="sum").cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the cached reference, which the moved weights could no longer give."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reference_log_lik"] = None if self._reference is None else self._reference.cpu()
+        checkpoint["reference_log_lik"] = None if self._reference is None else as_tensors(self._reference)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the cached reference."""
         super().on_load_checkpoint(checkpoint)
-        self._reference = checkpoint["reference_log_lik"]
+        kept = checkpoint["reference_log_lik"]
+        self._reference = None if kept is None else from_tensors(kept)
+
+
+UNCACHED = (
+    "{objective} asks for the reference log-likelihood of {unknown} of {rows} responses that are not in the training data. With full "
+    "fine-tuning the starting model is gone after step 1: return these examples from {objective}.further_reference_examples(), or train "
+    "an adapter (backbone.lora)."
+)

@@ -65,12 +65,12 @@ class Chart:
     def _y_range(self, panels: Sequence[Panel]) -> tuple[float, float]:
         """Limits for some panels: every mean, and as much of the bands as half of the means' range allows on either side."""
         lines = [line for panel in panels for line in panel.lines]
-        means = [self._scaled(y) for line in lines for y in line.y if not math.isnan(y) and (y > 0 or not self.log_y)]
+        means = [self._scaled(y) for line in lines for y in line.y if math.isfinite(y) and (y > 0 or not self.log_y)]
         if not means:
             return 0.0, 1.0
         low, high = min(means), max(means)
         span = high - low or abs(high) or 1.0
-        bands = [self._scaled(y) for line in lines for y in line.low + line.high if not math.isnan(y) and (y > 0 or not self.log_y)]
+        bands = [self._scaled(y) for line in lines for y in line.low + line.high if math.isfinite(y) and (y > 0 or not self.log_y)]
         floor, ceiling = max(min([low, *bands]), low - span / 2), min(max([high, *bands]), high + span / 2)
         limits = floor - 0.06 * span, ceiling + 0.06 * span
         return (10 ** limits[0], 10 ** limits[1]) if self.log_y else limits
@@ -83,7 +83,7 @@ def averaged(name: str, paths: tuple[int, ...], curves: Sequence[Curve], log: bo
     """Mean over seeds at every measured step with its 95% interval (geometric on a log axis)."""
     line = Line(name, paths, [], [], hues=hues)
     for step in sorted({step for curve in curves for step in curve}):
-        values = [curve[step] for curve in curves if step in curve]
+        values = [curve[step] for curve in curves if math.isfinite(curve.get(step, math.nan))]
         over = estimate(values)
         mean, low, high = log_estimate(values) if log else (over.mean, over.low, over.high)
         if not math.isnan(mean):

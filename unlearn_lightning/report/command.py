@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from unlearn_lightning.terminal import terminal_console
+
 if TYPE_CHECKING:
     from unlearn_lightning.report.report import Report
 
@@ -45,7 +47,7 @@ def report(arguments: Sequence[str]) -> int:
 
     from unlearn_lightning.report.report import build
 
-    console = Console()
+    console = terminal_console()
     try:
         made = build(options.study, options.out, options.against, options.match_at, options.live)
     except (FileNotFoundError, ValueError) as error:

@@ -5,12 +5,11 @@ import html
 import io
 
 from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from unlearn_lightning.report.comparison import Comparison, Pair
 from unlearn_lightning.report.outcomes import MEASURES
-from unlearn_lightning.report.tables import Table, numbers, plain
+from unlearn_lightning.report.tables import Table, numbers
+from unlearn_lightning.terminal import Column, Row, TerminalTable
 
 DIGITS = {"distance_before": 1, "distance_after": 1, "margin_before": 1}
 SIGNED = ("accuracy_change",)
@@ -88,25 +87,19 @@ def comparison_html(found: Comparison) -> str:
 
 
 def print_comparison(console: Console, found: Comparison) -> None:
-    """The main measures on a terminal, three lines per row: this study, the other, the difference; it fits 80 columns."""
-    table = RichTable(
-        title=f"{found.names[0]} against {found.names[1]}", title_justify="left", caption_justify="left", box=None, pad_edge=False,
-        padding=(0, 1, 0, 0), header_style="dim", caption=Text(plain(_caption(found), console)),
-    )  # fmt: skip
-    table.add_column("path")
-    table.add_column("", overflow="fold", max_width=16)
-    for header in ON_TERMINAL.values():
-        table.add_column(plain(header, console), justify="right")
+    """The main measures on a terminal, three lines per row: this study, the other, the difference, in as many columns as fit."""
+    columns = [Column("", 0), *(Column(title, rank) for rank, title in enumerate(ON_TERMINAL.values()))]
+    rows: list[Row] = []
     for index, pair in enumerate(found.pairs):
         if index == 0 or found.pairs[index - 1].objective != pair.objective:
-            table.add_row(Text(pair.objective, style="bold"))
-        columns = [cells(pair, measure) for measure in ON_TERMINAL]
+            rows.append(Row([pair.objective], "bold"))
+        rows.append(Row([f" {pair.path.label}"]))
+        measured = [cells(pair, measure) for measure in ON_TERMINAL]
         present = (pair.mine is not None, pair.theirs is not None, pair.mine is not None and pair.theirs is not None)
         for side, name in enumerate((*found.names, "difference")):
             if present[side]:
-                line = [f" {pair.path.label}" if side == present.index(True) else "", name, *(column[side] for column in columns)]
-                table.add_row(*(Text(plain(cell.replace(" ± ", "±"), console)) for cell in line), style="bold" if side == 2 else "")
-    console.print(table)
+                rows.append(Row([f"  {name}", *(column[side] for column in measured)], "bold" if side == 2 else ""))
+    console.print(TerminalTable(columns, rows, f"{found.names[0]} against {found.names[1]}", _caption(found)))
     settings = found.settings.rows
     for row in settings[:8]:
         console.print(f"{row[0]}: {row[1]} | {row[2]}", highlight=False, markup=False)

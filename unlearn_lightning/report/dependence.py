@@ -18,8 +18,9 @@ from unlearn_lightning.report.variants import extra_tags, variants
 
 DEPENDENCE_CAPTION = (
     "What the path decides, over seeds in which every path was measured. Spread: largest minus smallest over the paths; relative: the "
-    "spread divided by the mean; utility and accuracy are compared where all paths have forgotten equally much. Distance: mean over pairs "
-    "of paths of the squared distance between their predictions, after unlearning and as a multiple of what it was before."
+    "spread divided by the mean; utility and accuracy are compared where all paths have forgotten equally much, if they were measured near "
+    "there. Distance: mean over pairs of paths of the squared distance between their predictions, after unlearning and as a multiple of "
+    "what it was before."
 )
 CHANGES_CAPTION = (
     "The same numbers of each variant minus those of the one it is compared with, seed by seed, as both start from the same models: below "

@@ -95,7 +95,11 @@ def depths(study: Study) -> list[OrderDepth]:
     for objective in study.objectives:
         for path in study.paths:
             curves = {run.seed: _curves(run) for run in study.unlearned(objective, path)}
-            outcomes = [depth(seed, of) for seed, of in curves.items() if all(len(curve) > 1 for curve in of.values())]
+            outcomes = [
+                depth(seed, of)
+                for seed, of in curves.items()
+                if all(len(curve) > 1 and not math.isnan(drop(curve)) for curve in of.values())
+            ]
             if outcomes:
                 found.append(OrderDepth(objective, path, outcomes))
     return found

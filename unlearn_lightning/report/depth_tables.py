@@ -9,12 +9,11 @@ import io
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from unlearn_lightning.report.depth import FAMILIES, Depth, OrderDepth
 from unlearn_lightning.report.statistics import Share
-from unlearn_lightning.report.tables import Table, change, plain
+from unlearn_lightning.report.tables import Table, change
+from unlearn_lightning.terminal import Column, TerminalTable
 
 KINDS = ("deep", "superficial", "not forgotten")
 
@@ -47,16 +46,16 @@ def depth_csv(found: Sequence[OrderDepth]) -> str:
 
 
 def print_depth(console: Console, found: Sequence[OrderDepth]) -> None:
-    """The table on a terminal, means only; it fits 80 columns."""
-    shown = RichTable(title="Deep or superficial forgetting", title_justify="left", caption_justify="left", box=None, pad_edge=False)
-    shown.caption = plain("Margin: R − C, above 0 where the compliance lies below the refusal. Nats, means over seeds.", console)
-    for name in ("order", "verdict", "in the paper", "margin", *(f"fall of {name}" for name in FAMILIES)):
-        shown.add_column(name, justify="right" if name.startswith(("margin", "fall")) else "left")
+    """The table on a terminal, means only, in as many columns as fit."""
+    columns = [Column("order", 0), Column("verdict", 0, left=True), Column("in the paper", left=True), Column("margin")]
+    columns += [Column(f"fall of {name}", 2) for name in FAMILIES]
+    rows = []
     for one in found:
         margin = change(one.over_seeds("margin_before"), one.over_seeds("margin"), 1)
         falls = [f"{one.over_seeds(name).mean:.1f}".replace("-", "−") for name in FAMILIES]
-        shown.add_row(*(Text(plain(cell, console)) for cell in (one.path.label, _verdict(one), one.expected, margin, *falls)))
-    console.print(shown)
+        rows.append([one.path.label, _verdict(one), one.expected, margin, *falls])
+    caption = "Margin: R − C, above 0 where the compliance lies below the refusal. Nats, means over seeds."
+    console.print(TerminalTable(columns, rows, "Deep or superficial forgetting", caption))
 
 
 def deep_by_start(found: Sequence[OrderDepth]) -> tuple[Share, Share]:

@@ -4,6 +4,7 @@ Three views: what the model predicts on the divergence probe, how likely the lab
 problems one path solves and another does not. Values are means over seeds at the last step that both paths measured.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any
@@ -57,7 +58,9 @@ def _by_prediction(study: Study, objective: str, first: TrainingPath, second: Tr
                 mine, theirs = run.vectors(step), other.vectors(step)
                 for name in mine.keys() & theirs.keys():
                     if len(mine[name]) == len(theirs[name]):
-                        curve.setdefault(name, {})[step] = squared_distance({name: mine[name]}, {name: theirs[name]})
+                        distance = squared_distance({name: mine[name]}, {name: theirs[name]})
+                        if math.isfinite(distance):
+                            curve.setdefault(name, {})[step] = distance
             curves.append(curve)
     for name, by_step in _mean(curves).items():
         values = [round(value, 3) for value in by_step.values()]
@@ -84,7 +87,7 @@ def _label_curves(run: Run) -> Curves:
     curves: Curves = {}
     for step, record in run.records("forget").items():
         for example in record.get("examples", []):
-            if "label_log_lik" in example:
+            if math.isfinite(example.get("label_log_lik", math.nan)):
                 curves.setdefault(example["id"], {})[step] = example["label_log_lik"]
     return curves
 

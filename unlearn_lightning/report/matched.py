@@ -1,20 +1,24 @@
 """Paths compared at equal forgetting. They forget at different speeds, so equal steps compare unequal amounts of it.
 
 For each objective and seed the target is the largest forget score that every path reaches, or a given one, by which whole studies can be
-compared. Utility and accuracy are read off at the (fractional) step at which a path first reaches it, linear between measured steps.
+compared. Utility and accuracy are read off at the (fractional) step at which a path first reaches it, linear between two measurements no
+further apart than twice the forget score's own there; where they were not measured so near there is no number.
 """
 
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from unlearn_lightning.report.outcomes import first, utility
-from unlearn_lightning.report.statistics import Estimate, crossing_step, drops, estimate, interpolate, matched_score
+from unlearn_lightning.report.outcomes import first, last, utility
+from unlearn_lightning.report.statistics import Estimate, crossing_step, drops, estimate, finite, interpolate, matched_score
 from unlearn_lightning.report.study_data import Study, TrainingPath
 
 
 class Matched(NamedTuple):
-    """One run at the matched forget score (nats): the (fractional) step at which it gets there, and what it has kept by then."""
+    """One run at the matched forget score (nats): the (fractional) step at which it gets there, and what it has kept by then.
+
+    nan where that was not measured near the step.
+    """
 
     score: float
     step: float
@@ -66,27 +70,36 @@ def matched_in_seed(study: Study, objective: str, seed: int, at: float | None = 
         step = crossing_step(score, target)
         kept = utility(runs[index].metric("retain", f"retain/{study.retain_name}_log_lik"))
         accuracy = runs[index].metric("gsm8k", "gsm8k/accuracy")
-        found[index] = Matched(target, step, interpolate(kept, step), interpolate(accuracy, step) - first(accuracy))
+        found[index] = Matched(target, step, interpolate(kept, step, score), interpolate(accuracy, step, score) - first(accuracy))
     return found
 
 
 def compared_utility(study: Study, at: float) -> float:
-    """One number by which the trials of a sweep compare: utility at the forget score `at` (nats), mean over all unlearning runs.
+    """One number by which the trials of a sweep compare: the mean of `compared_utilities` over the runs that have one; nan without any.
+
+    Raises:
+        ValueError: `at` is not above 0.
+    """
+    values = [value for value in compared_utilities(study, at).values() if not math.isnan(value)]
+    return sum(values) / len(values) if values else math.nan
+
+
+def compared_utilities(study: Study, at: float) -> dict[str, float]:
+    """The utility of each unlearning run at the forget score `at` (nats), by the run's name; runs that measured one alone are not in it.
 
     A run that never reaches it counts with its utility at the end less the share of `at` that is missing, so that there is a number to
-    climb by everywhere. nan where no run measured both.
+    climb by everywhere. nan where the utility was not measured near the step at which the run reaches it.
 
     Raises:
         ValueError: `at` is not above 0.
     """
     if not at > 0:
         raise ValueError(f"match_at is a forget score above 0 nats, got {at}.")
-    values = []
+    found = {}
     for run in study.finished("unlearn"):
-        scores = drops(run.metric("forget", "forget/phrases_log_lik"))
+        scores = finite(drops(run.metric("forget", "forget/phrases_log_lik")))
         kept = utility(run.metric("retain", f"retain/{study.retain_name}_log_lik"))
         if scores and kept:
-            at_match = interpolate(kept, crossing_step(scores, at))
-            missing = 1 - max(scores.values()) / at
-            values.append(kept[max(kept)] - missing if math.isnan(at_match) else at_match)
-    return sum(values) / len(values) if values else math.nan
+            step, missing = crossing_step(scores, at), 1 - max(scores.values()) / at
+            found[run.name] = last(kept) - missing if math.isnan(step) else interpolate(kept, step, scores)
+    return found

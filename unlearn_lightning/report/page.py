@@ -11,6 +11,7 @@ from typing import Any
 from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.comparison import Comparison
 from unlearn_lightning.report.comparison_tables import comparison_html
+from unlearn_lightning.report.computed_with import mixtures
 from unlearn_lightning.report.dependence import CHANGES_CAPTION, DEPENDENCE_CAPTION
 from unlearn_lightning.report.depth import DEPTH_CAPTION
 from unlearn_lightning.report.explorer import explorer
@@ -166,7 +167,8 @@ class Page:
             return ""
         caption = (
             "Paths forget at different speeds; here each is read off where it first reaches the largest forget score (nats) that all "
-            "paths of its objective and seed reach, by linear interpolation between measured steps."
+            "paths of its objective and seed reach, linear between two measurements no further apart than twice the forget score's own "
+            "there. A dash: it was not measured so near (a smaller every_n_steps of its probe would)."
         )
         return _section("matched", "Compared at equal forgetting", caption, self.tables["matched_forgetting"].html())
 
@@ -187,7 +189,7 @@ class Page:
         )
 
     def _provenance(self) -> str:
-        parts = [f"<p>{html.escape(versions(self.study))}</p>"]
+        parts = [f"<p>{html.escape(line)}</p>" for line in (versions(self.study), *mixtures(self.study))]
         for name, title, noun in (
             ("unlearning_settings", "Settings in which unlearning runs differ", "settings"),
             ("stage_settings", "Settings in which stages differ", "settings"),

@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
-from unlearn_lightning.report.statistics import Curve, Share, crossing_step, drop, interpolate
+from unlearn_lightning.report.statistics import Curve, Share, crossing_step, drop, finite, interpolate, measured_gap
 from unlearn_lightning.report.study_data import Study
 from unlearn_lightning.report.tables import Table
 
@@ -42,7 +43,8 @@ def drops_from_equal_start(curves: Mapping[int, Curve]) -> dict[int, float]:
 
     The level is the lowest value at which a path starts. Every path's clock starts at the (fractional) step at which it first reaches the
     level, by linear interpolation between measured steps, and runs for as many steps as the latest of them has left. All are nan when a
-    path never falls to the level, or when the latest reaches it at its last step: there is nothing to compare then.
+    path never falls to the level, or when the latest reaches it at its last step: there is nothing to compare then. So they are where a
+    path was measured more than twice as rarely around either step as the most often measured one ever was.
 
     Args:
         curves: path index -> log-likelihood (nats) by step.
@@ -51,9 +53,16 @@ def drops_from_equal_start(curves: Mapping[int, Curve]) -> dict[int, float]:
     if not curves or not all(curves.values()):
         return nothing
     level = min(curve[min(curve)] for curve in curves.values())
+    if any(math.isnan(curve[min(curve)]) for curve in curves.values()):
+        return nothing
     starts = {index: crossing_step({step: -value for step, value in curve.items()}, -level) for index, curve in curves.items()}
     left = min(max(curve) - starts[index] for index, curve in curves.items())
     if any(map(math.isnan, starts.values())) or left <= 0:
+        return nothing
+    known = {index: finite(curve) for index, curve in curves.items()}
+    often = min(after - before for curve in known.values() for before, after in pairwise(sorted(curve)))
+    read = [(known[index], step) for index, start in starts.items() for step in (start, start + left)]
+    if any(step > max(curve) or measured_gap(curve, step) > 2 * often for curve, step in read):
         return nothing
     return {index: level - interpolate(curve, starts[index] + left) for index, curve in curves.items()}
 

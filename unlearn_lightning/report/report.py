@@ -13,6 +13,7 @@ from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.charts import charts
 from unlearn_lightning.report.comparison import Comparison, compare
 from unlearn_lightning.report.comparison_tables import comparison_csv, comparison_markdown, comparison_table, print_comparison
+from unlearn_lightning.report.computed_with import mixtures
 from unlearn_lightning.report.dependence import CHANGES_CAPTION, DEPENDENCE_CAPTION, changes_table, dependence_table
 from unlearn_lightning.report.depth import DEPTH_CAPTION, depth_charts, depths
 from unlearn_lightning.report.depth_tables import depth_csv, depth_table, print_depth
@@ -20,7 +21,7 @@ from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.further_stages import FURTHER_CAPTION, further_chart, further_table, series
 from unlearn_lightning.report.gather import load
 from unlearn_lightning.report.live import FINAL, live_version, write_version
-from unlearn_lightning.report.matched import MatchedRow, compared_utility, matched_forgetting
+from unlearn_lightning.report.matched import MatchedRow, compared_utilities, compared_utility, matched_forgetting
 from unlearn_lightning.report.outcomes import Row, summarize
 from unlearn_lightning.report.page import Page
 from unlearn_lightning.report.print_figures import save_figures
@@ -29,6 +30,7 @@ from unlearn_lightning.report.recency import MEASURED, RECENCY_CAPTION, recency,
 from unlearn_lightning.report.study_data import Study
 from unlearn_lightning.report.tables import Table, closing_csv, closing_table, growth_table, matched_table, print_closing_table
 from unlearn_lightning.report.verdict import Verdict, verdict
+from unlearn_lightning.terminal import terminal_console
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Report:
 
     def print(self, console: Console | None = None) -> None:
         """The closing table, the verdict, what is missing, and where the page lies."""
-        console = console or Console()
+        console = console or terminal_console()
         if self.rows:
             print_closing_table(console, self.rows, f"Study {self.study.name}, before and after unlearning", self.study.retain_title)
         if found := depths(self.study):
@@ -92,6 +94,8 @@ class Report:
         console.print(f"\n{self.verdict.headline}", style="bold", highlight=False, markup=False)
         for problem in self.problems:
             console.print(f"! {problem}", style="yellow", highlight=False, markup=False)
+        for line in mixtures(self.study):
+            console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
         console.print(f"Report: {self.folder / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
         console.print(
             f"  beside it table.csv, table.md and {len(self.charts)} figures (SVG, PNG) in figures/; all tables in tables/", highlight=False
@@ -138,10 +142,14 @@ def _build(study_folder: Path, folder: Path, against: Path | None, match_at: flo
         report.problems += [f"In {report.comparison.names[1]}: {problem}" for problem in _missing(other)]
     if match_at is not None:
         report.compared["matched/utility"] = compared_utility(study, match_at)
-        if math.isnan(report.compared["matched/utility"]):
+        if far := [name for name, value in compared_utilities(study, match_at).items() if math.isnan(value)]:
+            report.problems.append(f"The utility at a forget score of {match_at:g} was not measured near there in {', '.join(far)}")
+        elif math.isnan(report.compared["matched/utility"]):
             report.problems.append(f"No utility at a forget score of {match_at:g}: no finished run measured both forgetting and retaining")
     report.tables = _tables(report, distances)
-    report.problems += distances.problems
+    report.problems += [*distances.problems, *(problem for run in study.runs for problem in run.problems)]
+    if other:
+        report.problems += [f"In {other.name}: {problem}" for run in other.runs for problem in run.problems]
     version = live_version(study) if live else FINAL
     page = Page(study, rows, report.verdict, report.problems, drawn, report.tables, report.comparison, version)
     closing = closing_table(rows, study.retain_title).markdown() if rows else ""
@@ -195,8 +203,9 @@ def _missing(study: Study) -> list[str]:
     """What a reader must know is not in the numbers."""
     unknown: dict[str, list[str]] = {}  # seeds without the retrained model -> on which paths
     problems = [f"{run.name} failed: {run.info.get('error') or 'no message'}" for run in study.unfinished if run.status == "failed"]
-    problems += [f"{run.name} is not finished" for run in study.unfinished if run.status == "running"]
-    waiting = [run.name for run in study.unfinished if run.status not in ("failed", "running")]
+    problems += [f"{run.name} is left out: {run.info['error']}" for run in study.unfinished if run.status == "unreadable"]
+    problems += [f"{run.name} is not finished" for run in study.unfinished if run.status in ("running", "stopped")]
+    waiting = [run.name for run in study.unfinished if run.status not in ("failed", "running", "stopped", "unreadable")]
     if waiting:
         more = f" and {len(waiting) - 5} more" if len(waiting) > 6 else ""
         problems.append(f"Not run: {', '.join(waiting[: 5 if more else 6])}{more}")

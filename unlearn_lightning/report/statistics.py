@@ -103,6 +103,11 @@ def growth_rate(distance: Curve) -> float:
     return float(steps @ logs / (steps @ steps))
 
 
+def finite(curve: Curve) -> dict[int, float]:
+    """The curve without the steps at which it is no finite number."""
+    return {step: value for step, value in curve.items() if math.isfinite(value)}
+
+
 def drop(log_lik: Curve) -> float:
     """Value at the first measured step minus the value at the last; nan with fewer than two steps."""
     return math.nan if len(log_lik) < 2 else log_lik[min(log_lik)] - log_lik[max(log_lik)]
@@ -115,14 +120,14 @@ def drops(log_lik: Curve) -> dict[int, float]:
 
 def matched_score(scores: Sequence[Curve]) -> float:
     """The largest forget score that every path reaches; nan when one path never forgets anything."""
-    reached = min((max(curve.values(), default=-math.inf) for curve in scores), default=-math.inf)
+    reached = min((max(finite(curve).values(), default=-math.inf) for curve in scores), default=-math.inf)
     return reached if reached > 0 else math.nan
 
 
 def crossing_step(score: Curve, target: float) -> float:
     """The first (fractional) step at which the linearly interpolated score reaches `target`; nan when it never does."""
     before: tuple[int, float] | None = None
-    for step, value in sorted(score.items()):
+    for step, value in sorted(finite(score).items()):
         if value >= target:
             if before is None or value == before[1]:
                 return float(step)
@@ -131,9 +136,33 @@ def crossing_step(score: Curve, target: float) -> float:
     return math.nan
 
 
-def interpolate(curve: Curve, step: float) -> float:
-    """The curve at a fractional step, linear between measured steps; nan outside of them."""
-    steps = sorted(curve)
-    if math.isnan(step) or len(steps) == 0 or not steps[0] <= step <= steps[-1]:
+def interpolate(curve: Curve, step: float, beside: Curve | None = None) -> float:
+    """The curve at a fractional step, linear between measured steps; nan outside of them, or where it was not measured near the step.
+
+    Near means: at the step itself, or on both sides of it at measurements that lie no further apart than twice those of `beside`, the
+    curve on which the step was found. A value at step 1 between measurements at 0 and 16 alone would be made up.
+
+    Args:
+        curve: what is read.
+        step: where.
+        beside: the curve whose measurements around the step say what is near; null for the curve itself.
+    """
+    known = finite(curve)
+    if math.isnan(step) or not known or not min(known) <= step <= max(known):
         return math.nan
-    return float(np.interp(step, steps, [curve[s] for s in steps]))
+    if beside is not None and measured_gap(known, step) > 2 * around(finite(beside), step):
+        return math.nan
+    steps = sorted(known)
+    return float(np.interp(step, steps, [known[s] for s in steps]))
+
+
+def measured_gap(curve: Curve, step: float) -> int:
+    """How far apart the measurements before and after a step within the curve lie; 0 at a measured step."""
+    return min(s for s in curve if s >= step) - max(s for s in curve if s <= step)
+
+
+def around(curve: Curve, step: float) -> int:
+    """The curve's measuring interval around a step: also at a measured one, where it is that which ends or else begins there."""
+    inside = measured_gap(curve, step)
+    earlier, later = [s for s in curve if s < step], [s for s in curve if s > step]
+    return inside or (int(step) - max(earlier) if earlier else min(later) - int(step) if later else 0)

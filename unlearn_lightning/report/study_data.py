@@ -4,13 +4,15 @@ study = load_study(Path("studies/demo"))
 study.finished("unlearn")[0].metric("forget", "forget/label_log_lik")   # {0: -0.02, 2: -0.4, ...} nats by step
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning.records import read_records, read_run, read_study
+from unlearn_lightning.records import UnknownFormat, read_run, read_study
+from unlearn_lightning.report.run_records import readable_records
 
 Vectors = dict[str, list[float]]
 """Prediction vectors of one model: example id -> per-token log-likelihoods of its probe response, (T,) nats."""
@@ -54,6 +56,8 @@ class Run:
     tags: dict[str, Any]
     info: dict[str, Any] = field(default_factory=dict)
     _records: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _left_out: list[str] = field(default_factory=list, repr=False)
+    _not_finite: dict[str, set[int]] = field(default_factory=dict, repr=False)
 
     @property
     def status(self) -> str:
@@ -91,17 +95,36 @@ class Run:
     def records(self, probe: str) -> dict[int, dict[str, Any]]:
         """What `probe` measured, step -> record in step order; empty when the run did not have the probe."""
         if probe not in self._records:
-            self._records[probe] = read_records(self.folder, probe)
+            self._records[probe], left_out = readable_records(self.folder, probe)
+            self._left_out += left_out
         return self._records[probe]
 
     def metric(self, probe: str, name: str) -> dict[int, float]:
-        """One metric by step; empty when it was not measured."""
-        values = {step: record.get("metrics", {}).get(name) for step, record in self.records(probe).items()}
-        return {step: float(value) for step, value in values.items() if value is not None}
+        """One metric by step; empty when it was not measured, nan at a step at which it was no finite number."""
+        curve = {step: record["metrics"][name] for step, record in self.records(probe).items() if name in record["metrics"]}
+        self._note(name, (step for step, value in curve.items() if math.isnan(value)))
+        return curve
 
     def vectors(self, step: int) -> Vectors:
         """The run's prediction vectors at a measured step of the divergence probe."""
-        return {example["id"]: example["token_log_lik"] for example in self.records("divergence")[step].get("examples", [])}
+        found = {example["id"]: example["token_log_lik"] for example in self.records("divergence")[step]["examples"]}
+        self._note("predictions", [step] if any(math.isnan(value) for vector in found.values() for value in vector) else [])
+        return found
+
+    @property
+    def problems(self) -> list[str]:
+        """What was found wrong with the records that were looked at so far, in a line each."""
+        lines = [f"{self.name}: a record is left out, as {left_out}" for left_out in self._left_out[:3]]
+        if len(self._left_out) > 3:
+            lines.append(f"{self.name}: {len(self._left_out) - 3} more records are left out")
+        if self._not_finite:
+            where = [f"{name} at step {', '.join(map(str, sorted(steps)))}" for name, steps in sorted(self._not_finite.items())]
+            lines.append(f"{self.name}: left out of figures and tables, as no finite numbers: {'; '.join(where)}")
+        return lines
+
+    def _note(self, name: str, steps: Iterable[int]) -> None:
+        if steps := set(steps):
+            self._not_finite.setdefault(name, set()).update(steps)
 
 
 @dataclass
@@ -200,10 +223,20 @@ def load_study(folder: Path) -> Study:
     runs = []
     for entry in content["runs"]:
         run_folder = (folder / entry["folder"]).resolve()
-        info = read_run(run_folder) if (run_folder / "run.json").is_file() else {}
+        info = _info(run_folder)
         tags = entry.get("tags") or {}
         runs.append(Run(entry["key"], entry["name"], entry["kind"], run_folder, entry.get("parents") or [], tags, info))
     return Study(content.get("name", folder.name), folder, content.get("forget", "the forget stage"), runs)
+
+
+def _info(run_folder: Path) -> dict[str, Any]:
+    """What run.json says; where it is damaged, that it is unreadable and why."""
+    try:
+        return read_run(run_folder) if (run_folder / "run.json").is_file() else {}
+    except UnknownFormat:
+        raise
+    except ValueError as error:
+        return {"status": "unreadable", "error": str(error)}
 
 
 def _what_it_is(folder: Path) -> str:

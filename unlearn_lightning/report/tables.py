@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from unlearn_lightning.report.charts import pair_label
 from unlearn_lightning.report.distances import Distances
@@ -18,6 +16,8 @@ from unlearn_lightning.report.matched import MatchedRow
 from unlearn_lightning.report.outcomes import MEASURES, Row
 from unlearn_lightning.report.statistics import Estimate, estimate, growth_rate
 from unlearn_lightning.report.study_data import Study
+from unlearn_lightning.terminal import Column, TerminalTable
+from unlearn_lightning.terminal import Row as TerminalRow
 
 SLOWEST = "◂ lowest forget score"
 
@@ -115,18 +115,16 @@ def closing_csv(rows: Sequence[Row]) -> str:
 
 
 def print_closing_table(console: Console, rows: Sequence[Row], title: str, retain_title: str) -> None:
-    """The closing table on a terminal, one block per objective; it fits 80 columns, also with intervals."""
-    table = RichTable(
-        title=title, title_justify="left", caption_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim"
-    )
+    """The closing table on a terminal, one block per objective, in as many columns as fit."""
+    columns = (
+        Column("path", 0), Column("forget\nscore", 0), Column("label\ndrop"), Column(f"{retain_title}\nutility", 0),
+        Column("math acc.\nin → out", 2), Column("\nchange"), Column("dist.² to re-\ntrained, in → out"), Column("margin\nbefore", 3),
+    )  # fmt: skip
     interval = " Mean ± half width of the 95% confidence interval over seeds." if any(row.seeds > 1 for row in rows) else ""
-    table.caption = plain(f"Nats, squared nats.{interval} ◂ lowest forget score.", console)
-    for index, header in enumerate(["path", "forget\nscore", "label\ndrop", f"{retain_title}\nutility", "math acc.\nin → out", "\nchange",
-                                    "dist.² to re-\ntrained, in → out", "margin\nbefore"]):  # fmt: skip
-        table.add_column(plain(header, console), justify="right" if index else "left")
+    lines: list[TerminalRow] = []
     for index, row in enumerate(rows):
         if index == 0 or rows[index - 1].objective != row.objective:
-            table.add_row(Text(row.objective, style="bold"))
+            lines.append(TerminalRow([row.objective], "bold"))
         value = row.values
         cells = [
             f" {row.path.label}{' ◂' if row.slowest else ''}",
@@ -134,8 +132,8 @@ def print_closing_table(console: Console, rows: Sequence[Row], title: str, retai
             change(value["accuracy_before"], value["accuracy_after"]), value["accuracy_change"].text(signed=True),
             change(value["distance_before"], value["distance_after"], 1), _mean(value["margin_before"], 1),
         ]  # fmt: skip
-        table.add_row(*(Text(plain(cell.replace(" ± ", "±"), console)) for cell in cells), style="bold" if row.slowest else "")
-    console.print(table)
+        lines.append(TerminalRow(cells, "bold" if row.slowest else ""))
+    console.print(TerminalTable(columns, lines, title, f"Nats, squared nats.{interval} ◂ lowest forget score."))
 
 
 def matched_table(rows: Sequence[MatchedRow], retain_title: str = "TOFU") -> Table:
@@ -205,12 +203,3 @@ def _ascii(cell: str) -> str:
 
 def _mean(value: Estimate, digits: int) -> str:
     return Estimate(value.mean, math.nan, value.n).text(digits)
-
-
-def plain(text: str, console: Console) -> str:
-    """The text in ASCII where the terminal cannot show more."""
-    if console.encoding.lower().startswith("utf"):
-        return text
-    for sign, plain in (("→", "->"), ("±", "+-"), ("◂", "<"), ("–", "-"), ("²", "^2"), ("·", "-"), ("−", "-")):
-        text = text.replace(sign, plain)
-    return text

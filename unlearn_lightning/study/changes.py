@@ -12,8 +12,9 @@ from typing import Any
 from unlearn_lightning.study.run import Run
 
 MEANING = {
+    "run": "settings of the whole run",
     "data": "data (the texts, batch size, length or order)",
-    "trainer": "trainer settings (epochs, steps, precision, clipping)",
+    "trainer": "trainer settings (epochs, steps, precision, clipping, ...)",
     "model": "objective, optimizer or schedule",
     "retain": "retain term (its data, loss or weight)",
     "backbone": "backbone settings or seed",
@@ -21,7 +22,7 @@ MEANING = {
     "scratch": "model sizes",
     "corpus": "the tokenizer's texts",
     "probes": "probes (what is measured, and on which texts)",
-    "code": "the source code of your own classes",
+    "code": "the source code of a class that it names",
     "callbacks": "callbacks that act on training",
     "version": "this package's results version",
 }

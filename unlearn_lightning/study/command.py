@@ -19,6 +19,7 @@ from unlearn_lightning.no_secrets import refuse_secrets
 from unlearn_lightning.plugins import import_plugins
 from unlearn_lightning.records import read_study, write_text
 from unlearn_lightning.shipped_configs import find, with_found_configs
+from unlearn_lightning.stop_signal import check
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.launcher import Launcher, launcher_name, launcher_names
 from unlearn_lightning.study.local import Local
@@ -26,6 +27,7 @@ from unlearn_lightning.study.short_errors import StudyParser
 from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.study_file import StudyFile
+from unlearn_lightning.terminal import terminal_console
 from unlearn_lightning.wandb_mode import beside_the_trial, in_trial, trial_name, usual_folder
 
 if TYPE_CHECKING:
@@ -155,7 +157,7 @@ def _launcher(launcher: Launcher, jobs: int | None) -> Launcher:
 
 
 def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
-    console = Console()
+    console = terminal_console()
     with console.status("planning"):
         from unlearn_lightning.resolver import Resolver
         from unlearn_lightning.study.plan_view import print_plan
@@ -163,15 +165,18 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
         from unlearn_lightning.study.unread import Unread, quick_hub
 
         with quick_hub():
-            runs = plan(config, Path(settings["store"]), Resolver().resolve, Unread())
+            unread = Unread()
+            runs = plan(config, Path(settings["store"]), Resolver().resolve, unread)
     folder = _folder(config, settings)
     print_plan(config, runs, folder, console, settings["throughput"], settings["peak_flops"])
+    if unread.why:
+        console.print(f"Not read, and so not in the keys: {', '.join(unread.why)}.", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
 def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, written_out: str) -> int:
     folder = _folder(config, settings)
-    console = Console()
+    console = terminal_console()
     with console.status("planning"):
         from unlearn_lightning.resolver import Resolver
         from unlearn_lightning.study.changes import explain_changes
@@ -189,6 +194,7 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
     before, status = len(work.done), 0
     with beside_the_trial():
         over = launcher.launch(work)
+        check()
     executed = len(work.done) - before
     try:
         if over:

@@ -195,8 +195,8 @@ class Estimator:
             try:
                 with warnings.catch_warnings(action="ignore"):
                     encoded = stage.encode(stage.fitting("train", tokenizer), tokenizer)
-                if stage.truncated:
-                    self._note(f"{stage.truncated} of {len(encoded)} {stage.stage_name} responses are cut at {stage.max_length} tokens.")
+                if cut := sum(example.truncated for example in encoded):
+                    self._note(f"{cut} of {len(encoded)} {stage.stage_name} responses are cut at {stage.max_length} tokens.")
                 return Count(len(encoded), sum(map(len, encoded)))
             except ValueError as error:
                 self._note(f"The {stage.stage_name} data will fail in training: {error}")
@@ -264,7 +264,7 @@ class _Vocabulary(list):
 
 def _backbone(settings: dict[str, Any]) -> Backbone:
     scratch = settings["scratch"]
-    names = {name: settings[name] for name in ("model", "tokenizer", "chat_template_from", "revision")}
+    names = {name: settings[name] for name in ("model", "tokenizer", "chat_template_from", "template_date", "revision")}
     return Backbone(**names, scratch=Scratch(**scratch) if scratch else None)
 
 

@@ -15,13 +15,14 @@ import lightning.pytorch as pl
 import torch
 
 from unlearn_lightning import lightning_cli
+from unlearn_lightning.stop_signal import check
 from unlearn_lightning.study.job import Job, with_comparisons
 
 Tell = Callable[[str, int, int], None]
 
 
 def execute(job: Job, tell: Tell | None = None) -> str | None:
-    """Runs it; gives None, or why it failed.
+    """Runs it; gives None, or why it failed. `Stopped` passes through: the run is not finished, and goes on when it is executed again.
 
     Args:
         job: the run.
@@ -36,6 +37,7 @@ def execute(job: Job, tell: Tell | None = None) -> str | None:
             tickers = [Ticker(job.key, tell)] if tell else []
             lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=tickers, wandb=job.wandb, resolved=config)
         except Exception as error:
+            check()
             traceback.print_exc()
             return f"{type(error).__name__}: {error}"
         finally:

@@ -5,6 +5,7 @@ Console().print(frame(read_states(...), Measured(), title="runs/demo", height=40
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,11 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from unlearn_lightning.records import read_json
+from unlearn_lightning.records import number, read_json
 from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
+from unlearn_lightning.terminal import Column, TerminalTable
 
 # What a reader wants to see first, where not everything fits.
 URGENCY = ("running", "failed", "stopped", "queued", "finished", "ready", "waiting")
@@ -44,7 +45,11 @@ class Measured:
 
     def _metrics(self, file: Path) -> dict[str, float]:
         if file not in self._read:
-            self._read[file] = read_json(file)["metrics"]
+            try:
+                self._read[file] = {name: number(value) for name, value in read_json(file)["metrics"].items()}
+            except (ValueError, KeyError, AttributeError):
+                # The report names a record that is damaged; the picture goes on without it.
+                self._read[file] = {}
         return self._read[file]
 
 
@@ -60,27 +65,24 @@ def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = 
         width: characters of a line.
     """
     narrow = width < NARROW
-    shown = fitting(runs, None if height is None else height - 5 - narrow - bool(note))
+    shown = fitting(runs, None if height is None else height - 5 - 2 * narrow - bool(note))
     facts = {run.key: _facts(run) for run in runs if run.state in ("finished", "running")}
     values = {run.key: measured.of(run.folder) for run in shown}
     names = [name for name, _ in Counter(name for found in values.values() for name in found).most_common(COLUMNS)]
     speed = sum(facts[run.key].get("tokens_per_second", 0) for run in runs if run.state == "running")
     heading = Text.assemble((title, "bold"), f"  {counts(runs)}", f"  {speed:,.0f} tokens/s" if speed else "")
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    table.add_column("run", no_wrap=True, overflow="ellipsis", min_width=12)
-    table.add_column("state", no_wrap=True)
-    table.add_column("steps", no_wrap=True, min_width=5)
-    if not narrow:
-        table.add_column("", width=10)
-    table.add_column("tokens/s", justify="right", no_wrap=True, min_width=8)
-    for name in names:
+    columns = [Column("run", 0), Column("state", 0, left=True), Column("steps", 0, left=True)]
+    columns += [] if narrow else [Column("", 4, left=True)]
+    columns.append(Column("tokens/s", 2))
+    for place, name in enumerate(names):
         # The probe above its quantity, and that in two lines where four columns are to fit a terminal of 80.
         heading_lines = name.replace("/", "/\n")
-        table.add_column(heading_lines.replace("_log_lik", "\nlog_lik") if narrow else heading_lines, justify="right", no_wrap=True)
-    if any(run.task for run in runs):
-        table.add_column("queue", no_wrap=True, style="dim")
-    for run in shown:
-        table.add_row(*_cells(run, facts.get(run.key, {}), values[run.key], names, narrow))
+        columns.append(Column(heading_lines.replace("_log_lik", "\nlog_lik") if narrow else heading_lines, 1 if place == 0 else 3))
+    queued = any(run.task for run in runs)
+    columns += [Column("queue", 2, left=True, style="dim")] if queued else []
+    rows = [_cells(run, facts.get(run.key, {}), values[run.key], names, narrow)[: len(columns)] for run in shown]
+    # A run of two lines would make the picture higher than the terminal.
+    table = TerminalTable(columns, rows, stacked=False)
     rest = [run for run in runs if run not in shown]
     parts: list[RenderableType] = [heading, table]
     if rest:
@@ -125,4 +127,4 @@ def _change(first: float, last: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")
+    return "–" if math.isnan(value) else f"{value:.3g}".replace("-", "−")

@@ -1,13 +1,18 @@
-"""Keeps a study's page up to date while the study runs: `unlearn report --live` in a process of its own, when more runs are finished."""
+"""Keeps a study's page up to date while the study runs: `unlearn report --live` in a process of its own, when more runs are finished.
+
+The last page, which follows nothing, is not its matter: whoever sees the end of the study makes that itself.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from unlearn_lightning.report.live import read_version
+from unlearn_lightning.stop_signal import end_with_parent
 
 
 class LiveReport:
@@ -29,8 +34,7 @@ class LiveReport:
         """Starts making the page if its time has come and it does not show so many finished runs already; returns at once."""
         if self._busy() or time.monotonic() < self._next or not finished or read_version(self.folder / "report") == 2 + finished:
             return
-        # Runs come first: this waits wherever they want the core.
-        command = ["nice", "-n", "19", sys.executable, "-m", "unlearn_lightning.main", "report", str(self.folder), "--live"]
+        command = [sys.executable, "-m", "unlearn_lightning.study.live_report", str(self.folder), str(os.getpid())]
         self._began = time.monotonic()
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
@@ -44,6 +48,20 @@ class LiveReport:
         return False
 
     def close(self) -> None:
-        """Waits until the page that is being made is whole."""
+        """Ends the making of a page: at its low priority it may take minutes where others want the core, and a newer one is due."""
         if self._process is not None:
+            self._process.kill()
             self._process.wait()
+
+
+def _make(folder: str, parent: int) -> int:
+    from unlearn_lightning.report.command import report
+
+    # Runs come first: this waits wherever they want the core.
+    os.nice(19)
+    end_with_parent(parent)
+    return report([folder, "--live"])
+
+
+if __name__ == "__main__":
+    sys.exit(_make(sys.argv[1], int(sys.argv[2])))

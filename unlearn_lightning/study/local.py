@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from unlearn_lightning.records import is_finished
+from unlearn_lightning.records import is_finished, read_json
+from unlearn_lightning.stop_signal import Stopped, check, held, was_asked
 from unlearn_lightning.study.launcher import Launcher
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.workers import Workers, devices_of, on_gpus, visible_devices
@@ -27,7 +27,7 @@ RETRIES = 2
 
 
 class Local(Launcher):
-    """On this machine, until the end or Ctrl-C; the same command goes on.
+    """On this machine, until the end, or Ctrl-C or SIGTERM, which end it at the next safe point; the same command goes on.
 
     Args:
         jobs: runs at a time, each on GPUs of its own; null for what the machine carries, 1 for this process.
@@ -83,27 +83,45 @@ class _Execution:
         from unlearn_lightning.study.execution import execute
 
         while ready := self.work.ready():
+            check()
             self._settle(ready[0], execute(self._start(ready[0]), self._tell))
 
     def _in_workers(self) -> None:
         running: dict[Future[str | None], Run] = {}
-        with multiprocessing.get_context("spawn").Manager() as manager, Workers(self.jobs, self.devices) as workers:
-            steps: Any = manager.Queue()
+        told = False
+        with held(), Workers(self.jobs, self.devices) as workers:
             while True:
-                for run in self.work.ready():
+                for run in [] if was_asked() else self.work.ready():
                     if workers.room(self.needed[run.key]):
-                        running[workers.submit(self.needed[run.key], _work, self._start(run), steps)] = run
+                        running[workers.submit(self.needed[run.key], _work, self._start(run))] = run
                 if not running:
                     break
-                finished = workers.finished(timeout=0.2)
-                while not steps.empty():
-                    self._tell(*steps.get())
-                for future in finished:
-                    run = running.pop(future)
-                    if isinstance(future.exception(), BrokenProcessPool):
-                        self._worker_died(run)
-                    else:
-                        self._settle(run, future.result())
+                if was_asked() and not told:
+                    workers.stop()
+                    told = True
+                for future in workers.finished(timeout=0.2):
+                    self._ended(running.pop(future), future)
+                self._show_steps(running.values())
+        # Also where all that ran was finished: other runs may wait, and the report.
+        check()
+
+    def _ended(self, run: Run, future: Future[str | None]) -> None:
+        if not isinstance(future.exception(), BrokenProcessPool | Stopped):
+            self._settle(run, future.result())
+        elif was_asked():
+            self._put_back(run)
+        else:
+            self._worker_died(run)
+
+    def _show_steps(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            with suppress(FileNotFoundError):
+                progress = read_json(run.folder / "progress.json")
+                self._tell(run.key, progress["step"], progress["steps"])
+
+    def _put_back(self, run: Run) -> None:
+        self.progress.remove_task(self.tasks.pop(run.key))
+        self.work.take_back(run)
 
     def _worker_died(self, run: Run) -> None:
         self.deaths[run.key] = self.deaths.get(run.key, 0) + 1
@@ -112,8 +130,7 @@ class _Execution:
         elif self.deaths[run.key] > RETRIES:
             self._settle(run, f"its process died {self.deaths[run.key]} times (killed, or out of memory?)")
         else:
-            self.progress.remove_task(self.tasks.pop(run.key))
-            self.work.take_back(run)
+            self._put_back(run)
 
     def _start(self, run: Run) -> Job:
         self.tasks[run.key] = self.progress.add_task(run.name, total=None)
@@ -131,13 +148,8 @@ class _Execution:
             self.page.refresh(len(self.work.done))
 
 
-def _work(job: Job, steps: Any) -> str | None:
+def _work(job: Job) -> str | None:
     # Imported in the worker, after it was told its devices.
     from unlearn_lightning.study.execution import execute
 
-    def tell(*told: Any) -> None:
-        # Where the study itself was killed nobody listens, which is no reason for its run to fail.
-        with suppress(OSError, EOFError):
-            steps.put(told)
-
-    return execute(job, tell)
+    return execute(job)

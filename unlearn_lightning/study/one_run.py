@@ -4,20 +4,21 @@
 
 Several such processes, as srun or torchrun start them, are one run on several devices. The exit status is 0 when the run is finished, also
 before; FAILED when it failed, which the same again would not mend; TOO_EARLY when what it starts from is not finished; anything else is a
-process that died, or that saved and ended because it was asked to (stop_signal.py), and the same command goes on.
+process that died, or that ended because it was asked to (75, 143 or 130: stop_signal.py), and the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from unlearn_lightning.records import is_finished
-from unlearn_lightning.stop_signal import listen
-from unlearn_lightning.study.job import note_failure, read_job
+from unlearn_lightning.stop_signal import stoppable
+from unlearn_lightning.study.job import Job, note_failure, read_job
 
 FAILED, TOO_EARLY = 70, 71
 
@@ -36,7 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # SLURM 22.05 takes `afterok` as met when a waiting task of a job array has been cancelled. No failure: it only has to wait.
         print(f"{job.name} starts from {missing[0]}, which is not finished: was its job cancelled? Nothing was run.", file=sys.stderr)
         return TOO_EARLY
-    listen()
+    command = shlex.join(["python", "-m", "unlearn_lightning.study.one_run", str(options.job)])
+    return stoppable(lambda: _execute(job), command)
+
+
+def _execute(job: Job) -> int:
     from unlearn_lightning.study.execution import execute
 
     why = execute(job)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 from rich.tree import Tree
 
 from unlearn_lightning.records import is_finished, read_run, write_text
@@ -26,6 +25,7 @@ from unlearn_lightning.study.job import with_comparisons
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import Settings, StudyConfig
 from unlearn_lightning.study.unread import quick_hub
+from unlearn_lightning.terminal import Column, TerminalTable
 
 # Share of a device's peak that training reaches, and the peak that is assumed when nothing is given: an NVIDIA H100 SXM, dense.
 SHARE_OF_PEAK = 0.4
@@ -75,7 +75,7 @@ def print_plan(
     console.print(_tree(study, runs, estimates))
     console.print(_table(runs, estimates, speed))
     for line in [*_summary(study, runs, estimates, speed), *(f"  {note}" for note in estimator.notes)]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False)
     _commands(study, runs, folder, console)
     return estimates
 
@@ -96,23 +96,27 @@ def _tree(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, Estimate
     for run in runs:
         estimate, style = estimates[run.name], "green" if _state(run) == "finished" else ""
         mark = " (retrained model)" if run.tags.get("retrained") else ""
-        text = f"{run.name}{mark}: {run.kind}, {estimate.steps} steps, {_tokens(estimate)} tokens, {_state(run)}"
+        text = f"{run.name}{mark}: {run.kind}, {estimate.steps} steps, {_state(run)}"
         above = branches[run.parents[0].key] if run.parents else root
         branches[run.key] = above.add(text, style=style)
     return root
 
 
-def _table(runs: Sequence[Run], estimates: dict[str, Estimate], speed: Speed) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("run", "examples", "tokens/epoch", "tokens", "steps", "FLOPs", "disk", "GPU-hours"):
-        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold", no_wrap=column == "run")
+COLUMNS = (
+    Column("run", 0), Column("examples", 1), Column("tokens/\nepoch", 3), Column("tokens", 0), Column("steps", 0), Column("FLOPs", 2),
+    Column("disk", 2), Column("GPU\nhours", 0),
+)  # fmt: skip
+
+
+def _table(runs: Sequence[Run], estimates: dict[str, Estimate], speed: Speed) -> TerminalTable:
+    rows = []
     for run in runs:
         e = estimates[run.name]
         epoch = _quantity(e.epoch_tokens, approximate=e.estimated)
         disk = _quantity(e.result_bytes, "B")
         flops = "?" if e.flops is None else f"{e.flops:.2e}"
-        table.add_row(run.name, str(e.examples), epoch, _tokens(e), str(e.steps), flops, disk, _hours(speed, e))
-    return table
+        rows.append([run.name, str(e.examples), epoch, _tokens(e), str(e.steps), flops, disk, _hours(speed, e)])
+    return TerminalTable(COLUMNS, rows)
 
 
 def _summary(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, Estimate], speed: Speed) -> list[str]:
@@ -174,9 +178,9 @@ def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
             write_text(path, head + yaml.safe_dump(planned_config(run), sort_keys=False))
     if unread:
         console.print(
-            f"{len(unread)} of these configurations are not written: the runs' keys depend on data that cannot be read now. Plan again "
-            "with the Hub in reach (or name another --source); runs that are finished are recognised then, too.",
-            markup=False, highlight=False, soft_wrap=True, style="yellow",
+            f"{len(unread)} of these configurations are not written: the runs' keys depend on data or models that cannot be read now. "
+            "Plan again with the Hub in reach (or name another --source); runs that are finished are recognised then, too.",
+            markup=False, highlight=False, style="yellow",
         )  # fmt: skip
 
 

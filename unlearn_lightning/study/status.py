@@ -9,13 +9,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
 from unlearn_lightning import verb
 from unlearn_lightning.study.slurm_queue import QueueError, Task, queue
 from unlearn_lightning.study.state import COLOURS, RunState, counts, is_submitted, study_states
+from unlearn_lightning.terminal import terminal_console
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +35,7 @@ def status(arguments: Sequence[str]) -> int:
 def _show(folder: Path) -> None:
     tasks, note = tasks_of(folder)
     runs = study_states(folder, tasks)
-    console = Console()
+    console = terminal_console()
     console.print(tree_of(runs, title=f"{folder}: {counts(runs)}"))
     if note:
         console.print(note, markup=False, style="yellow")

@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning import data
+from unlearn_lightning.content import refuse_changed
+from unlearn_lightning.cut_short import check_whole
+from unlearn_lightning.records import is_finished
 from unlearn_lightning.run_key import Reader, digest, read_content, run_inputs
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import Settings, StudyConfig, StudyPath, merged
@@ -130,9 +133,12 @@ class _Planner:
 
     def _add(self, name: str, kind: str, config: Settings, parents: list[Run], tags: dict[str, Any]) -> Run:
         resolved = self.resolve(config)
+        check_whole(resolved, name)
         inputs, _ = run_inputs(resolved, self.known, self.content)
         key = digest(inputs)
         folder = self.store / f"{resolved['model']['class_path'].rpartition('.')[2]}-{key[:16]}"
+        if is_finished(folder):
+            refuse_changed(folder)
         self.known[str(folder)] = key
         if key not in self.runs:
             hashes = {part: digest(value)[:16] for part, value in inputs.items()}

@@ -42,12 +42,12 @@ def _hub_answers() -> bool:
 
 
 class Unread:
-    """Reads the contents that run keys cover, for a plan: data on the Hub that cannot be read count by name.
+    """Reads the contents that run keys cover, for a plan: data and models on the Hub that cannot be read count by name.
 
     `plan(..., content=Unread())` gives such runs, and those after them, keys that begin with `unread-`.
 
     Attributes:
-        why: data set -> why it could not be read.
+        why: data set or model -> why it could not be read.
     """
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ unlearn watch runs/demo --once       one picture, for scripts
 from __future__ import annotations
 
 import argparse
-import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -16,10 +16,12 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
+from unlearn_lightning.stop_signal import Stopped
 from unlearn_lightning.study.frame import Measured, frame
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.state import RunState, study_states
 from unlearn_lightning.study.status import tasks_of
+from unlearn_lightning.terminal import terminal_console
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,9 +45,7 @@ def watch(arguments: Sequence[str]) -> int:
     if not options.every > 0:
         print(f"unlearn watch: --every is a number of seconds above 0, got {options.every:g}.", file=sys.stderr)
         return 2
-    # A script's pipe has no width of its own.
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    watched, console = _Watched(options.study), Console(width=160 if piped else None)
+    watched, console = _Watched(options.study), terminal_console()
     try:
         if options.once:
             console.print(watched.picture(console.width))
@@ -54,8 +54,10 @@ def watch(arguments: Sequence[str]) -> int:
     except (FileNotFoundError, ValueError) as error:
         print(f"unlearn watch: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        pass
+    except Stopped as stop:
+        # Ctrl-C is how one stops watching.
+        if stop.code != 128 + signal.SIGINT:
+            raise
     return int(any(run.state == "failed" for run in watched.runs))
 
 

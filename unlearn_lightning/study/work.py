@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from unlearn_lightning.records import is_finished, write_json
+from unlearn_lightning.records import is_finished, remove_left_overs, write_json
+from unlearn_lightning.stop_signal import check
 from unlearn_lightning.study.job import Job, failure, note_failure, write_job
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig
@@ -50,7 +51,7 @@ class Work:
         from unlearn_lightning.run_key import UNREAD  # brings torch, which help must not wait for
 
         if unread := [run.name for run in runs if run.key.startswith(UNREAD)]:
-            raise ValueError(f"The data of {unread[0]} could not be read, so it can be planned but not run.")
+            raise ValueError(f"The data or the model of {unread[0]} could not be read, so it can be planned but not run.")
         self.study, self.folder, self.console = study, folder, console
         chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *run.ancestors())])
         self.runs = [run for run in runs if run in chosen]
@@ -61,6 +62,7 @@ class Work:
 
     def begin(self) -> None:
         """Writes study.json, the list of runs that make up the study; a launcher calls it once nothing is left to refuse."""
+        remove_left_overs(self.folder)
         write_study(self.study, self._tree, self.folder)
 
     def ready(self) -> list[Run]:
@@ -104,9 +106,16 @@ class Work:
         self.started.discard(run.key)
 
     def settle(self, run: Run, why_failed: str | None = None) -> None:
-        """Notes the end of a started run: finished, or why it failed."""
+        """Notes the end of a started run: finished, or why it failed.
+
+        Raises:
+            Stopped: this process was asked to stop, and the run is not finished.
+        """
         if why_failed is None and not is_finished(run.folder):
             why_failed = "it ended and is not finished"
+        if why_failed is not None:
+            # Whoever asked this process to stop may have asked the run's, too, which is no failure.
+            check()
         if why_failed is None:
             self.done.add(run.key)
         else:

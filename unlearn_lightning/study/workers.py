@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
+
+from unlearn_lightning.stop_signal import end_with_parent, listen
 
 
 class Slots:
@@ -48,15 +51,23 @@ class Workers:
 
     def __init__(self, jobs: int, devices: Sequence[str]) -> None:
         self.jobs, self.slots = jobs, Slots(devices)
+        self._others = set(multiprocessing.active_children())
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future[Any], tuple[ProcessPoolExecutor, list[str]]] = {}
 
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self.stop()
         for pool in [*self._idle, *(pool for pool, _ in self._busy.values())]:
             pool.shutdown(wait=True)
+
+    def stop(self) -> None:
+        """Asks all processes to end what they do at its next safe point (stop_signal.py); their calls then raise."""
+        for process in set(multiprocessing.active_children()) - self._others:
+            process.terminate()
 
     def room(self, devices: int) -> bool:
         """Whether a run on so many GPUs could start now."""
@@ -94,11 +105,17 @@ class Workers:
 
 def _pool(devices: Sequence[str]) -> ProcessPoolExecutor:
     # Spawned and not forked: torch's threads and CUDA do not survive a fork.
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _open_worker, (list(devices),))
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _open_worker, (list(devices), os.getpid()))
 
 
-def _open_worker(devices: Sequence[str]) -> None:
-    """Runs in the worker before anything else is imported there. It is silent outside of runs, whose output goes to their logs."""
+def _open_worker(devices: Sequence[str], parent: int) -> None:
+    """Runs in the worker before anything else is imported there. It is silent outside of runs, whose output goes to their logs.
+
+    It ends with the process that started it, which also tells it to stop: Ctrl-C in a terminal goes to both.
+    """
+    end_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    listen(again_ends=False)
     # The descriptor and not sys.stderr, which log handlers keep: during a run it leads to the log.
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from random import Random
 
 from unlearn_lightning.data import StageData
-from unlearn_lightning.data.stage_data import Split
+from unlearn_lightning.data.example_source import Split
 
 
 class NewStage(StageData):

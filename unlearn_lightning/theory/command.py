@@ -16,11 +16,9 @@ from typing import Any, Literal
 
 import jsonargparse
 from rich.console import Console
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from unlearn_lightning.records import write_json, write_text
-from unlearn_lightning.report.tables import plain
+from unlearn_lightning.terminal import Column, Row, TerminalTable, terminal_console
 from unlearn_lightning.theory.findings import measure
 from unlearn_lightning.theory.parts import Levels, Part, certificates_part, removal_part, survival_part, theorem_part
 from unlearn_lightning.theory.setup import Setup
@@ -59,7 +57,7 @@ def theory(arguments: Sequence[str]) -> int:
         for name, least in {"seeds": 1, "steps": 1, "extension_steps": 8, "draws": 1}.items():
             if own[name] is not None and own[name] < least:
                 raise ValueError(f"{name} must be at least {least}, got {own[name]}.")
-        show(Setup(**options), own, Console())
+        show(Setup(**options), own, terminal_console())
     except (ValueError, OverflowError, OSError) as error:
         print(f"unlearn theory: {error}", file=sys.stderr)
         return 2
@@ -117,23 +115,30 @@ def _parts(setup: Setup, own: dict[str, Any], console: Console) -> Iterator[tupl
 
 
 def _print(console: Console, part: Part) -> None:
-    def text(cell: str, **style: Any) -> Text:
-        return Text(plain(cell, console), **style)
-
-    shown = part.shown or range(len(part.table.header))
-    table = RichTable(title=text(part.heading), title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for index in shown:
-        header = part.table.header[index]
+    """The part's table in as many columns as fit; those of `shown` are kept longest, and the other ones leave first."""
+    shown, header = part.shown or range(len(part.table.header)), part.table.header
+    # A group that many rows share is a heading above them.
+    grouped = 0 not in shown
+    order = [index for index in range(grouped, len(header)) if index in shown]
+    order += [index for index in range(grouped, len(header)) if index not in shown]
+    # What names a row and its conclusion, which is last, are kept in any case.
+    kept = (order[0], list(shown)[-1])
+    columns = [
         # Two words one below the other keep a column narrow.
-        table.add_column(text(header.replace(" ", "\n", 1)), justify="right" if index >= part.table.first_number else "left")
-    heading = ""
+        Column(
+            header[index].replace(" ", "\n", 1),
+            rank=0 if index in kept else 1 if index in shown else 2,
+            left=index < part.table.first_number,
+        )
+        for index in order
+    ]
+    rows, heading = [], ""
     for row in part.table.rows:
-        if 0 not in shown and row[0] != heading:
+        if grouped and row[0] != heading:
             heading = row[0]
-            table.add_row(text(heading, style="bold", overflow="ignore", no_wrap=True))
-        table.add_row(*(text(row[index].replace(" ± ", "±")) for index in shown))
-    console.print(table)
-    console.print(text(part.caption + "\n", style="dim"))
+            rows.append(Row([heading], "bold"))
+        rows.append(Row([row[index] for index in order]))
+    console.print(TerminalTable(columns, rows, part.heading, f"{part.caption}\n"))
 
 
 def _curves(found: Any) -> list[dict[str, Any]]:

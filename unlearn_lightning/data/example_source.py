@@ -1,0 +1,231 @@
+"""Where a stage's examples come from: built in, from files or from the Hub, and which of them are held out.
+
+    stage = TofuStage(source="files", held_out_examples=100)
+    stage.examples("train")       # [Example("tofu-train-00000", "Who is ...?", "She is ..."), ...]
+    stage.account()               # tofu: 3,900 of 4,000 examples trained on, 100 held out (by prompt)
+
+Nothing here knows tokens or Lightning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from typing import ClassVar, Literal
+
+from unlearn_lightning.data.examples import Example
+from unlearn_lightning.data.leave_out import JSONValue, leave_out
+from unlearn_lightning.data.record_format import RecordFormat
+from unlearn_lightning.quoting import first_line
+from unlearn_lightning.sources import HUB, Row, data_root, read_rows
+
+Split = Literal["train", "held_out"]
+
+
+class ExampleSource:
+    """The examples of one stage as text; `StageData` gives it its settings."""
+
+    stage_name: ClassVar[str] = "chat"
+    train_file: ClassVar[str | None] = None
+    held_out_file: ClassVar[str | None] = None
+    hub_name: ClassVar[str | None] = None
+    hub_held_out_split: ClassVar[str | None] = None
+    fields: ClassVar[tuple[str, str]] = ("prompt", "response")
+    hub_prompt_field: ClassVar[str | None] = None
+    hub_response_text: ClassVar[str | None] = None
+    hub_leave_out: ClassVar[dict[str, list[JSONValue]]] = {}
+    world_examples: ClassVar[int] = 512
+
+    source: str
+    held_out_source: str | None
+    data_root: str | None
+    train_examples: int | None
+    held_out_examples: int
+    prompt_field: str
+    response_field: str
+    leave_out: dict[str, list[JSONValue]]
+    prompt_template: str
+    data_seed: int
+    record_format: RecordFormat
+
+    # --- what a stage may override --------------------------------------------------------------------------------------------
+
+    def world_rows(self, count: int, split: Split) -> list[dict[str, str]]:
+        """The built-in examples of this stage; stages without any raise."""
+        raise ValueError(f"{type(self).__name__} has no built-in data: set source to a file or to hub:owner/name.")
+
+    def response(self, text: str) -> str:
+        """Last touch on a response's text; stages may override it."""
+        return text
+
+    def prompt(self, row: Row) -> str:
+        """What makes a record the same question as another: records with one prompt are never on both sides of the split."""
+        return self.record_format.prompt(row)
+
+    # --- examples -------------------------------------------------------------------------------------------------------------
+
+    def examples(self, split: Split) -> list[Example]:
+        """The stage's examples as text.
+
+        Raises:
+            FileNotFoundError, ValueError: the source is missing, empty, not JSON, or lacks the needed fields.
+        """
+        found = []
+        for i, row in enumerate(self.rows(split)):
+            prompt, response = self.record_format.read(row)
+            prompt = self.prompt_template.replace("{prompt}", prompt)
+            found.append(Example(f"{self.stage_name}-{split}-{i:05d}", prompt, self.response(response)))
+        return found
+
+    def fingerprint(self, split: Split = "train") -> str:
+        """A hash of all that the examples say, so that an edited file or another source is noticed."""
+        said = [[value for name, value in vars(example).items() if name != "id"] for example in self.examples(split)]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+    def location(self) -> str:
+        """Where the training examples come from: `world`, a file's path or `hub:...`."""
+        return self._resolve(self.source, self.train_file)
+
+    def account(self, too_long: int = 0) -> str:
+        """One line: how many examples are trained on, held out, left out and repeated.
+
+        Args:
+            too_long: examples that are not trained on, because their prompts fill max_length.
+        """
+        train = self.rows("train")
+        parts = [f"{len(train) - too_long:,} of {len(self.source_rows()):,} examples trained on", self._held_out_account()]
+        if repeats := len(train) - len(set(self._prompts(train))):
+            parts.append(f"{repeats:,} of those trained on repeat the prompt of another")
+        if left_out := self._read[1]:
+            parts.append(f"{left_out:,} left out by {', '.join(self.leave_out)}")
+        if too_long:
+            parts.append(f"{too_long:,} left out with prompts that fill max_length")
+        return f"{self.stage_name}: {', '.join(parts)}"
+
+    def _held_out_account(self) -> str:
+        if not self.held_out_examples:
+            return "none held out"
+        if self._is_split_by_prompt:
+            asked = f" of {self.held_out_examples:,} asked for" if len(self._split[0]) < self.held_out_examples else ""
+            return f"{len(self._split[0]):,}{asked} held out (by prompt)"
+        try:
+            held_out = self._prompts(self.rows("held_out"))
+        except (OSError, ValueError) as error:
+            # A training run that measures nothing on them does not need them.
+            return f"held-out examples that cannot be read ({first_line(error)})"
+        trained = set(self._prompts(self.rows("train")))
+        both = sum(prompt in trained for prompt in held_out)
+        also = f", {both:,} of them with a prompt that is trained on" if both else ""
+        place, split = self._held_out_place
+        name = f"{place} {split}" if place.startswith(HUB) else place
+        return f"{len(held_out):,} held out ({name}){also}"
+
+    # --- records --------------------------------------------------------------------------------------------------------------
+
+    def rows(self, split: Split) -> list[Row]:
+        """The records behind `examples`."""
+        return self._held_out_rows if split == "held_out" else self._train_rows
+
+    def source_rows(self) -> list[Row]:
+        """All records of `source` in its own order, without those that are left out."""
+        return self._read[0]
+
+    @cached_property
+    def _read(self) -> tuple[list[Row], int]:
+        """The records of `source`, and how many were left out."""
+        if self.source == "world":
+            return self._world(self.train_examples or self.world_examples, "train"), 0
+        rows = read_rows(self.location())
+        kept = leave_out(rows, self.leave_out)
+        return kept, len(rows) - len(kept)
+
+    @cached_property
+    def _train_rows(self) -> list[Row]:
+        rows = self._split[1] if self._is_split_by_prompt else self.source_rows()
+        if self.train_examples is not None and len(rows) < self.train_examples:
+            raise ValueError(f"{self.source}: {self.train_examples} training examples were asked for, but there are {len(rows)}.")
+        return rows[: self.train_examples]
+
+    @cached_property
+    def _held_out_rows(self) -> list[Row]:
+        if self._is_split_by_prompt:
+            return self._split[0]
+        place, split = self._held_out_place
+        if place == "world":
+            return self._world(self.held_out_examples, "held_out")
+        return read_rows(place, split)[: self.held_out_examples]
+
+    @cached_property
+    def _split(self) -> tuple[list[Row], list[Row]]:
+        rows = self.source_rows()
+        if len(rows) <= self.held_out_examples:
+            raise ValueError(
+                f"{self.source} holds {len(rows)} records, and {self.held_out_examples} of them are to be held out: nothing is left to "
+                "train on. Lower held_out_examples or name a held_out_source."
+            )
+        held_out, train = split_by_prompt(rows, self._prompts(rows), self.held_out_examples, self.data_seed)
+        if self.held_out_examples and not held_out:
+            raise ValueError(
+                f"{self.source}: every prompt stands in more records than the {self.held_out_examples} that are to be held out, and all "
+                "records of one prompt are held out together. Raise held_out_examples, set it to 0, or name a held_out_source."
+            )
+        return held_out, train
+
+    @property
+    def _is_split_by_prompt(self) -> bool:
+        own = (self.source == "files" and self.held_out_file) or (self.source == "hub" and self.hub_held_out_split)
+        return self.source != "world" and self.held_out_source is None and not own
+
+    @property
+    def _held_out_place(self) -> tuple[str, str]:
+        """Where held-out examples of their own come from, and which split of it they are."""
+        place = self._resolve(self.held_out_source or self.source, self.held_out_file)
+        on_hub = self.hub_name is not None and place == HUB + self.hub_name
+        return place, (on_hub and self.hub_held_out_split) or "train"
+
+    def _prompts(self, rows: Sequence[Row]) -> list[str]:
+        """Each row's prompt; white space around it makes no other prompt."""
+        return [self.prompt(row).strip() for row in rows]
+
+    def _world(self, count: int, split: Split) -> list[Row]:
+        return [Row(f"world {self.stage_name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]
+
+    def _resolve(self, source: str, file: str | None) -> str:
+        if source == "files":
+            if file is None:
+                raise ValueError(f"{type(self).__name__} has no usual file: give source a path.")
+            return str(data_root(self.data_root) / file)
+        if source == "hub":
+            if self.hub_name is None:
+                raise ValueError(f"{type(self).__name__} has no usual Hub data set: give source hub:owner/name.")
+            return HUB + self.hub_name
+        return source
+
+
+def split_by_prompt(rows: Sequence[Row], prompts: Sequence[str], count: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """Holds out at most `count` rows, whole prompts at a time, so that no prompt is both held out and trained on.
+
+    Prompts are taken in a shuffled order, and one with more rows than there is still room for is trained on. Where every prompt stands
+    in one row, exactly `count` rows are held out.
+
+    Args:
+        rows: the records.
+        prompts: of each.
+        count: rows to be held out.
+        seed: of the order.
+
+    Returns:
+        The held-out rows and the others, both in the shuffled order.
+    """
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    sizes, chosen, room = Counter(prompts), set[str](), count
+    for i in order:
+        if sizes[prompts[i]] <= room and prompts[i] not in chosen:
+            chosen.add(prompts[i])
+            room -= sizes[prompts[i]]
+    return [rows[i] for i in order if prompts[i] in chosen], [rows[i] for i in order if prompts[i] not in chosen]
