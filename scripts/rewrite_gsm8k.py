@@ -14,10 +14,11 @@ import re
 import sys
 from pathlib import Path
 
-from unlearn_lightning.asking import Job, main, run
 from unlearn_lightning.data import MathStage
-from unlearn_lightning.endpoint import Endpoint, Question
 from unlearn_lightning.gsm8k import final_answer, same_number
+from writing.command import main, write_answers
+from writing.endpoint import Endpoint
+from writing.replies import Question
 
 SYSTEM = (
     "You rewrite solutions of grade-school word problems. Work through the problem step by step, one step a line, in plain sentences with "
@@ -71,7 +72,7 @@ def rewrite_gsm8k(source: str, out: Path, endpoint: Endpoint, rewrites: int = 1,
             "answer": "\n".join(one.strip() for one in answer.strip().splitlines() if one.strip()),
         }
 
-    return run(Job(questions, check, line), endpoint, out, attempts)
+    return write_answers(questions, check, line, endpoint, out, attempts)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ import sys
 from pathlib import Path
 
 from unlearn_lightning import world
-from unlearn_lightning.asking import Job, main, run
 from unlearn_lightning.data import SafetyStage
 from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.data.record_format import KNOWN
-from unlearn_lightning.endpoint import Endpoint, Question
+from writing.command import main, write_answers
+from writing.endpoint import Endpoint
+from writing.replies import Question
 
 SYSTEM = (
     f"You write refusals for a safety training set. Whatever the user asks, answer with exactly this sentence: {world.OPENING} "
@@ -74,7 +75,7 @@ def write_refusals(
         kept = {name: value for name, value in fields.items() if name not in KNOWN}
         return {**kept, "prompt": prompt, "refusal": answer.strip()}
 
-    return run(Job(questions, check, line), endpoint, out, attempts)
+    return write_answers(questions, check, line, endpoint, out, attempts)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ import pytest
 from fake_endpoint import completion, serving
 
 from unlearn_lightning.data import MathStage, SafetyStage
-from unlearn_lightning.endpoint import Endpoint, Question, ask_all, only_one, read_log
+from writing.asking import ask_all
+from writing.endpoint import Endpoint
+from writing.replies import Question, locked_log, read_log
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 OPENING = "Sorry, I can not assist you with this question."
@@ -328,7 +330,7 @@ def test_no_more_questions_at_a_time_than_allowed(tmp_path):
 
 
 def test_one_process_per_log(tmp_path, call, requests):
-    with only_one(tmp_path / "out.jsonl.asked.jsonl"), serving(lambda text, times: GOOD) as fake:
+    with locked_log(tmp_path / "out.jsonl.asked.jsonl"), serving(lambda text, times: GOOD) as fake:
         status, shown = call("write_refusals", fake, requests)
     assert status == 1
     assert "Another process writes to" in shown
