@@ -11,8 +11,8 @@ from statistics import fmean
 from typing import Any, Literal
 
 from callbacks.probe import Probe, Row, mean_of, metric_key
-from unlearn_lightning.candidates import score_candidates
 from unlearn_lightning.data import Encoded, Example, StageData
+from unlearn_lightning.inference.multiple_choice import score_candidates
 
 LABEL = "Sorry, I can not assist you"
 # The first 19 are those printed in the paper (arXiv:2510.16629, appendix E), which speaks of 20; the last is ours.

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
-from unlearn_lightning.generation import generate
-from unlearn_lightning.gsm8k import final_answer, last_number, same_number, to_number
+from unlearn_lightning.inference.answers import final_answer, last_number, same_number, to_number
+from unlearn_lightning.inference.generation import generate
 
 
 class GSM8KAccuracy(Probe):

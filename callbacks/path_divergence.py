@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData, collate
-from unlearn_lightning.divergence import squared_distance
+from unlearn_lightning.inference.divergence import squared_distance
 from unlearn_lightning.records import last_record, number, read_json, record_path
 
 

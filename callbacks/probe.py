@@ -24,11 +24,11 @@ import torch
 import torch.distributed
 from lightning.pytorch.trainer.states import TrainerFn
 
-from unlearn_lightning.adapters import eval_mode
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
+from unlearn_lightning.models.adapters import eval_mode
+from unlearn_lightning.models.sharding import lockstep
+from unlearn_lightning.preemption import between_chunks
 from unlearn_lightning.records import metric_key, record_path, write_json
-from unlearn_lightning.sharding import lockstep
-from unlearn_lightning.stop_signal import between_chunks
 
 Row = dict[str, Any]
 

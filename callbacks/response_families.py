@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from callbacks.probe import Probe, Row, metric_key
-from unlearn_lightning.candidates import score_candidates
 from unlearn_lightning.data import Encoded, Example, FamilyStage
+from unlearn_lightning.inference.multiple_choice import score_candidates
 
 # Names and fields of the paper's three responses (arXiv:2510.16629, section 4.3): a refusal, a compliance, and the same in other words.
 FAMILIES = {"R": "refusal", "C": "compliance", "U": "reworded"}

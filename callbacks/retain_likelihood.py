@@ -11,7 +11,7 @@ from typing import Any
 
 from callbacks.probe import Probe, Row, mean_of, metric_key
 from unlearn_lightning.data import Encoded, Example, collate
-from unlearn_lightning.likelihood import mean_token
+from unlearn_lightning.inference.likelihood import mean_token
 
 
 class RetainLikelihood(Probe):

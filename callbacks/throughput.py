@@ -12,9 +12,9 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from unlearn_lightning.flops import Matrices, peak_flops
+from unlearn_lightning.models.flops import Matrices, peak_flops
 from unlearn_lightning.records import metric_key
-from unlearn_lightning.run_recorder import peak_memory_bytes
+from unlearn_lightning.runs.run_recorder import peak_memory_bytes
 
 
 class Throughput(pl.Callback):

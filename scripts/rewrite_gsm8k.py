@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from unlearn_lightning.data import MathStage
-from unlearn_lightning.gsm8k import final_answer, same_number
+from unlearn_lightning.inference.answers import final_answer, same_number
 from writing.command import main, write_answers
 from writing.endpoint import Endpoint
 from writing.replies import Question

@@ -14,10 +14,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from unlearn_lightning import world
 from unlearn_lightning.data import SafetyStage
 from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.data.record_format import KNOWN
+from unlearn_lightning.sources import world
 from writing.command import main, write_answers
 from writing.endpoint import Endpoint
 from writing.replies import Question

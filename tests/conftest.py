@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unlearn_lightning.backbone import Backbone, Lora
-from unlearn_lightning.scratch import Scratch
+from unlearn_lightning.models.backbone import Backbone, Lora
+from unlearn_lightning.models.scratch import Scratch
 
 torch.set_num_threads(1)
 

@@ -14,12 +14,13 @@ torch.set_num_threads(1)
 
 from test_stopped_runs import Stop, StopAt  # noqa: E402
 
-from unlearn_lightning import lightning_cli, vocabulary  # noqa: E402
+from unlearn_lightning.cli import lightning_cli  # noqa: E402
+from unlearn_lightning.inference import cross_entropy  # noqa: E402
 from unlearn_lightning.modules import CausalLMModule  # noqa: E402
 
 _plain_step = CausalLMModule.training_step
 # Three places at a time, so that `cross_entropy: chunked` has several pieces.
-vocabulary.CHUNK = 3 * 320
+cross_entropy.CHUNK = 3 * 320
 
 
 def run(entry):

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from safetensors.torch import load_file
 
-from unlearn_lightning import lightning_cli
+from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.study.study_config import merged
 
 UNLEARN = [sys.executable, "-m", "unlearn_lightning.main"]

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from study_runs import command_fit, fit, settings, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from unlearn_lightning import merging
-from unlearn_lightning.adapters import reference_mode
-from unlearn_lightning.backbone import Backbone, Lora, save_result
 from unlearn_lightning.data import Encoded, collate
-from unlearn_lightning.likelihood import token_log_likelihood
+from unlearn_lightning.inference.likelihood import token_log_likelihood
+from unlearn_lightning.models import merging
+from unlearn_lightning.models.adapters import reference_mode
+from unlearn_lightning.models.backbone import Backbone, Lora, save_result
 
 BATCH = collate([Encoded("a", [6, 7, 8], [9, 10])], pad_id=0)
 
@@ -91,7 +91,7 @@ def test_models_come_in_training_mode_and_fresh_adapters_depend_on_the_seed_alon
 def test_an_adapter_of_another_backbone_is_refused(make_backbone, lora, tmp_path, corpus):
     base = saved_base(make_backbone, tmp_path / "a")
     _, adapter = trained_adapter(base, tmp_path / "a", lora)
-    from unlearn_lightning.scratch import Scratch
+    from unlearn_lightning.models.scratch import Scratch
 
     shapes = {"hidden": 32, "layers": 2, "intermediate": 64, "heads": 4, "kv_heads": 2}
     for name, change in {"wider": {"hidden": 48}, "shallower": {"layers": 1}}.items():

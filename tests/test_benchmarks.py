@@ -4,17 +4,17 @@ import pytest
 import torch
 from test_likelihood import ENCODED, net_of
 
-from benchmarks import study
-from benchmarks.__main__ import markdown
-from benchmarks.measure import Result, peak_bytes
-from benchmarks.padding import padded_per_token
-from benchmarks.scaling import exponent
-from benchmarks.scoring import each_pair
-from benchmarks.steps import full, selected
-from unlearn_lightning.candidates import score_candidates
+from scripts.benchmarks import study
+from scripts.benchmarks.__main__ import markdown
+from scripts.benchmarks.measure import Result, peak_bytes
+from scripts.benchmarks.padding import padded_per_token
+from scripts.benchmarks.scaling import exponent
+from scripts.benchmarks.scoring import each_pair
+from scripts.benchmarks.steps import full, selected
 from unlearn_lightning.data import Encoded, collate
-from unlearn_lightning.generation import generate
-from unlearn_lightning.likelihood import token_log_likelihood
+from unlearn_lightning.inference.generation import generate
+from unlearn_lightning.inference.likelihood import token_log_likelihood
+from unlearn_lightning.inference.multiple_choice import score_candidates
 
 PROMPTS, CANDIDATES = [[6, 7, 8], [9]], [[9, 10], [11, 12, 13], [9]]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_likelihood import net_of
 
-from unlearn_lightning import candidates
-from unlearn_lightning.candidates import Tree, score_candidates
+from unlearn_lightning.inference import multiple_choice
+from unlearn_lightning.inference.multiple_choice import Tree, score_candidates
 
 PROMPTS = [[6, 7, 8, 9], [11], [8, 8, 6, 5, 9, 12, 13]]
 # Shared beginnings, one candidate that begins another, one that occurs twice, and one of a single token.
@@ -30,7 +30,7 @@ def test_scores_equal_one_row_for_each_pair(make_backbone, lora, architecture, a
     with torch.no_grad():
         net.get_input_embeddings().weight.mul_(20)  # the largest logit is then often the token itself
     if way == "repeated cache":
-        monkeypatch.setattr(candidates, "takes_masks", lambda net: False)
+        monkeypatch.setattr(multiple_choice, "takes_masks", lambda net: False)
     else:
         net.set_attn_implementation(way)
     scores = score_candidates(net, PROMPTS, CANDIDATES)

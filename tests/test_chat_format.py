@@ -7,10 +7,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
-from unlearn_lightning.backbone import Backbone, save_result
-from unlearn_lightning.chat_format import DATE, ChatFormat, ChatSettings
 from unlearn_lightning.data import Encoder, Example, TextStage
-from unlearn_lightning.generation import end_tokens
+from unlearn_lightning.inference.chat_format import DATE, ChatFormat, ChatSettings
+from unlearn_lightning.inference.generation import end_tokens
+from unlearn_lightning.models.backbone import Backbone, save_result
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<|begin|>", "<|eot|>", "<|head|>", "<|/head|>", "<|im_start|>", "<|im_end|>", "<turn>", "</turn>"]
 # Like Qwen3's: tokens of their own, but not special, so that they may stand in a response.

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from study_runs import command, fit, settings
 
+from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.main import main
-from unlearn_lightning.resolver import Resolver
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -5,10 +5,10 @@ import torch
 from test_likelihood import ENCODED
 from torch._dynamo.utils import counters
 
-from unlearn_lightning.adapters import eval_mode, reference_mode
 from unlearn_lightning.data import Encoded, collate
-from unlearn_lightning.generation import generate
-from unlearn_lightning.likelihood import token_log_likelihood
+from unlearn_lightning.inference.generation import generate
+from unlearn_lightning.inference.likelihood import token_log_likelihood
+from unlearn_lightning.models.adapters import eval_mode, reference_mode
 
 BATCHES = [collate(ENCODED, 0), collate([Encoded("d", [6] * 9, [7] * 4)], 0)]
 

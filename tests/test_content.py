@@ -10,12 +10,12 @@ from huggingface_hub import HfApi, constants
 from study_runs import settings
 from test_study import config_of, small
 
-from unlearn_lightning import content
-from unlearn_lightning.content import changed_files, hub_commit, result_of
+from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.records import write_json
-from unlearn_lightning.resolver import Resolver
-from unlearn_lightning.run_key import UNREAD, run_key
-from unlearn_lightning.sources import HubError
+from unlearn_lightning.runs import content
+from unlearn_lightning.runs.content import changed_files, hub_commit, result_of
+from unlearn_lightning.runs.run_key import UNREAD, run_key
+from unlearn_lightning.sources.readers import HubError
 from unlearn_lightning.study.tree import plan
 from unlearn_lightning.study.unread import Unread
 

@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
-from unlearn_lightning import sources
 from unlearn_lightning.data import ChatStage, Encoder, EpochPlan, Example, InstructStage, MathStage, SafetyStage, TextStage, TofuStage
 from unlearn_lightning.data.batching import BatchSource, EpochSampler
+from unlearn_lightning.sources import readers
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_json_array_and_json_lines_read_alike(tmp_path):
     rows = [{"prompt": "a\u2028b", "response": "c"}, {"prompt": "d", "response": "e"}]
     (tmp_path / "array.json").write_text(json.dumps(rows, indent=1))
     (tmp_path / "lines.json").write_text("\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n\n")
-    read = [[r.fields for r in sources.read_rows(str(tmp_path / name))] for name in ("array.json", "lines.json")]
+    read = [[r.fields for r in readers.read_rows(str(tmp_path / name))] for name in ("array.json", "lines.json")]
     assert read[0] == read[1] == rows
 
 
@@ -179,7 +179,7 @@ def test_a_closed_hub_data_set_says_how_to_get_access(monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    with pytest.raises(sources.HubError, match=r"huggingface\.co/datasets/sorry-bench/sorry-bench-202503, then `hf auth login`"):
+    with pytest.raises(readers.HubError, match=r"huggingface\.co/datasets/sorry-bench/sorry-bench-202503, then `hf auth login`"):
         SafetyStage(source="hub").examples("train")
 
 

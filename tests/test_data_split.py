@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from unlearn_lightning.data import ChatStage, MathStage, SafetyStage, TextStage, TofuStage
-from unlearn_lightning.run_recorder import RunRecorder
+from unlearn_lightning.runs.run_recorder import RunRecorder
 
 
 @pytest.fixture

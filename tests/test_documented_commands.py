@@ -18,9 +18,9 @@ import pytest
 import yaml
 from test_report_study_data import StudyWriter
 
+from unlearn_lightning.cli.config_files import find
 from unlearn_lightning.main import ROOMS, main
 from unlearn_lightning.records import is_finished
-from unlearn_lightning.shipped_configs import find
 from unlearn_lightning.study.study_config import merged
 from unlearn_lightning.study.study_file import read_study_file
 

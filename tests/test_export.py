@@ -11,8 +11,8 @@ from study_runs import fit, settings
 from test_backbone import log_lik, saved_base
 from transformers import AutoModelForCausalLM
 
-from unlearn_lightning.backbone import Backbone, Lora, save_result
 from unlearn_lightning.main import main
+from unlearn_lightning.models.backbone import Backbone, Lora, save_result
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_merge_into_tied_weights_gives_the_head_its_own(make_backbone, corpus,
 def test_a_merge_that_is_another_model_is_refused_unless_it_is_asked_for(make_backbone, corpus, questions, tmp_path, capsys, monkeypatch):
     base = saved_base(make_backbone, tmp_path)
     adapted(base, tmp_path / "run", corpus, questions, targets=["lm_head"])
-    monkeypatch.setattr("unlearn_lightning.export.tied_targets", lambda net: [])
+    monkeypatch.setattr("unlearn_lightning.runs.export.tied_targets", lambda net: [])
     line = ["export", str(tmp_path / "run"), "--merge", "--out", str(tmp_path / "merged")]
     assert main(line) == 2
     said = capsys.readouterr().err

@@ -13,10 +13,10 @@ import yaml
 from study_runs import fit, run_json, settings
 from test_study import small
 
+from unlearn_lightning.cli.plugins import import_plugins
+from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.main import main
-from unlearn_lightning.own_code import own_code
-from unlearn_lightning.plugins import import_plugins
-from unlearn_lightning.resolver import Resolver
+from unlearn_lightning.runs.source_hash import own_code
 from unlearn_lightning.study.changes import explain_changes
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.tree import plan
@@ -160,7 +160,7 @@ def test_a_broken_plugin_is_named_and_left_out(tmp_path, monkeypatch, capsys):
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[unlearn_lightning.plugins]\nit = broken_plugin\n")
+    (info / "entry_points.txt").write_text("[unlearn_lightning.cli.plugins]\nit = broken_plugin\n")
     (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('no such luck')")
     monkeypatch.syspath_prepend(str(tmp_path))
     import_plugins()

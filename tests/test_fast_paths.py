@@ -7,13 +7,13 @@ from test_candidates import oracle as scored
 from test_shortcuts import SIZES, model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from unlearn_lightning import fast_paths, generation, likelihood
-from unlearn_lightning.candidates import score_candidates
 from unlearn_lightning.data import Encoded, collate
-from unlearn_lightning.fast_paths import KNOWN
-from unlearn_lightning.generation import Sampling
-from unlearn_lightning.likelihood import WAYS, response_logits, token_log_likelihood
-from unlearn_lightning.vocabulary import _altered
+from unlearn_lightning.inference import fast_paths, generation, likelihood
+from unlearn_lightning.inference.cross_entropy import _altered
+from unlearn_lightning.inference.fast_paths import KNOWN
+from unlearn_lightning.inference.generation import Sampling
+from unlearn_lightning.inference.likelihood import WAYS, response_logits, token_log_likelihood
+from unlearn_lightning.inference.multiple_choice import score_candidates
 
 MAMBA2 = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 4, "mamba_n_groups": 1, "mamba_chunk_size": 4}
 EXPERTS = {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1}

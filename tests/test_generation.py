@@ -8,8 +8,8 @@ from test_likelihood import net_of
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from unlearn_lightning import generation
-from unlearn_lightning.generation import Sampling, generate
+from unlearn_lightning.inference import generation
+from unlearn_lightning.inference.generation import Sampling, generate
 
 PROMPTS = [[6, 7, 8, 9], [11], [8, 8, 6, 5, 9, 12, 13], [11, 12], [30, 31, 32, 33, 34]]
 

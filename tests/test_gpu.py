@@ -13,11 +13,11 @@ from study_runs import fit, run_json, settings, weights
 from test_backbone import BATCH, trained_adapter
 from test_stopped_runs import Stop, StopAt
 
-from unlearn_lightning import lightning_cli
-from unlearn_lightning.adapters import eval_mode
-from unlearn_lightning.backbone import Backbone, Lora, save_result
-from unlearn_lightning.likelihood import token_log_likelihood
-from unlearn_lightning.scratch import Scratch
+from unlearn_lightning.cli import lightning_cli
+from unlearn_lightning.inference.likelihood import token_log_likelihood
+from unlearn_lightning.models.adapters import eval_mode
+from unlearn_lightning.models.backbone import Backbone, Lora, save_result
+from unlearn_lightning.models.scratch import Scratch
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 GPU = {"accelerator": "gpu", "devices": 1}

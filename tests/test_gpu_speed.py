@@ -6,10 +6,10 @@ from test_compile import outcome
 from test_likelihood import ENCODED, net_of
 from test_shortcuts import ROWS, assert_same
 
-from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import collate
-from unlearn_lightning.generation import generate
-from unlearn_lightning.likelihood import token_log_likelihood
+from unlearn_lightning.inference.generation import generate
+from unlearn_lightning.inference.likelihood import token_log_likelihood
+from unlearn_lightning.models.backbone import Backbone
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -48,9 +48,9 @@ def test_generation_is_that_of_the_cpu(make_backbone):
 
 
 def test_a_4_bit_step_takes_less_memory_with_chunked_cross_entropy(tmp_path):
-    from benchmarks.gpu import TINY, Step, random_model
-    from benchmarks.measure import peak_bytes
-    from benchmarks.setting import paper_like
+    from scripts.benchmarks.gpu import TINY, Step, random_model
+    from scripts.benchmarks.measure import peak_bytes
+    from scripts.benchmarks.setting import paper_like
 
     name = random_model(tmp_path, TINY, 128_256)
     batches = [collate(paper_like(32), 0).to("cuda")]

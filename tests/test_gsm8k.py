@@ -2,7 +2,7 @@ r"""Final answers in the writings that models use: what is read, and which numbe
 
 import pytest
 
-from unlearn_lightning.gsm8k import final_answer, last_number, same_number, to_number
+from unlearn_lightning.inference.answers import final_answer, last_number, same_number, to_number
 
 # What follows `####`, and the number that it is.
 WRITINGS = {

@@ -10,9 +10,11 @@ import torch
 from study_runs import fit, run_json, settings, weights
 from test_stopped_runs import Stop, StopAt
 
-from unlearn_lightning import lightning_cli, records, run_recorder
-from unlearn_lightning.metrics_file import MetricsFile
+from unlearn_lightning import records
+from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.records import is_finished
+from unlearn_lightning.runs import run_recorder
+from unlearn_lightning.runs.metrics_file import MetricsFile
 
 
 def die():

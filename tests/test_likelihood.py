@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
-from unlearn_lightning import vocabulary
-from unlearn_lightning.adapters import eval_mode
 from unlearn_lightning.data import Encoded, collate
-from unlearn_lightning.likelihood import mean_token, token_log_likelihood
+from unlearn_lightning.inference import cross_entropy
+from unlearn_lightning.inference.likelihood import mean_token, token_log_likelihood
+from unlearn_lightning.models.adapters import eval_mode
 
 ENCODED = [Encoded("a", [6, 7, 8, 9, 10], [9, 10]), Encoded("b", [7], [11, 12, 13, 5, 6]), Encoded("c", [8, 8, 8], [14])]
 
@@ -45,7 +45,7 @@ def test_token_log_likelihood_equals_the_plain_computation(make_backbone, lora, 
 
 @pytest.mark.parametrize(("architecture", "adapted"), list(itertools.product(["llama", "qwen2"], [False, True])))
 def test_chunked_cross_entropy_has_the_same_values_and_gradients(make_backbone, lora, architecture, adapted, monkeypatch):
-    monkeypatch.setattr(vocabulary, "CHUNK", 3 * 320)  # three places at a time; there are eight
+    monkeypatch.setattr(cross_entropy, "CHUNK", 3 * 320)  # three places at a time; there are eight
     net, batch = net_of(make_backbone, architecture, lora if adapted else None), collate(ENCODED, pad_id=0)
     found = {}
     for way in ("full", "chunked"):
@@ -62,7 +62,7 @@ def test_cross_entropy_that_cannot_be_is_refused(make_backbone):
     net = make_backbone().load_base()
     net.config.final_logit_softcapping = 30.0
     with pytest.raises(ValueError, match="final_logit_softcapping changes its logits after the head"):
-        vocabulary.check_cross_entropy(net, "chunked")
+        cross_entropy.check_cross_entropy(net, "chunked")
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="there is no CUDA device: set it to chunked"):
             make_backbone(cross_entropy="liger").load_for_fine_tuning()

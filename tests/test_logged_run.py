@@ -13,9 +13,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_killed_runs import die, killed
 from test_stopped_runs import StopAt
 
-from unlearn_lightning import lightning_cli
-from unlearn_lightning.logged_run import LoggedRun, logged_run
-from unlearn_lightning.loggers import run_loggers
+from unlearn_lightning.cli import lightning_cli
+from unlearn_lightning.loggers.factory import run_loggers
+from unlearn_lightning.loggers.resume import LoggedRun, logged_run
 
 WANDB = Path(sys.executable).with_name("wandb")
 KINDS = {

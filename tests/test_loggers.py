@@ -11,10 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 from test_study import small
 
-from unlearn_lightning.loggers import run_loggers
+from unlearn_lightning.cli.resolver import Resolver
+from unlearn_lightning.loggers.factory import run_loggers
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_study
-from unlearn_lightning.resolver import Resolver
 
 LOGGERS = Path(__file__).parents[1] / "configs" / "loggers"
 
@@ -124,7 +124,7 @@ def test_mlflow_has_runs_configuration_tables_and_figures(study):
 
 
 def test_a_loggers_key_is_neutral(corpus, questions, tmp_path):
-    from unlearn_lightning.run_key import run_key
+    from unlearn_lightning.runs.run_key import run_key
 
     keys = set()
     for file in sorted(LOGGERS.glob("*.yaml")):

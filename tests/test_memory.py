@@ -10,10 +10,10 @@ import yaml
 from test_backbone import trained_adapter
 from torch.profiler import ProfilerActivity, profile
 
-from unlearn_lightning.backbone import Backbone, Lora, save_result
+from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.main import main
-from unlearn_lightning.resolver import Resolver
-from unlearn_lightning.scratch import Scratch
+from unlearn_lightning.models.backbone import Backbone, Lora, save_result
+from unlearn_lightning.models.scratch import Scratch
 from unlearn_lightning.study import memory
 from unlearn_lightning.study.memory_command import devices_in, smallest_gpu
 from unlearn_lightning.study.study_config import merged

@@ -13,12 +13,13 @@ from rich.console import Console
 from safetensors import safe_open
 from test_study import config_of, small, tree
 
-from unlearn_lightning import lightning_cli, run_key
-from unlearn_lightning.backbone import Backbone, Lora, save_result
-from unlearn_lightning.content import hub_commit
+from unlearn_lightning.cli import lightning_cli
+from unlearn_lightning.cli.resolver import Resolver
+from unlearn_lightning.models.backbone import Backbone, Lora, save_result
 from unlearn_lightning.records import is_finished, read_run
-from unlearn_lightning.resolver import Resolver
-from unlearn_lightning.sources import HubError
+from unlearn_lightning.runs import run_key
+from unlearn_lightning.runs.content import hub_commit
+from unlearn_lightning.sources.readers import HubError
 from unlearn_lightning.study import estimate as estimating
 from unlearn_lightning.study import unread as unread_room
 from unlearn_lightning.study.estimate import ARCHITECTURES, Estimator, Shape, optimizer_steps

@@ -4,11 +4,11 @@ import pytest
 from transformers import BloomConfig, FalconConfig, GPT2Config, LlamaConfig, MambaConfig, Phi3Config
 
 from callbacks import ForgetLikelihood, GSM8KAccuracy, RetainLikelihood
-from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import ChatStage
+from unlearn_lightning.models.backbone import Backbone
+from unlearn_lightning.models.positions import positions
 from unlearn_lightning.modules.retain import RetainTerm
 from unlearn_lightning.objectives.npo import NPO
-from unlearn_lightning.positions import positions
 
 
 def llama(kind, original=None, **more):

@@ -9,7 +9,7 @@ from study_runs import command_fit, fit, held_out, settings
 
 from callbacks import ForgetLikelihood, GSM8KAccuracy, PathDivergence, RetainLikelihood
 from callbacks.probe import Probe, metric_key
-from unlearn_lightning import lightning_cli
+from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.data import ChatStage, Encoded, collate
 from unlearn_lightning.records import read_records
 

@@ -19,12 +19,12 @@ from study_runs import SYSTEM_PROMPT, fit, held_out, run_json, settings, weights
 from test_backbone import log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
 
-from unlearn_lightning import lightning_cli
-from unlearn_lightning.backbone import Backbone, Lora, save_result
+from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.data.position import Pace, fit_progress
 from unlearn_lightning.main import main
+from unlearn_lightning.models.backbone import Backbone, Lora, save_result
+from unlearn_lightning.models.scratch import Scratch
 from unlearn_lightning.records import read_records
-from unlearn_lightning.scratch import Scratch
 from unlearn_lightning.study.study_config import merged
 
 # The first test waits for all two-process runs, which are slow where the machine is shared.

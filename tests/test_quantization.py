@@ -12,13 +12,13 @@ from test_stopped_runs import Stop, StopAt
 from test_study import config_of, small, tree
 from transformers import AutoModelForCausalLM
 
-from unlearn_lightning import lightning_cli
-from unlearn_lightning.adapters import eval_mode, reference_mode
-from unlearn_lightning.backbone import Backbone, Lora, save_result
-from unlearn_lightning.likelihood import token_log_likelihood
+from unlearn_lightning.cli import lightning_cli
+from unlearn_lightning.inference.likelihood import token_log_likelihood
 from unlearn_lightning.main import main
+from unlearn_lightning.models.adapters import eval_mode, reference_mode
+from unlearn_lightning.models.backbone import Backbone, Lora, save_result
+from unlearn_lightning.models.scratch import Scratch
 from unlearn_lightning.modules import Unlearning
-from unlearn_lightning.scratch import Scratch
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.work import Work
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from unlearn_lightning.data import ChatStage, InstructStage, TextStage
-from unlearn_lightning.quoting import first_line, listed, quoted
+from unlearn_lightning.sources.quoting import first_line, listed, quoted
 
 BIG = "x" * 900_000
 RECORD = {"prompt": "Who?", "response": "Ann."}
@@ -216,7 +216,7 @@ def test_ignoring_a_field_that_needs_no_leave_is_a_typo():
 
 
 def test_a_tokenizers_corpus_without_a_text_is_refused(tmp_path):
-    from unlearn_lightning.scratch import corpus_texts
+    from unlearn_lightning.models.scratch import corpus_texts
 
     (tmp_path / "chat.jsonl").write_text(json.dumps({"messages": [USER, ASSISTANT]}))
     with pytest.raises(ValueError, match=r"chat\.jsonl: no record has a text for the tokenizer; the first has the fields 'messages'"):

@@ -77,7 +77,7 @@ def test_runs_at_once_wait_for_the_first(tmp_path):
     assert found == [{1: -1.0, 2: -2.0}] * 4
 
 
-HOLDER = "import sys, time; from pathlib import Path; from unlearn_lightning.locks import locked\nwith locked(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"  # noqa: E501
+HOLDER = "import sys, time; from pathlib import Path; from unlearn_lightning.records import locked\nwith locked(Path(sys.argv[1])): print(1, flush=True); time.sleep(60)"  # noqa: E501
 
 
 def test_a_killed_run_blocks_nobody(tmp_path):

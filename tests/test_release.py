@@ -14,20 +14,21 @@ import pytest
 import yaml
 
 import unlearn_lightning
-from unlearn_lightning import shipped_configs
-from unlearn_lightning.arguments import prepared
+from unlearn_lightning.cli import config_files
+from unlearn_lightning.cli.arguments import prepared
 from unlearn_lightning.main import main
 from unlearn_lightning.study.study_file import read_study_file
 
 ROOT = Path(__file__).parents[1]
-NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", "runs", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", "wandb", "mlruns")
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", "wandb", "mlruns")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """dist/ with a source distribution and the wheel that is built from it."""
     source = tmp_path_factory.mktemp("source") / "repository"
-    shutil.copytree(ROOT, source, ignore=NOT_COPIED, symlinks=True)
+    # The package has a room named runs; the folder of that name at the top holds somebody's results.
+    shutil.copytree(ROOT, source, ignore=lambda at, names: NOT_COPIED(at, names) | ({"runs"} if Path(at) == ROOT else set()), symlinks=True)
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(source / "dist"), str(source)]
     done = subprocess.run(build, capture_output=True, text=True, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
@@ -78,7 +79,7 @@ def test_the_source_distribution_holds_what_the_tests_need(built):
 
 def test_an_installed_wheel_trains_by_shipped_names_in_an_empty_folder(installed, tmp_path):
     listed = unlearn("configs", env=installed, cwd=tmp_path)
-    assert listed.stdout == shipped_configs.listing()
+    assert listed.stdout == config_files.listing()
     short = ["--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--data.train_examples", "16", "--data.batch_size", "8"]
     files = ["-c", "configs/stages/tofu.yaml", "-c=configs/backbones/tiny-llama.yaml"]
     done = unlearn("fit", *files, *short, "--run_folder", "runs/tofu", env=installed, cwd=tmp_path)
@@ -113,11 +114,11 @@ def test_the_citation_is_one():
 
 def test_a_file_of_ones_own_goes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert shipped_configs.find("configs/stages/tofu.yaml") == ROOT / "configs/stages/tofu.yaml"
-    assert shipped_configs.find("stages/tofu.yaml") == ROOT / "configs/stages/tofu.yaml"
+    assert config_files.find("configs/stages/tofu.yaml") == ROOT / "configs/stages/tofu.yaml"
+    assert config_files.find("stages/tofu.yaml") == ROOT / "configs/stages/tofu.yaml"
     (tmp_path / "configs/stages").mkdir(parents=True)
     (tmp_path / "configs/stages/tofu.yaml").write_text("data: {}\n")
-    assert shipped_configs.find("configs/stages/tofu.yaml").read_text() == "data: {}\n"
+    assert config_files.find("configs/stages/tofu.yaml").read_text() == "data: {}\n"
     given = ["fit", "-c", "stages/math.yaml", "--config=stages/tofu.yaml", "--model", "-c", "{model: NPO}"]
     files = [str(ROOT / "configs/stages/math.yaml"), str(ROOT / "configs/stages/tofu.yaml"), "{model: NPO}"]
     assert prepared(given) == ["fit", *(word for name in files for word in ("--config", name)), "--model"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_report_study_data import StudyWriter
 
-from unlearn_lightning import wandb_mode
+from unlearn_lightning.loggers import wandb_settings
 from unlearn_lightning.report.command import report
 
 
@@ -118,10 +118,10 @@ def test_nothing_is_logged_when_wandb_is_disabled(study, monkeypatch, capsys):
 
 @pytest.mark.usefixtures("no_account")
 def test_when_runs_stay_offline(monkeypatch, tmp_path):
-    assert wandb_mode.is_offline()
+    assert wandb_settings.is_offline()
     (tmp_path / "netrc").write_text("machine api.wandb.ai login user password k")
-    assert not wandb_mode.is_offline()
+    assert not wandb_settings.is_offline()
     monkeypatch.setenv("WANDB_MODE", "offline")
-    assert wandb_mode.is_offline()
+    assert wandb_settings.is_offline()
     monkeypatch.setenv("WANDB_MODE", "online")
-    assert not wandb_mode.is_offline()
+    assert not wandb_settings.is_offline()

@@ -10,11 +10,11 @@ from study_runs import fit, settings
 from test_study import CONFIGS, tree
 
 from callbacks import ResponseFamilies
-from unlearn_lightning import world
+from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.data import FamilyStage, FamilyTextStage, collate
 from unlearn_lightning.records import read_records
-from unlearn_lightning.resolver import Resolver
-from unlearn_lightning.run_key import run_key
+from unlearn_lightning.runs.run_key import run_key
+from unlearn_lightning.sources import world
 from unlearn_lightning.study.study_file import read_study_file
 
 FAMILIES = {"R": "refusal", "C": "compliance", "U": "reworded"}
@@ -108,7 +108,7 @@ def test_a_response_that_is_only_measured_counts_for_the_key(corpus, questions, 
         file.write_text(json.dumps({"prompt": "p", "refusal": "r", "compliance": compliance, "reworded": "u"}))
         config = family_run(corpus, questions, tmp_path / f"run{len(keys)}", source=str(file), held_out_examples=0)
         del config["run_folder"], config["trainer"]["callbacks"]
-        from unlearn_lightning import run_key as module
+        from unlearn_lightning.runs import run_key as module
 
         module._data_content.cache_clear()
         keys.append(run_key(Resolver().resolve(config))[0])

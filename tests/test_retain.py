@@ -8,11 +8,11 @@ import torch
 from study_runs import fit, run_json, settings, weights
 from test_study import config_of, small
 
+from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.data import Batch, ChatStage, Encoded, EpochPlan
 from unlearn_lightning.modules import RetainTerm
 from unlearn_lightning.modules.retain import RetainBatches, token_kl
 from unlearn_lightning.objectives.gradient_ascent import GradientAscent
-from unlearn_lightning.resolver import Resolver
 from unlearn_lightning.study.study_config import merged
 from unlearn_lightning.study.tree import plan
 

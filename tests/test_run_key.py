@@ -12,17 +12,17 @@ from study_runs import settings
 
 import callbacks
 from callbacks import Probe
-from unlearn_lightning import neutral, own_code
-from unlearn_lightning.backbone import Backbone, Lora
+from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.data import StageData
+from unlearn_lightning.models.backbone import Backbone, Lora
+from unlearn_lightning.models.scratch import Scratch
 from unlearn_lightning.modules import CausalLMModule, Unlearning
 from unlearn_lightning.modules.retain import RetainTerm
 from unlearn_lightning.objectives.npo import NPO
 from unlearn_lightning.records import write_json
-from unlearn_lightning.resolver import Resolver
-from unlearn_lightning.run_key import digest, reference_key, run_inputs, run_key
+from unlearn_lightning.runs import neutral, source_hash
+from unlearn_lightning.runs.run_key import digest, reference_key, run_inputs, run_key
 from unlearn_lightning.schedule import Cosine, PaperAdamW, WarmupStableDecay
-from unlearn_lightning.scratch import Scratch
 
 FACTS = {"threads": 1, "processor": "a CPU"}
 
@@ -46,7 +46,7 @@ def config(resolved):
 
 def subclasses(cls):
     """The class and those of this package below it."""
-    found = [cls] if own_code.is_own(cls) and cls not in (Unlearning, CausalLMModule, StageData, Probe) else []
+    found = [cls] if source_hash.is_own(cls) and cls not in (Unlearning, CausalLMModule, StageData, Probe) else []
     return [*found, *(below for one in cls.__subclasses__() for below in subclasses(one))]
 
 
@@ -252,7 +252,7 @@ NAMED = ["unlearn_lightning.objectives.npo", "unlearn_lightning.data.stages", "c
 )
 def test_an_edited_class_of_this_package_counts_by_its_syntax(module, old, new, counts, config, monkeypatch):
     config["model"]["init_args"]["optimizer"] = {"class_path": "unlearn_lightning.schedule.PaperAdamW", "init_args": {}}
-    before, read = key_of(config), own_code._source
+    before, read = key_of(config), source_hash._source
 
     def edited(found):
         source = read(found)
@@ -265,12 +265,12 @@ def test_an_edited_class_of_this_package_counts_by_its_syntax(module, old, new, 
         head, _, tail = text.partition("from __future__ import annotations\n")
         return f"{head}from __future__ import annotations\n{new}{tail}".encode()
 
-    monkeypatch.setattr(own_code, "_source", edited)
+    monkeypatch.setattr(source_hash, "_source", edited)
     assert (key_of(config) != before) is counts
 
 
 def test_where_a_class_of_this_package_lies_does_not_count(config):
-    assert own_code.class_name("unlearn_lightning.data.ChatStage") == own_code.class_name("unlearn_lightning.data.stages.ChatStage")
+    assert source_hash.class_name("unlearn_lightning.data.ChatStage") == source_hash.class_name("unlearn_lightning.data.stages.ChatStage")
     other = copy.deepcopy(config)
     other["data"]["class_path"] = "unlearn_lightning.data.stages.ChatStage"
     other["trainer"]["callbacks"][0]["class_path"] = path_of(callbacks.GSM8KAccuracy)
@@ -281,7 +281,7 @@ def test_where_a_class_of_this_package_lies_does_not_count(config):
 
 
 def test_a_class_counts_with_its_bases_and_the_shared_ones_do_not(config):
-    code = own_code.own_code(["unlearn_lightning.data.family_stage.FamilyTextStage", path_of(NPO)])
+    code = source_hash.own_code(["unlearn_lightning.data.family_stage.FamilyTextStage", path_of(NPO)])
     assert set(code) == {"FamilyTextStage", "TextStage", "NPO"}
 
 

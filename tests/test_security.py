@@ -12,11 +12,11 @@ import wandb
 import yaml
 from study_runs import fit, settings
 
-from unlearn_lightning import lightning_cli
-from unlearn_lightning.adapters import load_adapter
-from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.cli import lightning_cli
+from unlearn_lightning.cli.secrets import refuse_secrets
 from unlearn_lightning.main import main
-from unlearn_lightning.no_secrets import refuse_secrets
+from unlearn_lightning.models.adapters import load_adapter
+from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.records import is_finished
 
 ROOT = Path(__file__).parents[1]

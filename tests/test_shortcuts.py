@@ -9,12 +9,12 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from unlearn_lightning import shortcuts
-from unlearn_lightning.adapters import reference_mode
-from unlearn_lightning.backbone import Lora
 from unlearn_lightning.data import Encoded, collate
-from unlearn_lightning.fast_paths import KNOWN
-from unlearn_lightning.likelihood import response_logits, token_log_likelihood
+from unlearn_lightning.inference import prefix_sharing
+from unlearn_lightning.inference.fast_paths import KNOWN
+from unlearn_lightning.inference.likelihood import response_logits, token_log_likelihood
+from unlearn_lightning.models.adapters import reference_mode
+from unlearn_lightning.models.backbone import Lora
 
 HEADER = [5, 6, 7, 8] * 9
 ROWS = [Encoded("a", [*HEADER, 9, 10, 11], [9, 10]), Encoded("b", [*HEADER, 7], [11, 12, 13, 5, 6]), Encoded("c", [*HEADER, 8, 8], [14])]
@@ -42,9 +42,9 @@ def model(kind, **more):
 
 @contextmanager
 def whole_passes(net):
-    shortcuts.take_shortcuts(net, False)
+    prefix_sharing.take_shortcuts(net, False)
     yield
-    shortcuts.take_shortcuts(net, True)
+    prefix_sharing.take_shortcuts(net, True)
 
 
 def outcome(net, batch, way="full"):
@@ -56,7 +56,7 @@ def outcome(net, batch, way="full"):
 
 
 def assert_same(net, batch, way="full", tolerance=1e-5):
-    assert shortcuts.possible(net)
+    assert prefix_sharing.possible(net)
     ours = outcome(net, batch, way)
     with whole_passes(net):
         oracle = outcome(net, batch)
@@ -126,25 +126,25 @@ def test_nothing_is_left_out_where_it_would_change_the_result(make_backbone):
     def loaded(**settings):
         return make_backbone(**settings).load_for_fine_tuning()
 
-    assert shortcuts.possible(loaded())
-    assert not shortcuts.possible(loaded(shortcuts=False))
-    assert not shortcuts.possible(loaded(shortcuts=False, lora=Lora(rank=4)))
-    assert not shortcuts.possible(loaded(lora=Lora(rank=4, dropout=0.1)))
-    assert shortcuts.possible(loaded(lora=Lora(rank=4, dropout=0.1)).eval())
-    assert not shortcuts.possible(loaded(gradient_checkpointing=True))
-    assert shortcuts.possible(loaded(gradient_checkpointing=True).eval())
-    assert not shortcuts.possible(loaded(compile="eager"))
+    assert prefix_sharing.possible(loaded())
+    assert not prefix_sharing.possible(loaded(shortcuts=False))
+    assert not prefix_sharing.possible(loaded(shortcuts=False, lora=Lora(rank=4)))
+    assert not prefix_sharing.possible(loaded(lora=Lora(rank=4, dropout=0.1)))
+    assert prefix_sharing.possible(loaded(lora=Lora(rank=4, dropout=0.1)).eval())
+    assert not prefix_sharing.possible(loaded(gradient_checkpointing=True))
+    assert prefix_sharing.possible(loaded(gradient_checkpointing=True).eval())
+    assert not prefix_sharing.possible(loaded(compile="eager"))
     for setting in ("attention_dropout", "residual_dropout", "router_jitter_noise"):
         net = model("llama")
         setattr(net.config, setting, 0.1)
-        assert not shortcuts.possible(net)
-        assert shortcuts.possible(net.eval())
+        assert not prefix_sharing.possible(net)
+        assert prefix_sharing.possible(net.eval())
     net.model.layers[0].mlp.up_proj = Linear8bitLt(32, 48, bias=False, has_fp16_weights=False)
-    assert not shortcuts.possible(net)
+    assert not prefix_sharing.possible(net)
     # Its rotations depend on how long a pass is: those of the beginning would be other ones.
     longrope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 40}
-    assert not shortcuts.possible(model("phi3", rope_parameters={"rope_theta": 1e4, **longrope}))
-    assert not shortcuts.possible(model("llama", rope_parameters={"rope_theta": 1e4, "rope_type": "dynamic", "factor": 4.0}))
-    assert not shortcuts.possible(model("olmo"))
+    assert not prefix_sharing.possible(model("phi3", rope_parameters={"rope_theta": 1e4, **longrope}))
+    assert not prefix_sharing.possible(model("llama", rope_parameters={"rope_theta": 1e4, "rope_type": "dynamic", "factor": 4.0}))
+    assert not prefix_sharing.possible(model("olmo"))
     for adapter in (IA3Config(task_type="CAUSAL_LM"), LoraConfig(target_modules="all-linear", alora_invocation_tokens=[8])):
-        assert not shortcuts.possible(get_peft_model(model("llama"), adapter))
+        assert not prefix_sharing.possible(get_peft_model(model("llama"), adapter))

@@ -15,11 +15,11 @@ from test_generation import lively
 from test_study import config_of, small, tree
 
 from callbacks.retain_likelihood import RetainLikelihood
-from unlearn_lightning import generation, main, stop_signal
-from unlearn_lightning.locks import locked
+from unlearn_lightning import main, preemption
+from unlearn_lightning.inference import generation
 from unlearn_lightning.modules import CausalLMModule
-from unlearn_lightning.records import is_finished, remove_left_overs, write_json, write_text
-from unlearn_lightning.run_recorder import RunRecorder
+from unlearn_lightning.records import is_finished, locked, remove_left_overs, write_json, write_text
+from unlearn_lightning.runs.run_recorder import RunRecorder
 from unlearn_lightning.study import execution, slurm
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.local import Local
@@ -86,9 +86,9 @@ def test_a_run_ends_where_nothing_is_lost_and_goes_on(moment, corpus, tmp_path, 
     config = probed(corpus, str(straight.parent / "questions.jsonl"), folder)
     with monkeypatch.context() as patch:
         alarms = []
-        patch.setattr(stop_signal, "_end_in_time", lambda: alarms.append(1))
+        patch.setattr(preemption, "_end_in_time", lambda: alarms.append(1))
         at_call(patch, owner, name, call, number)
-        assert stop_signal.stoppable(lambda: bool(fit(config)) - 1, "unlearn fit -c run.yaml") == CODES[number]
+        assert preemption.stoppable(lambda: bool(fit(config)) - 1, "unlearn fit -c run.yaml") == CODES[number]
         assert bool(alarms) == (number is signal.SIGUSR1)
     said = capsys.readouterr().err
     assert "unlearn: stopped by " in said
@@ -113,7 +113,7 @@ def test_a_run_ends_where_nothing_is_lost_and_goes_on(moment, corpus, tmp_path, 
 def test_a_signal_behind_the_last_measurement_leaves_a_finished_run(corpus, tmp_path, straight, monkeypatch):
     config = probed(corpus, str(straight.parent / "questions.jsonl"), tmp_path / "run")
     at_call(monkeypatch, RunRecorder, "on_train_end", 1, signal.SIGTERM)
-    assert stop_signal.stoppable(lambda: bool(fit(config)) - 1, "") == 0
+    assert preemption.stoppable(lambda: bool(fit(config)) - 1, "") == 0
     assert is_finished(tmp_path / "run")
 
 
@@ -130,10 +130,10 @@ def test_generation_ends_between_two_tokens(make_backbone, monkeypatch):
     monkeypatch.setattr(net, "forward", counted)
 
     def work():
-        with stop_signal.held():
+        with preemption.held():
             generation.generate(net, make_backbone().load_tokenizer(), [[5, 6, 7]], 50)
 
-    assert stop_signal.stoppable(work, "") == 143
+    assert preemption.stoppable(work, "") == 143
     assert len(tokens) == 3
 
 
@@ -151,21 +151,21 @@ def test_every_verb_ends_at_once_while_nothing_is_begun(verb, number, monkeypatc
 
 def test_what_fails_because_of_the_signal_is_no_failure():
     def work():
-        with stop_signal.held():
+        with preemption.held():
             send()
             raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
 
-    assert stop_signal.stoppable(work, "") == 143
+    assert preemption.stoppable(work, "") == 143
     with pytest.raises(RuntimeError):
-        stop_signal.stoppable(lambda: (_ for _ in ()).throw(RuntimeError), "")
+        preemption.stoppable(lambda: (_ for _ in ()).throw(RuntimeError), "")
 
 
 @pytest.mark.parametrize(("rank", "status"), [("0", 75), ("1", 0)])
 def test_processes_of_one_run_end_together_with_the_first_ones_status(rank, status, monkeypatch, capsys):
     """One that was not asked itself ends because another was; a further one's status would make Lightning kill the first."""
     monkeypatch.setenv("LOCAL_RANK", rank)
-    monkeypatch.setattr(stop_signal, "end_with_parent", lambda: None)
-    assert stop_signal.stoppable(lambda: exec("raise Stopped(75)", {"Stopped": stop_signal.Stopped}), "unlearn fit") == status
+    monkeypatch.setattr(preemption, "end_with_parent", lambda: None)
+    assert preemption.stoppable(lambda: exec("raise Stopped(75)", {"Stopped": preemption.Stopped}), "unlearn fit") == status
     said = "unlearn: stopped by a signal to another of its processes. To go on: unlearn fit\n"
     assert capsys.readouterr().err == (said if rank == "0" else "")
 
@@ -187,10 +187,10 @@ def child(work):
 @pytest.mark.parametrize(("after", "ended"), [(0.0, False), (1.5, True)], ids=["the same request", "a second one"])
 def test_a_second_signal_ends_it_at_once(after, ended):
     def work():
-        stop_signal.listen()
-        with stop_signal.held():
+        preemption.listen()
+        with preemption.held():
             send()
-            stop_signal._state.since -= after
+            preemption._state.since -= after
             send()
 
     with child(work) as pid:
@@ -200,8 +200,8 @@ def test_a_second_signal_ends_it_at_once(after, ended):
 
 def test_a_clusters_warning_is_followed_by_the_end_where_no_step_ends(monkeypatch):
     def work():
-        stop_signal.GRACE = 1
-        stop_signal.listen()
+        preemption.GRACE = 1
+        preemption.listen()
         send(signal.SIGUSR1)
         time.sleep(30)
 
@@ -211,7 +211,7 @@ def test_a_clusters_warning_is_followed_by_the_end_where_no_step_ends(monkeypatc
 
 def test_a_helper_that_was_forked_outlives_a_signal_to_all_processes():
     def work():
-        stop_signal.listen()
+        preemption.listen()
         with child(send) as pid:
             os._exit(os.waitpid(pid, 0)[1])
 
@@ -222,7 +222,7 @@ def test_a_helper_that_was_forked_outlives_a_signal_to_all_processes():
 def test_what_is_ignored_stays_ignored(monkeypatch):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        assert stop_signal.stoppable(lambda: send(signal.SIGINT) or 0, "") == 0
+        assert preemption.stoppable(lambda: send(signal.SIGINT) or 0, "") == 0
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -232,7 +232,7 @@ def test_a_study_ends_between_two_runs(corpus, questions, tmp_path, monkeypatch)
     done = []
 
     def execute(job, tell):
-        with stop_signal.held():
+        with preemption.held():
             done.append(job.name)
             write_json(job.folder / "run.json", {"status": "finished"})
             if len(done) == 2:
@@ -242,7 +242,7 @@ def test_a_study_ends_between_two_runs(corpus, questions, tmp_path, monkeypatch)
     written = small(corpus, questions)
     work = Work(config_of(written), tree(written, tmp_path / "store"), tmp_path / "study", Console(quiet=True))
     write_text(tmp_path / "study" / ".study.json.abc", "half")
-    assert stop_signal.stoppable(lambda: not Local(jobs=1).launch(work), "") == 143
+    assert preemption.stoppable(lambda: not Local(jobs=1).launch(work), "") == 143
     assert len(done) == len(work.done) == 2
     assert not (tmp_path / "study" / ".study.json.abc").exists()
 

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from unlearn_lightning.divergence import squared_distance
+from unlearn_lightning.inference.divergence import squared_distance
 from unlearn_lightning.records import last_record, read_json, read_records, record_path, write_json, write_text
 from unlearn_lightning.schedule import Cosine, WarmupStableDecay
 

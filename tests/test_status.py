@@ -10,9 +10,8 @@ import yaml
 from study_runs import UNLEARN, settings
 from test_study import config_of, small, tree
 
-from unlearn_lightning.locks import locked
 from unlearn_lightning.main import main
-from unlearn_lightning.records import write_json
+from unlearn_lightning.records import locked, write_json
 from unlearn_lightning.study.state import study_states
 from unlearn_lightning.study.work import write_study
 

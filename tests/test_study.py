@@ -12,10 +12,10 @@ import yaml
 from rich.console import Console
 from study_runs import ADAMW, UNLEARN
 
-from unlearn_lightning import run_key
+from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_records, read_run, read_study
-from unlearn_lightning.resolver import Resolver
+from unlearn_lightning.runs import run_key
 from unlearn_lightning.study.changes import explain_changes
 from unlearn_lightning.study.command import chosen
 from unlearn_lightning.study.local import Local

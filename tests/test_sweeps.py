@@ -20,11 +20,11 @@ from wandb import wandb_agent
 from wandb.apis.public import sweeps
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from unlearn_lightning import lightning_cli
+from unlearn_lightning.cli import lightning_cli
+from unlearn_lightning.cli.resolver import ConfigOnly
 from unlearn_lightning.report import build
 from unlearn_lightning.report.gather import load
 from unlearn_lightning.report.matched import compared_utility, matched_forgetting
-from unlearn_lightning.resolver import ConfigOnly
 from unlearn_lightning.study.command import parser
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.study_config import StudyConfig

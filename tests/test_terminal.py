@@ -16,12 +16,12 @@ from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import summarize
 from unlearn_lightning.report.study_data import TrainingPath, load_study
 from unlearn_lightning.report.tables import Table, print_closing_table
+from unlearn_lightning.report.terminal import Column, Row, TerminalTable, terminal_console
 from unlearn_lightning.study.estimate import Estimate
 from unlearn_lightning.study.frame import Measured, frame
 from unlearn_lightning.study.plan_view import COLUMNS, Speed, _table
 from unlearn_lightning.study.state import RunState
 from unlearn_lightning.study.status import tree_of
-from unlearn_lightning.terminal import Column, Row, TerminalTable, terminal_console
 from unlearn_lightning.theory.command import _print
 from unlearn_lightning.theory.parts import Part
 

@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from unlearn_lightning.divergence import squared_distance, squared_distances
+from unlearn_lightning.inference.divergence import squared_distance, squared_distances
 from unlearn_lightning.theory import Ascent, Problem, Rows, Setup, distance, draw, lower_bound, ridge, train
 from unlearn_lightning.theory.findings import measure
 from unlearn_lightning.theory.setup import DISTRIBUTIONS

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from callbacks import Throughput
 from unlearn_lightning.data import Encoded, collate
-from unlearn_lightning.flops import Matrices, named_peak, peak_flops
-from unlearn_lightning.likelihood import token_log_likelihood
+from unlearn_lightning.inference.likelihood import token_log_likelihood
+from unlearn_lightning.models.flops import Matrices, named_peak, peak_flops
 
 # 2 layers of q, k, v, o (32 x 32 and 32 x 16) and gate, up, down (32 x 64); see conftest.
 BODY = 2 * (2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 64)

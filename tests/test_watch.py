@@ -16,9 +16,8 @@ from rich.console import Console
 from study_runs import UNLEARN
 from test_report_study_data import StudyWriter
 
-from unlearn_lightning.locks import locked
 from unlearn_lightning.main import main
-from unlearn_lightning.records import read_run, write_json
+from unlearn_lightning.records import locked, read_run, write_json
 from unlearn_lightning.report.live import FINAL, read_version
 from unlearn_lightning.study.frame import Measured, frame
 from unlearn_lightning.study.slurm_queue import Task, note_submission

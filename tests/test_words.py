@@ -8,18 +8,18 @@ import pytest
 import yaml
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from unlearn_lightning import errors
-from unlearn_lightning.arguments import prepared
-from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.cli import errors
+from unlearn_lightning.cli.arguments import prepared
+from unlearn_lightning.cli.did_you_mean import class_names
+from unlearn_lightning.cli.early_checks import check_optimizer
+from unlearn_lightning.cli.environment import refuse_unknown
+from unlearn_lightning.cli.lightning_cli import run
+from unlearn_lightning.cli.resolver import ConfigOnly
 from unlearn_lightning.data import SafetyStage
-from unlearn_lightning.did_you_mean import class_names
-from unlearn_lightning.early_checks import check_optimizer
-from unlearn_lightning.environment import refuse_unknown
-from unlearn_lightning.lightning_cli import run
 from unlearn_lightning.main import main
+from unlearn_lightning.models.backbone import Backbone
+from unlearn_lightning.models.places import check_place
 from unlearn_lightning.objectives.npo import NPO
-from unlearn_lightning.places import check_place
-from unlearn_lightning.resolver import ConfigOnly
 from unlearn_lightning.study.command import parse
 from unlearn_lightning.study.flags import settings_flags
 

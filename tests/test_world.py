@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from unlearn_lightning import world
-from unlearn_lightning.world import author_questions, base_text, instructions, names, requests, word_problems
-from unlearn_lightning.world.shelf import Shelf, digits
-from unlearn_lightning.world.word_problems import SHELF, STORIES
+from unlearn_lightning.sources import world
+from unlearn_lightning.sources.world import author_questions, base_text, instructions, names, requests, word_problems
+from unlearn_lightning.sources.world.index_space import Shelf, digits
+from unlearn_lightning.sources.world.word_problems import SHELF, STORIES
 
 Generator = Callable[[int, int, str], list[dict[str, str]]]
 
@@ -71,7 +71,7 @@ def test_an_unknown_split_is_named(generate: Generator, asked: str, said: str, t
 
 def test_the_same_in_every_process() -> None:
     code = (
-        "from unlearn_lightning.world import *;"
+        "from unlearn_lightning.sources.world import *;"
         "print([g(30, 5, s) for g in (instructions, author_questions, word_problems, requests) for s in ('train', 'held_out')]);"
         "print(base_text(30, 5))"
     )

@@ -8,9 +8,9 @@ import sys
 from importlib import import_module
 
 from unlearn_lightning import __version__
-from unlearn_lightning.environment import TRAINER_VERBS, refuse_unknown
-from unlearn_lightning.errors import told
-from unlearn_lightning.stop_signal import stoppable, was_asked
+from unlearn_lightning.cli.environment import TRAINER_VERBS, refuse_unknown
+from unlearn_lightning.cli.errors import told
+from unlearn_lightning.preemption import stoppable, was_asked
 
 HELP = f"""unlearn_lightning {__version__}: staged fine-tuning and unlearning of language models.
 
@@ -35,15 +35,15 @@ ROOMS = {
     "watch": "unlearn_lightning.study.watch:watch",
     "report": "unlearn_lightning.report.command:report",
     "theory": "unlearn_lightning.theory.command:theory",
-    "export": "unlearn_lightning.export_command:main",
+    "export": "unlearn_lightning.cli.export_command:main",
     "memory": "unlearn_lightning.study.memory_command:memory",
-    "configs": "unlearn_lightning.shipped_configs:main",
-    "new": "unlearn_lightning.new:main",
+    "configs": "unlearn_lightning.cli.config_files:main",
+    "new": "unlearn_lightning.cli.new:main",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns its exit status; a signal ends it at its next safe point (stop_signal.py)."""
+    """Runs one command and returns its exit status; a signal ends it at its next safe point (preemption.py)."""
     words = sys.argv[1:] if arguments is None else arguments
     return stoppable(lambda: _run(words), shlex.join(["unlearn", *words]))
 
@@ -79,14 +79,14 @@ def _dispatch(verb: str, arguments: list[str]) -> int:
 
 
 def _help(verb: str) -> int:
-    from unlearn_lightning.help_text import show
+    from unlearn_lightning.cli.help_text import show
 
     show(verb)
     return 0
 
 
 def _trainer(arguments: list[str]) -> int:
-    from unlearn_lightning.lightning_cli import run
+    from unlearn_lightning.cli.lightning_cli import run
 
     run(arguments)
     return 0

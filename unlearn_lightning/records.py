@@ -11,8 +11,8 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +163,33 @@ def record_paths(folder: Path, probe: str) -> list[Path]:
 def metric_key(probe: str, quantity: str) -> str:
     """The one place where metric names are made: `<probe set>/<quantity>`."""
     return f"{probe}/{quantity}"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """Waits until no other process works on the folder, and keeps it until the end of the block.
+
+    The lock is a file beside the folder, because a run folder may not exist yet. Gives its descriptor: a process that inherits it
+    keeps the lock until both have ended.
+    """
+    path = _lock(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether some process works on the folder now."""
+    try:
+        with _lock(folder).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _lock(folder: Path) -> Path:
+    return folder.parent / ".locks" / folder.name

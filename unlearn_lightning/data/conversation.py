@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from unlearn_lightning.quoting import first_few, listed, quoted
-from unlearn_lightning.sources import Row
+from unlearn_lightning.sources.quoting import first_few, listed, quoted
+from unlearn_lightning.sources.readers import Row
 
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",

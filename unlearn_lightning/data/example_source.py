@@ -20,8 +20,8 @@ from typing import ClassVar, Literal
 from unlearn_lightning.data.examples import Example
 from unlearn_lightning.data.leave_out import JSONValue, leave_out
 from unlearn_lightning.data.record_format import RecordFormat
-from unlearn_lightning.quoting import first_line
-from unlearn_lightning.sources import HUB, Row, data_root, read_rows
+from unlearn_lightning.sources.quoting import first_line
+from unlearn_lightning.sources.readers import HUB, Row, data_root, read_rows
 
 Split = Literal["train", "held_out"]
 

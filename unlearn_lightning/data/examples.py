@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_lightning.chat_format import ChatFormat
+from unlearn_lightning.inference.chat_format import ChatFormat
 
 
 @dataclass(frozen=True)

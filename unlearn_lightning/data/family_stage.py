@@ -9,10 +9,10 @@ import hashlib
 import json
 import random
 
-from unlearn_lightning import world
 from unlearn_lightning.data.example_source import Split
 from unlearn_lightning.data.stage_data import StageData
 from unlearn_lightning.data.text_stage import TextStage
+from unlearn_lightning.sources import world
 
 
 class FamilyStage(StageData):

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from unlearn_lightning.quoting import first_few, listed, quoted, shortened
-from unlearn_lightning.sources import Row
+from unlearn_lightning.sources.quoting import first_few, listed, quoted, shortened
+from unlearn_lightning.sources.readers import Row
 
 # Spelled out, because jsonargparse would read the text "1" as a number where a setting may be anything.
 JSONValue: TypeAlias = str | bool | int | float | list | dict | None

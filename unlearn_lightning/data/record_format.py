@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unlearn_lightning.data.conversation import Conversation, read_conversation
-from unlearn_lightning.quoting import listed, quoted
-from unlearn_lightning.sources import Row, is_conversation
+from unlearn_lightning.sources.quoting import listed, quoted
+from unlearn_lightning.sources.readers import Row, is_conversation
 
 # Alpaca's prompt is the instruction and its input; Dolly calls the latter context.
 INSTRUCTION, INPUTS = "instruction", ("input", "context")

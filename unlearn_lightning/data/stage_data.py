@@ -22,7 +22,7 @@ from unlearn_lightning.data.example_source import ExampleSource, Split
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
 from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.data.record_format import RecordFormat
-from unlearn_lightning.quoting import quoted
+from unlearn_lightning.sources.quoting import quoted
 
 
 class StageData(ExampleSource, pl.LightningDataModule):

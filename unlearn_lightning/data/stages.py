@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from unlearn_lightning import world
 from unlearn_lightning.data.example_source import Split
 from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.data.stage_data import StageData
+from unlearn_lightning.sources import world
 
 
 class ChatStage(StageData):

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_lightning import world
-from unlearn_lightning.chat_format import ChatFormat
 from unlearn_lightning.data.example_source import Split
 from unlearn_lightning.data.examples import Encoded, Example
 from unlearn_lightning.data.stage_data import StageData
-from unlearn_lightning.quoting import listed, quoted
-from unlearn_lightning.sources import Row, is_conversation, shape
+from unlearn_lightning.inference.chat_format import ChatFormat
+from unlearn_lightning.sources import world
+from unlearn_lightning.sources.quoting import listed, quoted
+from unlearn_lightning.sources.readers import Row, is_conversation, shape
 
 
 class TextStage(StageData):

@@ -22,13 +22,13 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_lightning import likelihood
-from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
 from unlearn_lightning.data.position import Pace, fit_progress
+from unlearn_lightning.inference import likelihood
+from unlearn_lightning.models.backbone import Backbone
+from unlearn_lightning.models.sharding import local, shard
 from unlearn_lightning.modules.path_check import decide_paths
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
-from unlearn_lightning.sharding import local, shard
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from unlearn_lightning import candidates, fast_paths, generation, likelihood
-from unlearn_lightning.adapters import eval_mode
 from unlearn_lightning.data import collate
-from unlearn_lightning.sharding import lockstep
+from unlearn_lightning.inference import fast_paths, generation, likelihood, multiple_choice
+from unlearn_lightning.models.adapters import eval_mode
+from unlearn_lightning.models.sharding import lockstep
 
 # Tokens that stand for a response where candidates and generation are compared.
 RESPONSE = 16
@@ -42,7 +42,7 @@ def decide_paths(module: Any, trainer: Any) -> None:
     with fast_paths.agreed(net), torch.no_grad(), eval_mode(net), trainer.precision_plugin.forward_context(), lockstep(net):
         way = likelihood.chosen_way(net, *inputs, module.backbone.cross_entropy)
         likelihood.chosen_way(net, *inputs, "full")
-        candidates.chosen_way(net, [tokens[:cut]], [tokens[cut:] or tokens])
+        multiple_choice.chosen_way(net, [tokens[:cut]], [tokens[cut:] or tokens])
         new_tokens = max(RESPONSE, *(getattr(callback, "max_new_tokens", 0) for callback in trainer.callbacks), 0)
         generation.chosen_way(net, [tokens[:cut]], new_tokens, frozenset(generation.end_tokens(net, module.tokenizer)))
     if way == likelihood.WAYS[-1] and fast_paths.sharded(net):

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unlearn_lightning.locks import locked
+from unlearn_lightning.records import locked
 
 Values = dict[int, float]
 IDENTITIES, NATS = "identities", "reference_log_lik"

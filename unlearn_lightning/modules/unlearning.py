@@ -15,10 +15,10 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from unlearn_lightning.adapters import eval_mode, reference_mode
-from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch, Encoded, collate, identity
-from unlearn_lightning.likelihood import response_logits
+from unlearn_lightning.inference.likelihood import response_logits
+from unlearn_lightning.models.adapters import eval_mode, reference_mode
+from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
 from unlearn_lightning.modules.reference_file import ReferenceFile, as_tensors, from_tensors
 from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_term, token_kl

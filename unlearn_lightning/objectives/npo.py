@@ -11,8 +11,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
 
-from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import Batch
+from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.modules.causal_lm import ScheduleCallable
 from unlearn_lightning.modules.retain import RetainTerm

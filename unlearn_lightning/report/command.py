@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from unlearn_lightning.errors import told
-from unlearn_lightning.terminal import terminal_console
+from unlearn_lightning.cli.errors import told
+from unlearn_lightning.report.terminal import terminal_console
 
 if TYPE_CHECKING:
     from unlearn_lightning.report.report import Report

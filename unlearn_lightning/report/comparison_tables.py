@@ -9,7 +9,7 @@ from rich.console import Console
 from unlearn_lightning.report.comparison import Comparison, Pair
 from unlearn_lightning.report.outcomes import MEASURES
 from unlearn_lightning.report.tables import Table, numbers
-from unlearn_lightning.terminal import Column, Row, TerminalTable
+from unlearn_lightning.report.terminal import Column, Row, TerminalTable
 
 DIGITS = {"distance_before": 1, "distance_after": 1, "margin_before": 1}
 SIGNED = ("accuracy_change",)

@@ -13,7 +13,7 @@ from rich.console import Console
 from unlearn_lightning.report.depth import FAMILIES, Depth, OrderDepth
 from unlearn_lightning.report.statistics import Share
 from unlearn_lightning.report.tables import Table, change
-from unlearn_lightning.terminal import Column, TerminalTable
+from unlearn_lightning.report.terminal import Column, TerminalTable
 
 KINDS = ("deep", "superficial", "not forgotten")
 

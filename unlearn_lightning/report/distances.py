@@ -8,7 +8,7 @@ distances.between_paths("NPO", paths[0], paths[3])  # one curve per seed
 from collections.abc import Callable
 from functools import cache
 
-from unlearn_lightning.divergence import squared_distance
+from unlearn_lightning.inference.divergence import squared_distance
 from unlearn_lightning.report.study_data import Run, Study, TrainingPath, Vectors
 
 

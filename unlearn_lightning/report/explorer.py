@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
-from unlearn_lightning.divergence import squared_distance
+from unlearn_lightning.inference.divergence import squared_distance
 from unlearn_lightning.report.study_data import Run, Study, TrainingPath
 
 MOST_TEXT = 600

@@ -7,8 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from unlearn_lightning.locks import locked
-from unlearn_lightning.records import write_text
+from unlearn_lightning.records import locked, write_text
 from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.charts import charts
 from unlearn_lightning.report.comparison import Comparison, compare
@@ -29,8 +28,8 @@ from unlearn_lightning.report.provenance import config_differences, run_table
 from unlearn_lightning.report.recency import MEASURED, RECENCY_CAPTION, recency, recency_table
 from unlearn_lightning.report.study_data import Study
 from unlearn_lightning.report.tables import Table, closing_csv, closing_table, growth_table, matched_table, print_closing_table
+from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.report.verdict import Verdict, verdict
-from unlearn_lightning.terminal import terminal_console
 
 
 @dataclass

@@ -16,8 +16,8 @@ from unlearn_lightning.report.matched import MatchedRow
 from unlearn_lightning.report.outcomes import MEASURES, Row
 from unlearn_lightning.report.statistics import Estimate, estimate, growth_rate
 from unlearn_lightning.report.study_data import Study
-from unlearn_lightning.terminal import Column, TerminalTable
-from unlearn_lightning.terminal import Row as TerminalRow
+from unlearn_lightning.report.terminal import Column, TerminalTable
+from unlearn_lightning.report.terminal import Row as TerminalRow
 
 SLOWEST = "◂ lowest forget score"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from unlearn_lightning import mlflow_store
+from unlearn_lightning.loggers import mlflow_store
 
 if TYPE_CHECKING:
     from unlearn_lightning.report.upload import Content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearn_lightning import wandb_mode
+from unlearn_lightning.loggers import wandb_settings
 
 if TYPE_CHECKING:
     from unlearn_lightning.report.upload import Content
@@ -18,18 +18,18 @@ def log(content: Content, settings: dict[str, Any]) -> str:
         content: the report.
         settings: of the runs' WandbLogger; `project` and `entity` count.
     """
-    if wandb_mode.is_disabled():
+    if wandb_settings.is_disabled():
         return "Not uploaded: WANDB_MODE is disabled."
     import wandb
 
     shown: dict[str, Any] = {f"tables/{name}": wandb.Table([*header], rows) for name, (header, rows) in content.tables.items()}
     shown |= {f"figures/{name}": wandb.Image(str(path)) for name, path in content.figures.items()}
     run = wandb.init(
-        project=settings.get("project") or wandb_mode.project(), entity=settings.get("entity"), group=content.study, job_type="report",
+        project=settings.get("project") or wandb_settings.project(), entity=settings.get("entity"), group=content.study, job_type="report",
         name=f"{content.study} report", dir=str(content.folder),
-        config={**content.config, **wandb_mode.trial_parameters()},
-        mode="offline" if settings.get("offline") or wandb_mode.is_offline() else "online", reinit="create_new",
-        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True, **wandb_mode.trial_settings()),
+        config={**content.config, **wandb_settings.trial_parameters()},
+        mode="offline" if settings.get("offline") or wandb_settings.is_offline() else "online", reinit="create_new",
+        settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True, **wandb_settings.trial_settings()),
     )  # fmt: skip
     run.log(shown)
     run.summary.update(content.summary)

@@ -13,21 +13,21 @@ import yaml
 from jsonargparse.typing import PositiveFloat
 from rich.console import Console
 
-from unlearn_lightning.arguments import prepared
-from unlearn_lightning.line_parser import LineParser
-from unlearn_lightning.no_secrets import refuse_secrets
-from unlearn_lightning.plugins import import_plugins
+from unlearn_lightning.cli.arguments import prepared
+from unlearn_lightning.cli.config_files import find
+from unlearn_lightning.cli.line_parser import LineParser
+from unlearn_lightning.cli.plugins import import_plugins
+from unlearn_lightning.cli.secrets import refuse_secrets
+from unlearn_lightning.loggers.wandb_settings import beside_the_trial, in_trial, trial_name, usual_folder
+from unlearn_lightning.preemption import check
 from unlearn_lightning.records import read_study, write_text
-from unlearn_lightning.shipped_configs import find
-from unlearn_lightning.stop_signal import check
+from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.launcher import Launcher, launcher_name, launcher_names
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.study_file import StudyFile
-from unlearn_lightning.terminal import terminal_console
-from unlearn_lightning.wandb_mode import beside_the_trial, in_trial, trial_name, usual_folder
 
 if TYPE_CHECKING:
     from unlearn_lightning.study.run import Run
@@ -153,7 +153,7 @@ def _launcher(launcher: Launcher, jobs: int | None) -> Launcher:
 def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
     console = terminal_console()
     with console.status("planning"):
-        from unlearn_lightning.resolver import Resolver
+        from unlearn_lightning.cli.resolver import Resolver
         from unlearn_lightning.study.plan_view import print_plan
         from unlearn_lightning.study.tree import plan
         from unlearn_lightning.study.unread import Unread, quick_hub
@@ -172,7 +172,7 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
     folder = _folder(config, settings)
     console = terminal_console()
     with console.status("planning"):
-        from unlearn_lightning.resolver import Resolver
+        from unlearn_lightning.cli.resolver import Resolver
         from unlearn_lightning.study.changes import explain_changes
         from unlearn_lightning.study.tree import plan
         from unlearn_lightning.study.work import RunFailed, Work

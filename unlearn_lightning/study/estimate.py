@@ -22,10 +22,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, Qwen2Config
 
-from unlearn_lightning.backbone import Backbone
 from unlearn_lightning.data import StageData
-from unlearn_lightning.scratch import Scratch, build_model
-from unlearn_lightning.sources import HubError
+from unlearn_lightning.models.backbone import Backbone
+from unlearn_lightning.models.scratch import Scratch, build_model
+from unlearn_lightning.sources.readers import HubError
 from unlearn_lightning.study.run import Run
 
 # Public facts: class, hidden, layers, intermediate, heads, key-value heads, vocabulary, tied embeddings.

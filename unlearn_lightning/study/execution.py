@@ -14,8 +14,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from unlearn_lightning import lightning_cli
-from unlearn_lightning.stop_signal import check
+from unlearn_lightning.cli import lightning_cli
+from unlearn_lightning.preemption import check
 from unlearn_lightning.study.job import Job, with_comparisons
 
 Tell = Callable[[str, int, int], None]

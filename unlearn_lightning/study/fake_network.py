@@ -25,8 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from transformers import AutoModelForCausalLM
 
-from unlearn_lightning.adapters import FROZEN, trainable_lora
-from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.models.adapters import FROZEN, trainable_lora
+from unlearn_lightning.models.backbone import Backbone
 
 # bitsandbytes' NF4 (Dettmers et al. 2023, arXiv:2305.14314): 4 bits, an 8-bit scale per 64 weights, a float32 scale per 256 of those.
 BLOCK, SUPERBLOCK = 64, 256

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 
-from unlearn_lightning.arguments import without_null_words
+from unlearn_lightning.cli.arguments import without_null_words
 from unlearn_lightning.study.study_config import Settings, merged
 from unlearn_lightning.study.study_file import NAMED
 

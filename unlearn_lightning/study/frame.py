@@ -17,8 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from unlearn_lightning.records import number, read_json
+from unlearn_lightning.report.terminal import Column, TerminalTable
 from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
-from unlearn_lightning.terminal import Column, TerminalTable
 
 # What a reader wants to see first, where not everything fits.
 URGENCY = ("running", "failed", "stopped", "queued", "finished", "ready", "waiting")

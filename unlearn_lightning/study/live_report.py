@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from unlearn_lightning.preemption import end_with_parent
 from unlearn_lightning.report.live import read_version
-from unlearn_lightning.stop_signal import end_with_parent
 
 
 class LiveReport:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from unlearn_lightning.preemption import Stopped, check, held, was_asked
 from unlearn_lightning.records import is_finished, read_json
-from unlearn_lightning.stop_signal import Stopped, check, held, was_asked
 from unlearn_lightning.study.launcher import Launcher
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.workers import Workers, devices_of, on_gpus, visible_devices

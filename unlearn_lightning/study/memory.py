@@ -20,12 +20,12 @@ from peft import PeftModel
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from unlearn_lightning.adapters import reference_mode
-from unlearn_lightning.backbone import Backbone
+from unlearn_lightning.inference.cross_entropy import selected_log_probs
+from unlearn_lightning.models.adapters import reference_mode
+from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.schedule import PaperAdamW
 from unlearn_lightning.study.estimate import Estimator
 from unlearn_lightning.study.fake_network import Living, fake_network
-from unlearn_lightning.vocabulary import selected_log_probs
 
 # Decoder layers are alike, and memory grows by the same amount with each: two sizes give all others.
 FEW, MORE = 2, 3

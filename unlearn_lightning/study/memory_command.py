@@ -14,8 +14,8 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from unlearn_lightning.line_parser import LineParser
-from unlearn_lightning.shipped_configs import find
+from unlearn_lightning.cli.config_files import find
+from unlearn_lightning.cli.line_parser import LineParser
 
 # Memory of common GPUs, in 10^9 bytes: RTX 4090 and L4, A100-40, L40S, A100-80 and H100, H200.
 GPUS = (24, 40, 48, 80, 141)
@@ -97,8 +97,8 @@ def _setup(file: str, options: Any) -> tuple[Any, Any]:
     Raises:
         ValueError, FileNotFoundError: it has no backbone, or is not there.
     """
-    from unlearn_lightning.backbone import Backbone, Lora
-    from unlearn_lightning.scratch import Scratch
+    from unlearn_lightning.models.backbone import Backbone, Lora
+    from unlearn_lightning.models.scratch import Scratch
     from unlearn_lightning.study.memory import Step
 
     config = yaml.safe_load(find(file).read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@
 
 Several such processes, as srun or torchrun start them, are one run on several devices. The exit status is 0 when the run is finished, also
 before; FAILED when it failed, which the same again would not mend; TOO_EARLY when what it starts from is not finished; anything else is a
-process that died, or that ended because it was asked to (75, 143 or 130: stop_signal.py), and the same command goes on.
+process that died, or that ended because it was asked to (75, 143 or 130: preemption.py), and the same command goes on.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from unlearn_lightning.preemption import stoppable
 from unlearn_lightning.records import is_finished
-from unlearn_lightning.stop_signal import stoppable
 from unlearn_lightning.study.job import Job, note_failure, read_job
 
 FAILED, TOO_EARLY = 70, 71

@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.tree import Tree
 
 from unlearn_lightning.records import is_finished, read_run, write_text
-from unlearn_lightning.run_key import UNREAD
+from unlearn_lightning.report.terminal import Column, TerminalTable
+from unlearn_lightning.runs.run_key import UNREAD
 from unlearn_lightning.study.estimate import Estimate, Estimator
 from unlearn_lightning.study.job import with_comparisons
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import Settings, StudyConfig
 from unlearn_lightning.study.unread import quick_hub
-from unlearn_lightning.terminal import Column, TerminalTable
 
 # Share of a device's peak that training reaches, and the peak that is assumed when nothing is given: an NVIDIA H100 SXM, dense.
 SHARE_OF_PEAK = 0.4

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unlearn_lightning.locks import locked
-from unlearn_lightning.records import write_text
+from unlearn_lightning.records import locked, write_text
 from unlearn_lightning.study.launcher import Launcher
 from unlearn_lightning.study.one_run import FAILED, TOO_EARLY
 from unlearn_lightning.study.slurm_queue import QueueError, has_slurm, log_of, note_submission, queue, queued, slurm

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning.locks import is_locked
-from unlearn_lightning.records import read_json, read_study
+from unlearn_lightning.records import is_locked, read_json, read_study
 from unlearn_lightning.study.slurm_queue import Task, log_of, queued, submission
 
 COLOURS = {"finished": "green", "running": "cyan", "queued": "blue", "stopped": "yellow", "failed": "red", "ready": "", "waiting": "dim"}

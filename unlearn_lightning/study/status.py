@@ -12,10 +12,10 @@ from pathlib import Path
 from rich.text import Text
 from rich.tree import Tree
 
-from unlearn_lightning import verb
+from unlearn_lightning.cli import subcommand
+from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.study.slurm_queue import QueueError, Task, queue
 from unlearn_lightning.study.state import COLOURS, RunState, counts, is_submitted, study_states
-from unlearn_lightning.terminal import terminal_console
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
 
 def status(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status: 2 when there is no readable study."""
-    return verb.run(parser(), arguments or ["--help"], lambda options: _show(options.folder))
+    return subcommand.run(parser(), arguments or ["--help"], lambda options: _show(options.folder))
 
 
 def _show(folder: Path) -> None:

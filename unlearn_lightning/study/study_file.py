@@ -18,7 +18,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
-from unlearn_lightning.shipped_configs import shipped
+from unlearn_lightning.cli.config_files import shipped
 from unlearn_lightning.study.study_config import Settings, merged
 
 LIKE = "like"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning import data
-from unlearn_lightning.content import refuse_changed
-from unlearn_lightning.cut_short import check_whole
 from unlearn_lightning.records import is_finished
-from unlearn_lightning.run_key import Reader, digest, read_content, run_inputs
+from unlearn_lightning.runs.content import refuse_changed
+from unlearn_lightning.runs.cut_short import check_whole
+from unlearn_lightning.runs.run_key import Reader, digest, read_content, run_inputs
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import Settings, StudyConfig, StudyPath, merged
 

@@ -14,8 +14,8 @@ import datasets
 from huggingface_hub import constants as hub
 from huggingface_hub.utils import get_session
 
-from unlearn_lightning.run_key import UNREAD
-from unlearn_lightning.sources import HubError
+from unlearn_lightning.runs.run_key import UNREAD
+from unlearn_lightning.sources.readers import HubError
 
 HUB_SECONDS = 3
 

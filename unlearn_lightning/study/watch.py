@@ -16,12 +16,12 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
-from unlearn_lightning.stop_signal import Stopped
+from unlearn_lightning.preemption import Stopped
+from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.study.frame import Measured, frame
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.state import RunState, study_states
 from unlearn_lightning.study.status import tasks_of
-from unlearn_lightning.terminal import terminal_console
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished, remove_left_overs, write_json
-from unlearn_lightning.stop_signal import check
 from unlearn_lightning.study.job import Job, failure, note_failure, write_job
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig
@@ -48,7 +48,7 @@ class Work:
         self, study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console, wanted: Sequence[Run] | None = None,
         retry_failed: bool = False,
     ) -> None:  # fmt: skip
-        from unlearn_lightning.run_key import UNREAD  # brings torch, which help must not wait for
+        from unlearn_lightning.runs.run_key import UNREAD  # brings torch, which help must not wait for
 
         if unread := [run.name for run in runs if run.key.startswith(UNREAD)]:
             raise ValueError(f"The data or the model of {unread[0]} could not be read, so it can be planned but not run.")

@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from unlearn_lightning.stop_signal import end_with_parent, listen
+from unlearn_lightning.preemption import end_with_parent, listen
 
 
 class Slots:
@@ -65,7 +65,7 @@ class Workers:
             pool.shutdown(wait=True)
 
     def stop(self) -> None:
-        """Asks all processes to end what they do at its next safe point (stop_signal.py); their calls then raise."""
+        """Asks all processes to end what they do at its next safe point (preemption.py); their calls then raise."""
         for process in set(multiprocessing.active_children()) - self._others:
             process.terminate()
 

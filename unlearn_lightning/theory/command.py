@@ -16,9 +16,9 @@ from typing import Any, Literal
 import jsonargparse
 from rich.console import Console
 
-from unlearn_lightning.line_parser import LineParser
+from unlearn_lightning.cli.line_parser import LineParser
 from unlearn_lightning.records import write_json, write_text
-from unlearn_lightning.terminal import Column, Row, TerminalTable, terminal_console
+from unlearn_lightning.report.terminal import Column, Row, TerminalTable, terminal_console
 from unlearn_lightning.theory.findings import measure
 from unlearn_lightning.theory.parts import Levels, Part, certificates_part, removal_part, survival_part, theorem_part
 from unlearn_lightning.theory.setup import Setup

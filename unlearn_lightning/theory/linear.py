@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearn_lightning.divergence import squared_distances
+from unlearn_lightning.inference.divergence import squared_distances
 
 Array = NDArray[Any]  # float64
 FORGET = "U"

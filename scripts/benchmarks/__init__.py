@@ -1,0 +1,2 @@
+"""Speed measured side by side: `python -m scripts.benchmarks` runs every row of docs/performance.md,
+and `python -m scripts.benchmarks scoring` runs one of them."""

@@ -1,0 +1,1 @@
+"""Everything a command line needs: parsing, errors, help, configuration files, templates."""

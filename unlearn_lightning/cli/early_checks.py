@@ -1,0 +1,119 @@
+"""What is looked at before a run loads or logs anything: null where nothing may be null, ranges, places, and optimizers that refuse.
+
+check_settings(config); check_found(config); check_optimizer(model)      # one line on the first thing that is wrong
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from unlearn_lightning.models.places import check_places
+
+# Schedules ask for the number of steps, which is known when the data is read; what they refuse for so many is wrong for any.
+MANY_STEPS = 10**6
+# Settings of the trainer and of the command whose range Lightning does not look at, and the least of each.
+LEAST = {"gradient_clip_val": 0, "log_every_n_steps": 0, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_nodes": 1}
+
+
+def check_settings(config: Mapping[str, Any]) -> None:
+    """Looks through a whole configuration, without the places that it names.
+
+    Raises:
+        ValueError: a setting is null that must not be, or out of range; the message has its name.
+    """
+    for where, owner, settings in _owners(config):
+        for name, hint in _hints(owner).items():
+            if name in settings and settings[name] is None and not _admits_none(owner, name, hint):
+                raise ValueError(f"{where}.{name}: expected {_words(hint)}, got null. Leave it out for its usual value.")
+    for name, least in LEAST.items():
+        value = config["trainer"].get(name)
+        if value is not None and not value >= least:
+            raise ValueError(f"trainer.{name} must be at least {least}, got {value}.")
+    if config["checkpoint_every_n_steps"] < 0:
+        raise ValueError(f"checkpoint_every_n_steps is a number of steps, or 0 for none; got {config['checkpoint_every_n_steps']}.")
+
+
+def check_found(config: Mapping[str, Any]) -> None:
+    """Looks for the model, tokenizer and adapters that a configuration names.
+
+    Raises:
+        FileNotFoundError: one is neither a folder nor on the Hub.
+    """
+    check_places(config["model"]["init_args"]["backbone"])
+
+
+def check_optimizer(model: Any) -> None:
+    """Makes the optimizer and the schedule once, for a single weight, because torch looks at their settings only then.
+
+    Raises:
+        ValueError: they refuse their settings.
+    """
+    try:
+        optimizer = model.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"model.optimizer: {error}") from error
+    try:
+        model.make_scheduler(optimizer, MANY_STEPS)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"model.lr_scheduler: {error}") from error
+
+
+def _owners(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Every class that a configuration sets up, with its place and its settings."""
+    yield "trainer", pl.Trainer, config["trainer"]
+    yield from _below("", {name: config[name] for name in ("model", "data", "trainer")})
+
+
+def _below(where: str, settings: Any, owner: Any = None) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    if isinstance(settings, (list, tuple)):
+        for one in settings:
+            yield from _below(where, one)
+    if not isinstance(settings, Mapping):
+        return
+    if isinstance(settings.get("class_path"), str):
+        owner, settings = _imported(settings["class_path"]), settings.get("init_args") or {}
+    if owner is not None:
+        yield where, owner, settings
+    hints = {} if owner is None else _hints(owner)
+    for name, value in settings.items():
+        yield from _below(f"{where}.{name}" if where else name, value, _dataclass(hints.get(name)))
+
+
+def _imported(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _hints(owner: Any) -> dict[str, Any]:
+    # Names that a library imports for type checkers alone cannot be looked up.
+    with suppress(NameError, TypeError, AttributeError):
+        return typing.get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
+    return {}
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _admits_none(owner: Any, name: str, hint: Any) -> bool:
+    parameter = inspect.signature(owner).parameters.get(name)
+    return parameter is None or parameter.default is None or bool({type(None), Any, object} & set(_members(hint)))
+
+
+def _dataclass(hint: Any) -> Any:
+    return next((member for member in _members(hint) if dataclasses.is_dataclass(member)), None)
+
+
+def _words(hint: Any) -> str:
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+    return " or ".join(names.get(getattr(member, "__name__", ""), str(member)) for member in _members(hint))

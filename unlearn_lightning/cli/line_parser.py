@@ -1,0 +1,43 @@
+"""A parser with one-line errors, without torch: the nearest right name for a mistyped key, and no page of usage.
+
+$ unlearn study configs/studies/demo.yaml --sedes '[1, 2]'
+unlearn study: there is no key 'sedes'. Did you mean 'seeds'?
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from typing import Any
+
+import jsonargparse
+
+from unlearn_lightning.cli.arguments import spelled
+from unlearn_lightning.cli.errors import short
+
+WRONG_KEY = re.compile(r"[Oo]ption '([\w.-]+)' is not accepted|[Uu]nrecognized arguments: --([\w.-]+)")
+
+
+class LineParser(jsonargparse.ArgumentParser):
+    """jsonargparse with short errors, for `study`, `memory` and `theory`."""
+
+    def parse_args(self, args: Any = None, *rest: Any, **more: Any) -> Any:
+        """Parses; a class's own parser gets a nested value as Python spells it, and reads it as JSON."""
+        return super().parse_args(args if args is None else [spelled(word) for word in args], *rest, **more)
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        """Ends the command with one readable line."""
+        if getattr(self, "_inner_parser", False):
+            return super().error(self._short(str(message)), ex)
+        print(f"{self.prog}: {' '.join(short(self._short(str(message))).split())}", file=sys.stderr)
+        sys.exit(2)
+
+    def _short(self, message: str) -> str:
+        found = WRONG_KEY.search(message)
+        if not found:
+            return message
+        wrong = next(group for group in found.groups() if group)
+        known = {option.removeprefix("--").replace("-", "_") for action in self._actions for option in action.option_strings}
+        near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)
+        return f"there is no key {wrong!r}.{f' Did you mean {near[0]!r}?' if near else ''}"

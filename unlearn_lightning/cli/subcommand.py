@@ -1,0 +1,22 @@
+"""A verb's arguments parsed, its work done, and bad input told in one line.
+
+return run(parser(), arguments or ["--help"], lambda options: write(options.name, options.folder))
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from unlearn_lightning.cli.errors import told
+
+
+def run(parser: argparse.ArgumentParser, arguments: Sequence[str], work: Callable[[argparse.Namespace], None]) -> int:
+    """The verb's exit status: 0, or 2 after a line on what is wrong with the input."""
+    try:
+        work(parser.parse_args(list(arguments)))
+    except SystemExit as end:  # argparse has said what is wrong, or shown the help
+        return int(end.code or 0)
+    except Exception as error:
+        return told(error, parser.prog)
+    return 0

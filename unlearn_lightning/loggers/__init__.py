@@ -1,0 +1,1 @@
+"""Where a run's numbers go: W&B, TensorBoard, MLflow and CSV, also after a stop."""

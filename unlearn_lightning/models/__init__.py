@@ -1,0 +1,1 @@
+"""Networks and their tokenizers: base models, adapters, quantisation, shards."""

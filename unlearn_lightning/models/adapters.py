@@ -1,0 +1,117 @@
+"""Adapters within one network: loaded from run folders, frozen below a trainable one, and switched off for the reference.
+
+net = load_adapter(base, "runs/tofu/adapter", trainable=False, name=f"{FROZEN}0")
+with reference_mode(net):          # the frozen starting model of unlearning
+    ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
+from torch import nn
+
+from unlearn_lightning.models.base_model import differences
+
+WEIGHTS = "adapter_model.safetensors"
+# Names of the adapters within PEFT: the trainable one, and the frozen ones below it, numbered.
+TRAINABLE = "default"
+FROZEN = "frozen"
+
+
+def reference_mode(net: nn.Module) -> Any:
+    """Context in which `net` is the frozen starting model of unlearning: the trainable adapter off, no dropout, no gradient."""
+    if not isinstance(net, PeftModel):
+        raise TypeError("Full fine-tuning has no adapter to switch off: its reference log-likelihoods are computed before step 1.")
+    return _reference(net)
+
+
+@contextmanager
+def _reference(net: PeftModel) -> Iterator[None]:
+    frozen = [name for name in net.peft_config if name != TRAINABLE]
+    with torch.no_grad(), eval_mode(net):
+        if not frozen:
+            with net.disable_adapter():
+                # FSDP2 looks at this when it first gathers a layer, and would never again give its weights a gradient.
+                _trainable_alone(net)
+                yield
+            _trainable_alone(net)
+            return
+        # Switching all adapters off would give the *pretrained* model here: the frozen ones are stacked and not merged.
+        _activate(net, frozen)
+        try:
+            yield
+        finally:
+            _activate(net, [*frozen, TRAINABLE])
+
+
+def _activate(net: PeftModel, names: list[str]) -> None:
+    """Switches on these adapters; the trainable one keeps its gradients and the others get none, which PEFT would change."""
+    tuner: Any = net.base_model
+    tuner.set_adapter(names)
+    _trainable_alone(net)
+
+
+def _trainable_alone(net: PeftModel) -> None:
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad = f".{TRAINABLE}." in name
+
+
+@contextmanager
+def eval_mode(net: nn.Module) -> Iterator[None]:
+    """Dropout off, and the former mode restored afterwards."""
+    training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(training)
+
+
+def load_adapter(base: nn.Module, folder: str, trainable: bool, name: str = TRAINABLE) -> PeftModel:
+    """Adds the adapter in a folder, under a name, to a base model or to a network that has some.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it does not fit.
+    """
+    if not (Path(folder) / "adapter_config.json").is_file():
+        hint = " It holds full weights: set backbone.model to it." if (Path(folder) / "config.json").is_file() else ""
+        raise FileNotFoundError(f"No adapter in {folder} (no adapter_config.json).{hint} The run that makes it must finish first.")
+    if not (Path(folder) / WEIGHTS).is_file():
+        raise FileNotFoundError(f"The adapter in {folder} has no {WEIGHTS}. Other formats are pickles, which are never read: convert it.")
+    try:
+        if isinstance(base, PeftModel):
+            base.load_adapter(folder, name, is_trainable=trainable)
+            net = base
+        else:
+            net = PeftModel.from_pretrained(base, folder, adapter_name=name, is_trainable=trainable)
+    except (RuntimeError, ValueError, KeyError) as error:
+        why = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error).splitlines()[0])
+        raise ValueError(MISFIT.format(folder=folder, why=why)) from error
+    # Layers that one side lacks pass PEFT with a warning at most.
+    with safe_open(Path(folder) / WEIGHTS, "pt") as saved:
+        there, needed = set(saved.keys()), set(get_peft_model_state_dict(net, adapter_name=name, save_embedding_layers=False))
+    if said := differences({"missing": needed - there, "unexpected": there - needed}):
+        raise ValueError(MISFIT.format(folder=folder, why=said))
+    return net
+
+
+MISFIT = "The adapter in {folder} does not fit this backbone ({why}). Use the backbone it was trained on; adapter_config.json names it."
+
+
+def trainable_lora(net: PeftModel) -> PeftModel:
+    """The network in training mode with all its adapters on; the trainable one in float32, the others frozen."""
+    if len(net.peft_config) > 1:
+        _activate(net, [*(name for name in net.peft_config if name != TRAINABLE), TRAINABLE])
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    assert trainable, "no trainable adapter weights"
+    for parameter in trainable:
+        parameter.data = parameter.data.float()
+    return net.train()

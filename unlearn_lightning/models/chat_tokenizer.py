@@ -1,0 +1,63 @@
+"""Loads a backbone's tokenizer: with a chat template, a padding token, and the settings with which `ChatFormat` renders.
+
+tokenizer = load_tokenizer(None, "meta-llama/Llama-3.2-1B", None, "meta-llama/Llama-3.2-1B-Instruct", None, "26 Jul 2024")
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from unlearn_lightning.inference.chat_format import ChatSettings
+from unlearn_lightning.models.scratch import Scratch, train_tokenizer
+
+
+@functools.lru_cache(maxsize=8)
+def load_tokenizer(
+    tokenizer: str | None, model: str | None, scratch: Scratch | None, template_from: str | None, revision: str | None, date: str
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that a backbone's settings name; cached per process, so treat it as read-only.
+
+    Args:
+        tokenizer: Hub id or folder; null for the model's own.
+        model: Hub id or folder of the base model; null to train a tokenizer for `scratch`.
+        scratch: the model that is built from a config.
+        template_from: whose chat template is used; null for the tokenizer's own.
+        revision: of the Hub model.
+        date: what the chat template prints as today's.
+
+    Raises:
+        ValueError: it has no chat template.
+    """
+    name = tokenizer or model
+    if name is None:
+        assert scratch is not None
+        loaded: Any = train_tokenizer(scratch)
+    else:
+        loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
+    if template_from is not None:
+        loaded.chat_template = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False).chat_template
+    if not loaded.chat_template:
+        raise ValueError(
+            f"The tokenizer of {name} has no chat template. Set backbone.chat_template_from to its instruct sibling, "
+            "for example meta-llama/Llama-3.2-1B-Instruct for meta-llama/Llama-3.2-1B."
+        )
+    if loaded.pad_token_id is None:
+        loaded.pad_token = loaded.eos_token
+    loaded.chat_settings = ChatSettings(date, template_from or name or "the scratch model", _generation_ends(model, revision))
+    return loaded
+
+
+def _generation_ends(model: str | None, revision: str | None) -> tuple[int, ...]:
+    """The tokens that end the model's own generation, by its generation_config.json or else config.json; none where it has neither."""
+    if model is None:
+        return ()
+    for kind in (GenerationConfig, AutoConfig):
+        try:
+            ends = getattr(kind.from_pretrained(model, revision=revision or "main"), "eos_token_id", None)
+        except (OSError, ValueError):
+            continue
+        return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
+    return ()

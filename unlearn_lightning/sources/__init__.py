@@ -1,0 +1,1 @@
+"""Where texts come from: files, the Hub, and the built-in world."""
