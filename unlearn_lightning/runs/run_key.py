@@ -25,7 +25,7 @@ from unlearn_lightning.runs.content import RESULTS, content_of, hub_commit, key_
 from unlearn_lightning.runs.source_hash import SHARED, class_name, is_own, lineage, named_object, own_code, portable
 
 # Raised when a change of this package's shared code changes results.
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 # How a key begins that covers data which could not be read, or a run with such a key. It gives a plan its shape and is never executed.
 UNREAD = "unread-"
 # What decides a reference's values beside weights and data; an objective may bring its own.
