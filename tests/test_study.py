@@ -232,7 +232,7 @@ def test_a_mistyped_name_in_a_study_gets_one_line(changes, hint, corpus, questio
     Path("wrong.yaml").write_text(yaml.safe_dump(small(corpus, questions, **changes)))
     with suppress(SystemExit):
         assert main(["study", "wrong.yaml", "--plan"]) == 2
-    assert capsys.readouterr().err == f"unlearn study: {hint}\n"
+    assert capsys.readouterr().err == f"unlearn study: {hint} (UNLEARN_TRACEBACK=1 shows where.)\n"
 
 
 def test_variants_of_an_objective_carry_its_name(corpus, questions, tmp_path):
