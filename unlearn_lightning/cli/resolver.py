@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,10 @@ class ConfigOnly(UnlearnCLI):
         pass
 
 
+# Whole configurations by shape, variables of the environment and folder, which decide them; in this process they stay.
+_SHAPES: dict[str, dict[str, Any]] = {}
+
+
 class Resolver:
     """Fills in the defaults of `unlearn fit` configurations, once per shape: jsonargparse takes most of a second for each.
 
@@ -42,7 +47,6 @@ class Resolver:
 
     def __init__(self) -> None:
         self._cli: UnlearnCLI | None = None
-        self._shapes: dict[str, dict[str, Any]] = {}
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The whole configuration, as config.yaml would have it."""
@@ -52,10 +56,11 @@ class Resolver:
         seed = shape.pop("seed_everything", 0)
         # Some place must be named for the backbone to be complete.
         backbone["model"] = "." if "model" in places else None
-        text = json.dumps(shape, sort_keys=True)
-        if text not in self._shapes:
-            self._shapes[text] = self._parse(shape)
-        resolved = copy.deepcopy(self._shapes[text])
+        variables = {name: value for name, value in os.environ.items() if name.startswith("UNLEARN")}
+        text = json.dumps([shape, variables, os.getcwd()], sort_keys=True)
+        if text not in _SHAPES:
+            _SHAPES[text] = self._parse(shape)
+        resolved = copy.deepcopy(_SHAPES[text])
         resolved["seed_everything"] = seed
         resolved["model"]["init_args"]["backbone"].update(places)
         fill_seeds(resolved, seed)
