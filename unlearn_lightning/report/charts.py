@@ -10,7 +10,7 @@ from unlearn_lightning.report.chart import Chart, Line, Panel, averaged
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import first, last, utility
 from unlearn_lightning.report.statistics import drops
-from unlearn_lightning.report.study_data import Run, Study, TrainingPath
+from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 from unlearn_lightning.report.variants import variant_charts
 
 STEP_CHARTS = (
@@ -131,7 +131,7 @@ def _panels(study: Study, line: Callable[[str, TrainingPath], Line]) -> list[Pan
     return [Panel(objective, [one for path in study.paths if (one := line(objective, path)).x]) for objective in study.objectives]
 
 
-def _metrics(runs: Iterable[Run], probe: str, metric: str) -> list[dict[int, float]]:
+def _metrics(runs: Iterable[RunRecord], probe: str, metric: str) -> list[dict[int, float]]:
     return _known(run.metric(probe, metric) for run in runs)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from unlearn_lightning.report.study_data import Run, Study
+from unlearn_lightning.report.study_data import RunRecord, Study
 from unlearn_lightning.report.tables import Table
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
@@ -133,7 +133,7 @@ def read_yaml(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {} if path.is_file() else {}
 
 
-def _config(run: Run) -> Any:
+def _config(run: RunRecord) -> Any:
     return read_yaml(run.folder / "config.yaml")
 
 

@@ -45,7 +45,7 @@ class TrainingPath:
 
 
 @dataclass
-class Run:
+class RunRecord:
     """One entry of `study.json` joined with its run folder; `info` is `run.json`, empty when there is none."""
 
     key: str
@@ -134,13 +134,13 @@ class Study:
     name: str
     folder: Path
     forget: str
-    runs: list[Run]
+    runs: list[RunRecord]
 
-    def finished(self, kind: str) -> list[Run]:
+    def finished(self, kind: str) -> list[RunRecord]:
         return [run for run in self.runs if run.kind == kind and run.status == "finished"]
 
     @property
-    def unfinished(self) -> list[Run]:
+    def unfinished(self) -> list[RunRecord]:
         return [run for run in self.runs if run.status != "finished"]
 
     @cached_property
@@ -166,7 +166,7 @@ class Study:
     def _after(self, p: int, stages: tuple[str, ...]) -> int:
         return len(stages) - (stages.index(self.forget) + 1 if self.forget in stages else p)
 
-    def path_of(self, run: Run) -> TrainingPath:
+    def path_of(self, run: RunRecord) -> TrainingPath:
         return self._path_by_identity[run.path_identity[:2]]
 
     @cached_property
@@ -181,13 +181,13 @@ class Study:
     def seeds(self) -> list[int]:
         return sorted({run.seed for run in self.runs})
 
-    def retrained(self, seed: int, path: Sequence[str]) -> Run | None:
+    def retrained(self, seed: int, path: Sequence[str]) -> RunRecord | None:
         """The finished run of a path's stages without the forget stage, or None."""
         without = tuple(stage for stage in path if stage != self.forget)
         tagged = [run for run in self.finished("stage") if run.tags.get("retrained") and run.seed == seed]
         return next((run for run in tagged if run.stages == without), None)
 
-    def unlearned(self, objective: str, path: TrainingPath) -> list[Run]:
+    def unlearned(self, objective: str, path: TrainingPath) -> list[RunRecord]:
         """The finished unlearning runs of one objective on one path, one per seed."""
         return [run for run in self.finished("unlearn") if run.objective == objective and self.path_of(run) == path]
 
@@ -225,7 +225,7 @@ def load_study(folder: Path) -> Study:
         run_folder = (folder / entry["folder"]).resolve()
         info = _info(run_folder)
         tags = entry.get("tags") or {}
-        runs.append(Run(entry["key"], entry["name"], entry["kind"], run_folder, entry.get("parents") or [], tags, info))
+        runs.append(RunRecord(entry["key"], entry["name"], entry["kind"], run_folder, entry.get("parents") or [], tags, info))
     return Study(content.get("name", folder.name), folder, content.get("forget", "the forget stage"), runs)
 
 

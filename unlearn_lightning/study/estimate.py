@@ -2,7 +2,7 @@
 
     with quick_hub():
         estimator = Estimator()
-        estimator.estimate(run)          # Estimate(examples=4500, epoch_tokens=..., tokens=..., steps=36, flops=..., ...)
+        estimator.estimate(run)          # RunCost(examples=4500, epoch_tokens=..., tokens=..., steps=36, flops=..., ...)
     estimator.notes                      # what was assumed, in words
 
 Nothing is guessed in silence: what could not be read is assumed, marked as such in the estimate, and told in the notes. Probes (which
@@ -81,7 +81,7 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RunCost:
     """What a run takes.
 
     Attributes:
@@ -131,7 +131,7 @@ class Estimator:
         self.notes: list[str] = []
         self._known: dict[str, Any] = {}
 
-    def estimate(self, run: Run) -> Estimate:
+    def estimate(self, run: Run) -> RunCost:
         """What one run of the tree will take; its parents need not be there."""
         config, origin = run.config, run
         while origin.parents:
@@ -151,7 +151,7 @@ class Estimator:
             flops = shape.flops(tokens, reference)
             whole = shape.parameters * BYTES[base["dtype"]]
             result = shape.adapter * BYTES["float32"] if lora else whole
-        return Estimate(count.examples, count.tokens, tokens, steps, flops, result, whole, count.estimated)
+        return RunCost(count.examples, count.tokens, tokens, steps, flops, result, whole, count.estimated)
 
     def _once(self, function: Any, *settings: Any) -> Any:
         key = json.dumps([function.__name__, *settings], sort_keys=True, default=str)

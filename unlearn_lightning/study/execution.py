@@ -16,12 +16,12 @@ import torch
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.preemption import check
-from unlearn_lightning.study.job import Job, with_comparisons
+from unlearn_lightning.study.run_spec import RunSpec, with_comparisons
 
 Tell = Callable[[str, int, int], None]
 
 
-def execute(job: Job, tell: Tell | None = None) -> str | None:
+def execute(job: RunSpec, tell: Tell | None = None) -> str | None:
     """Runs it; gives None, or why it failed. `Stopped` passes through: the run is not finished, and goes on when it is executed again.
 
     Args:

@@ -1,6 +1,6 @@
 """One picture of a study in the terminal: what runs, how far it is, and what was measured so far. From files; the queue's view is added.
 
-Console().print(frame(read_states(...), Measured(), title="runs/demo", height=40))
+Console().print(frame(read_states(...), ProbeMetrics(), title="runs/demo", height=40))
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NARROW = 110
 
 
 @dataclass
-class Measured:
+class ProbeMetrics:
     """What probes have measured, each record read once."""
 
     _read: dict[Path, dict[str, float]] = field(default_factory=dict)
@@ -53,7 +53,9 @@ class Measured:
         return self._read[file]
 
 
-def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = "", height: int | None = None, width: int = 160) -> Group:
+def frame(
+    runs: Sequence[RunState], measured: ProbeMetrics, title: str, note: str = "", height: int | None = None, width: int = 160
+) -> Group:
     """The picture.
 
     Args:

@@ -18,7 +18,7 @@ from rich.live import Live
 
 from unlearn_lightning.preemption import Stopped
 from unlearn_lightning.report.terminal import terminal_console
-from unlearn_lightning.study.frame import Measured, frame
+from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.state import RunState, study_states
 from unlearn_lightning.study.status import tasks_of
@@ -65,7 +65,7 @@ class _Watched:
     """A study folder, read again for each picture."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.measured = folder, Measured()
+        self.folder, self.measured = folder, ProbeMetrics()
         self.runs: list[RunState] = []
 
     def picture(self, width: int, height: int | None = None) -> Group:

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished, remove_left_overs, write_json
-from unlearn_lightning.study.job import Job, failure, note_failure, write_job
 from unlearn_lightning.study.run import Run
+from unlearn_lightning.study.run_spec import RunSpec, failure, note_failure, write_spec
 from unlearn_lightning.study.study_config import StudyConfig
 
 
@@ -84,7 +84,7 @@ class Work:
         """Whether it failed, or something that it starts from did."""
         return run.key in self.failed or any(self.given_up(parent) for parent in run.parents)
 
-    def start(self, run: Run) -> Job:
+    def start(self, run: Run) -> RunSpec:
         """Marks the run as started, and gives what its process needs to know."""
         self.started.add(run.key)
         tags = [f"{k}={v}" for k, v in run.tags.items() if k in ("seed", "p", "path_name", "objective") and v is not None]
@@ -93,12 +93,12 @@ class Work:
         settings = {"group": self.study.name, "job_type": run.kind, "name": run.name, "tags": tags}
         compare = {name: other.folder for name, other in run.compare.items()}
         parents = tuple(parent.folder for parent in run.parents)
-        return Job(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare, parents)
+        return RunSpec(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare, parents)
 
-    def command(self, job: Job) -> list[str]:
+    def command(self, job: RunSpec) -> list[str]:
         """A command that executes the job on any machine with the same files, the words of a command line; one_run.py says how it ends."""
         file = self.folder.absolute() / "jobs" / f"{job.name.replace('/', '-')}.json"
-        write_job(file, job)
+        write_spec(file, job)
         return [sys.executable, "-m", "unlearn_lightning.study.one_run", str(file)]
 
     def take_back(self, run: Run) -> None:
