@@ -53,6 +53,7 @@ class TimedStep:
         return token_log_likelihood(self.net, batch.input_ids, batch.attention_mask, batch.response_mask, self.cross_entropy).sum(-1)
 
     def __call__(self, batches: Iterable[Batch]) -> None:
+        """Takes one optimizer step of NPO whose gradient is the sum over these micro-batches."""
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16):
             for batch in batches:

@@ -23,12 +23,15 @@ class ConfigOnly(UnlearnCLI):
         pass
 
     def before_instantiate_classes(self) -> None:
+        """Leaves out what a run does before its classes are made."""
         pass
 
     def instantiate_classes(self) -> None:
+        """Makes no class, because only the configuration is asked for."""
         pass
 
     def after_instantiate_classes(self) -> None:
+        """Leaves out what a run does with its classes."""
         pass
 
     def _run_subcommand(self, subcommand: str) -> None:

@@ -27,7 +27,7 @@ ALTERED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_s
 
 
 def selected_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log softmax(logits)[token], in float32 whatever the logits' dtype.
+    """Log softmax(logits)[token], in float32 whatever the logits' dtype.
 
     Args: logits: (..., V); tokens: (...).   Returns: (...) nats.
     """
@@ -60,7 +60,7 @@ def _in_pieces(tensor: Tensor, like: Tensor | None = None) -> Sequence[Tensor]:
 
 
 def predicted_log_probs(net: Any, inputs: dict[str, Tensor], places: Tensor, tokens: Tensor, cross_entropy: CrossEntropy) -> Tensor:
-    """log p of the tokens that are predicted at some places.
+    """Log p of the tokens that are predicted at some places.
 
     Args:
         net: a transformers causal LM, with or without adapters.

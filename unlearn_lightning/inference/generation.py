@@ -1,6 +1,6 @@
-"""Generation of responses: greedy, or several sampled attempts, in a batch that stays full.
+r"""Generation of responses: greedy, or several sampled attempts, in a batch that stays full.
 
-texts = generate(net, tokenizer, [prompt_ids], max_new_tokens=64)              # [["6 + 6 = 12.\\n#### 12"]]
+texts = generate(net, tokenizer, [prompt_ids], max_new_tokens=64)              # [["6 + 6 = 12.\n#### 12"]]
 
 A prompt is computed once for all its attempts, a finished attempt leaves the batch and a waiting one takes its place (continuous
 batching, Yu et al. 2022, Orca). Every attempt draws from a random stream of its own, so what it says does not depend on what it

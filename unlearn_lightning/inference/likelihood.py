@@ -41,11 +41,12 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 def token_log_likelihood(
     net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, cross_entropy: CrossEntropy = "full"
 ) -> Tensor:
-    """log p(token | everything before it) at the response tokens, 0 elsewhere.
+    """Computes log p(token | everything before it) at the response tokens; it is 0 elsewhere.
 
     Args:
         net: a transformers causal LM, with or without PEFT adapters.
-        input_ids, attention_mask: (B, T), padded on either side.
+        input_ids: (B, T) tokens, padded on either side.
+        attention_mask: (B, T), 0 where there is padding.
         response_mask: (B, T) bool, true at response tokens; a response may not start in the first column.
         cross_entropy: how the vocabulary's logits are handled; the same values.
 

@@ -123,6 +123,7 @@ def _frontier_chart(study: Study) -> Chart:
 
 
 def pair_label(first_path: TrainingPath, second_path: TrainingPath) -> str:
+    """Names a pair of paths as figures and tables do."""
     return f"{first_path.label} | {second_path.label}"
 
 

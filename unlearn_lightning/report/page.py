@@ -39,6 +39,7 @@ class Page:
     version: int = FINAL
 
     def html(self) -> str:
+        """Renders the page as one HTML text that needs no other file: styles, script and data are part of it."""
         assets = files(__package__).joinpath("assets")
         read = {name: assets.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
         plotly = files(__package__).joinpath("vendor", "plotly-basic.min.js").read_text(encoding="utf-8")

@@ -138,6 +138,7 @@ def _config(run: RunRecord) -> Any:
 
 
 def is_place(setting: str, found: Mapping[str, list[str]]) -> bool:
+    """Whether the values of a setting name places or seeds, in which runs differ without being different experiments."""
     name = setting.rsplit(".", 1)[-1]
     return name == "seed_everything" or any("/" in value or "\\" in value for values in found.values() for value in values)
 

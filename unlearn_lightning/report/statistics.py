@@ -23,10 +23,12 @@ class Estimate:
 
     @property
     def low(self) -> float:
+        """The lower end of the 95% confidence interval."""
         return self.mean - self.half_width
 
     @property
     def high(self) -> float:
+        """The upper end of the 95% confidence interval."""
         return self.mean + self.half_width
 
     def text(self, digits: int = 2, signed: bool = False) -> str:
@@ -85,6 +87,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
+        """Wilson's 95% confidence interval of the share (Wilson 1927); from 0 to 1 where nothing was counted."""
         if self.n == 0:
             return 0.0, 1.0
         z, share = 1.959963984540054, self.hits / self.n

@@ -41,6 +41,7 @@ class TrainingPath:
 
     @property
     def arrow(self) -> str:
+        """The path's stages in their order, joined by arrows."""
         return " → ".join(self.stages)
 
 
@@ -61,14 +62,17 @@ class RunRecord:
 
     @property
     def status(self) -> str:
+        """The status that run.json says: finished, failed, stopped or running; `missing` where there is no such file."""
         return str(self.info.get("status", "missing"))
 
     @property
     def seed(self) -> int:
+        """The seed that the study gave to the run, or else the run's own."""
         return int(self.tags.get("seed", self.info.get("seed", 0)) or 0)
 
     @property
     def stages(self) -> tuple[str, ...]:
+        """The stages of the run's path in their order; empty where the run belongs to no path."""
         return tuple(self.tags.get("path") or ())
 
     @property
@@ -137,10 +141,12 @@ class Study:
     runs: list[RunRecord]
 
     def finished(self, kind: str) -> list[RunRecord]:
+        """Returns the finished runs of a kind, which is `stage` or `unlearn`."""
         return [run for run in self.runs if run.kind == kind and run.status == "finished"]
 
     @property
     def unfinished(self) -> list[RunRecord]:
+        """The runs that are not finished, whatever the reason."""
         return [run for run in self.runs if run.status != "finished"]
 
     @cached_property
@@ -167,6 +173,7 @@ class Study:
         return len(stages) - (stages.index(self.forget) + 1 if self.forget in stages else p)
 
     def path_of(self, run: RunRecord) -> TrainingPath:
+        """Returns the path that a run of the study belongs to."""
         return self._path_by_identity[run.path_identity[:2]]
 
     @cached_property
@@ -175,10 +182,12 @@ class Study:
 
     @cached_property
     def objectives(self) -> list[str]:
+        """The names of the unlearning objectives, in the order in which the study runs them."""
         return _in_order(run.objective for run in self.runs if run.kind == "unlearn")
 
     @cached_property
     def seeds(self) -> list[int]:
+        """The seeds of all runs in ascending order."""
         return sorted({run.seed for run in self.runs})
 
     def retrained(self, seed: int, path: Sequence[str]) -> RunRecord | None:
@@ -205,6 +214,7 @@ class Study:
 
     @property
     def retain_title(self) -> str:
+        """The name of the retained data set as tables print it."""
         return self.retain_name.upper() if self.retain_name == "tofu" else self.retain_name
 
 

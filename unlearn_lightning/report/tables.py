@@ -47,6 +47,7 @@ class Table:
         return out.getvalue()
 
     def markdown(self) -> str:
+        """Renders the table in Markdown; columns of numbers are aligned to the right."""
         rule = ["---" if column < self.first_number else "---:" for column in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
         return "".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n" for line in lines)

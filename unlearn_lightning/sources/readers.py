@@ -112,8 +112,14 @@ def data_root(folder: str | None) -> Path:
 
 
 def read_rows(source: str, split: str = "train") -> list[SourceRecord]:
-    """Reads a file (`.json` array or JSON lines, told apart by content), a folder that `datasets` wrote (`save_to_disk`) or loads (files
-    of one data set), or a Hub data set `hub:owner/name[/config]`.
+    """Reads the records of a file, a folder or a Hub data set.
+
+    A file holds a JSON array or JSON lines, which are told apart by their content. A folder is one that `datasets` wrote (`save_to_disk`)
+    or loads (files of one data set). A Hub data set is written `hub:owner/name[/config]`.
+
+    Args:
+        source: the path of the file or folder, or the Hub data set.
+        split: the split that is read of a folder or Hub data set; a file has no splits.
 
     Raises:
         FileNotFoundError: there is no such file.

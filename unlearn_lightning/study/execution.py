@@ -54,6 +54,7 @@ class Ticker(pl.Callback):
         self.key, self.tell = key, tell
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Reports the optimizer steps that are done, and how many there are in all."""
         self.tell(self.key, trainer.global_step, trainer.datamodule.total_steps())  # type: ignore[attr-defined]
 
 

@@ -156,7 +156,7 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """numpy numbers as Python's, and what is no number as null."""
+    """Numpy numbers as Python's, and what is no number as null."""
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     if isinstance(value, list):

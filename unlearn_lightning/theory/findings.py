@@ -27,6 +27,7 @@ class PathPair:
 
     @property
     def name(self) -> str:
+        """The two orders of the pair, joined by a dash."""
         return " – ".join(self.orders)
 
     def log_bound(self) -> Array:
