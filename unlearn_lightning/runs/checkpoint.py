@@ -91,8 +91,16 @@ class WholeFileIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and then renames it, so that a crash at any point leaves the old one or the new one.
 
     Lightning writes it to the temporary folder and moves it, which is a copy where that is another file system than the run folder's:
-    a process that is killed in the middle leaves half a checkpoint.
+    a process that is killed in the middle leaves half a checkpoint. Whatever it is asked, it never unpickles a checkpoint.
     """
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads tensors and plain values only, also where Lightning does not pass `weights_only` on, as under FSDP2.
+
+        Raises:
+            pickle.UnpicklingError: the checkpoint holds anything else.
+        """
+        return super().load_checkpoint(path, map_location, weights_only=True)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Saves a checkpoint.
