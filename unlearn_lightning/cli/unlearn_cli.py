@@ -186,7 +186,7 @@ class UnlearnCLI(LightningCLI):
             settings["ckpt_path"] = checkpoint = checkpoint_to_resume(self.run_folder, settings.get("ckpt_path"))
             if self.trainer.is_global_zero:
                 logged = logged_run(self.run_folder, self.key, Path(checkpoint) if checkpoint else None)
-            resume = ResumeInLoggers(checkpoint, logged and logged.goes_on_at)
+            resume = ResumeInLoggers(checkpoint, logged.goes_on_at if logged else None)
             self.trainer.callbacks.append(resume)  # type: ignore[attr-defined]
         self.trainer.loggers = run_loggers(self.run_folder, self.resolved(), self.wandb_settings, logged)
 
