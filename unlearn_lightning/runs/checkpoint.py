@@ -31,13 +31,14 @@ def delete_checkpoints(folder: Path) -> None:
 
 
 class ResumeCheckpoint(ModelCheckpoint):
-    """`checkpoints/last.ckpt`, every n optimizer steps but the last one, and when the process is asked to stop.
+    """Writes `checkpoints/last.ckpt` every n optimizer steps, and when the process is asked to stop.
 
-    A run that resumes with no step left would skip `on_train_end`, where the last measurements are made.
+    It never writes one after the last step, because a run that resumes with no step left would skip `on_train_end`, where the last
+    measurements are made.
 
     A process that is asked to stop (preemption.py) saves at the end of its optimizer step, or between two chunks of a measurement that
-    is made there, and ends; where there are several, all do at the end of the step. What was not measured is when the run goes on. Before
-    the first step there is nothing to save, and a process ends at once.
+    is made there, and ends; several processes of one run all save and end at the end of the step. What was not measured is measured when
+    the run goes on. Before the first step there is nothing to save, and a process ends at once.
 
     Args:
         folder: the run folder.
