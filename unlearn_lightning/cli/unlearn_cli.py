@@ -20,6 +20,7 @@ from unlearn_lightning.cli.class_change import told_class_changes
 from unlearn_lightning.cli.did_you_mean import variables
 from unlearn_lightning.cli.early_checks import check_found, check_optimizer, check_settings
 from unlearn_lightning.cli.environment import refuse_unknown
+from unlearn_lightning.cli.replaced_callbacks import replaced_callbacks
 from unlearn_lightning.cli.secrets import refuse_secrets
 from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_where_nothing_is_lost, with_whole_files
 from unlearn_lightning.loggers import wandb_settings
@@ -59,7 +60,7 @@ class UnlearnCLI(LightningCLI):
         return {k: v for k, v in LightningCLI.subcommands().items() if k != "predict"}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses the words in an order in which flags win, and says which settings a change of class keeps and drops."""
+        """Parses the words in an order in which flags win; says what a change of class keeps, and which callbacks are gone."""
         saved = sys.argv
         # jsonargparse writes into what it is given.
         args = copy.deepcopy(dict(args)) if isinstance(args, Mapping) else prepared(saved[1:] if args is None else args)
@@ -70,6 +71,9 @@ class UnlearnCLI(LightningCLI):
                 super().parse_arguments(parser, args)
         finally:
             sys.argv = saved
+        if isinstance(args, list) and (verb := self.config.get("subcommand")):
+            replaced = replaced_callbacks(args, self.config[verb].trainer.callbacks)
+            changes += [replaced] if replaced else []
         for change in changes:
             rank_zero_info(change)
 
