@@ -49,6 +49,21 @@ def test_flags_win_wherever_they_stand_in_a_run_and_in_a_study():
     assert prepared(["--model.backbone.lora.rank", "2", "--model.backbone.lora", "null"])[-1] == "null"
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--trainer.callbacks", "GSM8KAccuracy"], "trainer.callbacks: GSM8KAccuracy in place of ForgetLikelihood; "),
+        (["--trainer.callbacks", "null"], "trainer.callbacks: none in place of ForgetLikelihood; "),
+        (["-c", str(CONFIGS / "stages/family.yaml")], "trainer.callbacks: ResponseFamilies in place of ForgetLikelihood; "),
+        (["--trainer.callbacks+", "GSM8KAccuracy"], None),
+    ],
+)
+def test_callbacks_that_a_later_list_replaces_are_named(words, line, capsys, caplog):
+    parsed("-c", NPO_FILE, *words)
+    said = capsys.readouterr().err + capsys.readouterr().out + caplog.text
+    assert (line in said) if line else ("in place of ForgetLikelihood" not in said)
+
+
 TEXTS = [
     f"--model.backbone.{field.name}" for field in dataclasses.fields(Backbone) if field.type in ("str | None", "str | list[str] | None")
 ]
