@@ -39,7 +39,7 @@ class ConfigOnly(UnlearnCLI):
         pass
 
 
-# Whole configurations by shape, variables of the environment and folder, which decide them; in this process they stay.
+# Whole configurations that were worked out in this process, by what decides them: shape, environment variables and folder.
 _SHAPES: dict[str, dict[str, Any]] = {}
 
 
@@ -58,7 +58,7 @@ class Resolver:
         backbone = shape["model"]["init_args"]["backbone"]
         places = {name: backbone.pop(name) for name in ("model", "adapter") if backbone.get(name) is not None}
         seed = shape.pop("seed_everything", 0)
-        # Some place must be named for the backbone to be complete.
+        # The backbone is complete only where a place is named, so that a stand-in is named here.
         backbone["model"] = "." if "model" in places else None
         variables = {name: value for name, value in os.environ.items() if name.startswith("UNLEARN")}
         text = json.dumps([shape, variables, os.getcwd()], sort_keys=True)

@@ -59,11 +59,11 @@ class ExampleSource:
         raise ValueError(f"{type(self).__name__} has no built-in data: set source to a file or to hub:owner/name.")
 
     def response(self, text: str) -> str:
-        """Last touch on a response's text; stages may override it."""
+        """Changes a response's text before it is used; stages may override it."""
         return text
 
     def prompt(self, row: SourceRecord) -> str:
-        """What makes a record the same question as another: records with one prompt are never on both sides of the split."""
+        """Returns the text by which records count as the same question: records with one prompt are never on both sides of the split."""
         return self.record_format.prompt(row)
 
     # --- examples -------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ JSONValue: TypeAlias = str | bool | int | float | list | dict | None
 
 
 def leave_out(rows: list[SourceRecord], values: Mapping[str, Sequence[JSONValue]]) -> list[SourceRecord]:
-    """The rows whose fields have none of the given values.
+    """Returns the rows whose fields have none of the given values.
 
     Raises:
         ValueError: a row lacks such a field, no row has such a value, or no row is left; the message names the values that there are.

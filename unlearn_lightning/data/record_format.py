@@ -19,7 +19,7 @@ from unlearn_lightning.sources.readers import SourceRecord, is_conversation
 INSTRUCTION, INPUTS = "instruction", ("input", "context")
 CONVERSATIONS = ("messages", "conversations")
 SYSTEM = "system"
-# Earlier turns, tools and pictures that the prompt refers to.
+# Fields of earlier turns, tools and pictures, which the prompt may refer to.
 UNSUPPORTED = ("history", "tools", "images")
 # What can be done instead, where a record has such a field and the settings do not use it.
 ADVICE = {

@@ -27,7 +27,7 @@ from unlearn_lightning.inference.kv_cache import KVCache
 from unlearn_lightning.preemption import between_chunks
 
 Tokens = Sequence[int]
-# Tokens of each response that are compared where an architecture is not among the tested ones.
+# For an untested architecture this number of tokens of each response is compared with the plain pass.
 STEPS = 8
 
 
@@ -86,7 +86,7 @@ def chosen_way(net: Any, prompts: Sequence[Tokens], max_new_tokens: int, ends: f
 
 
 def _fitting(net: Any, length: int) -> int:
-    """The length, or what the model has positions for."""
+    """Returns the length, or the number of positions that the model has if that is smaller."""
     config = net.config.get_text_config()
     return min(length, *(getattr(config, name, None) or length for name in ("max_position_embeddings", "max_seq_len")))
 
@@ -180,7 +180,7 @@ def _continuous(net: Any, prompts: Sequence[Tokens], how: Sampling, batch_size: 
             said[slot].append(tokens[slot])
             if tokens[slot] in how.ends or len(said[slot]) == how.max_new_tokens:
                 yield owners[slot], said[slot]
-                # The last attempt moves into the place that became free.
+                # The last attempt in the batch moves into the slot that became free.
                 end = len(owners) - 1
                 cache.move(end, slot)
                 last[slot], randoms[slot] = last[end].clone(), randoms[end].clone()

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 from transformers.utils import logging as transformers_logging
 
-# How many tensors an error names.
+# An error names at most this number of tensors.
 NAMED = 3
 SAFE = ".safetensors"
 
@@ -86,7 +86,7 @@ def _check_files(model: str, revision: str | None) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Transformers without its warnings and progress bars."""
+    """Context in which transformers shows neither warnings nor progress bars."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -42,7 +42,7 @@ def charts(study: Study, distances: Distances) -> list[Chart]:
     shown = [{panel.title for panel in chart.panels} for chart in by_variant]
     label, *others = (_metric_chart(study, *texts) for texts in STEP_CHARTS)
     made = [
-        *([] if any(titles >= set(study.objectives) for titles in shown) else [label]),  # not the same panels twice
+        *([] if any(titles >= set(study.objectives) for titles in shown) else [label]),  # The same panels are not shown twice.
         *by_variant,
         *others,
         _retrained_chart(study, distances),

@@ -49,7 +49,7 @@ class Distances:
         try:
             # A prediction that is no finite number is at no distance from anything (nan); its run names it.
             return {step: squared_distance(run.vectors(step), other) for step, other in others.items()}
-        except (ValueError, OverflowError) as error:  # one pair that cannot be compared must not cost the reader the whole report
+        except (ValueError, OverflowError) as error:  # One pair that cannot be compared must not cost the reader the whole report.
             self.problems.append(f"No distance between {pair}: {error}")
             return {}
 

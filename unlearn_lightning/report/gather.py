@@ -109,7 +109,7 @@ def _tell_apart(runs: dict[str, RunRecord]) -> None:
             if name in known:
                 runs[key].tags[tag] = yaml.safe_load(known[name])
     for run in runs.values():
-        # Both were worked out from the tags as they were.
+        # Both properties were cached before the tags changed, so that they are computed again.
         run.__dict__.pop("extra_tags", None)
         run.__dict__.pop("objective", None)
 

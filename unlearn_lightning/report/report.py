@@ -199,7 +199,7 @@ def _more_markdown(tables: dict[str, Table]) -> str:
 
 
 def _missing(study: Study) -> list[str]:
-    """What a reader must know is not in the numbers."""
+    """Names what is missing from the numbers, so that a reader knows it."""
     unknown: dict[str, list[str]] = {}  # seeds without the retrained model -> on which paths
     problems = [f"{run.name} failed: {run.info.get('error') or 'no message'}" for run in study.unfinished if run.status == "failed"]
     problems += [f"{run.name} is left out: {run.info['error']}" for run in study.unfinished if run.status == "unreadable"]

@@ -36,7 +36,7 @@ class Estimate:
         if math.isnan(self.mean):
             return "–"
         number = f"{self.mean:{'+' if signed else ''}.{digits}f}"
-        if not float(number):  # no "-0.00"
+        if not float(number):  # A number that rounds to zero is shown without a sign.
             number = f"{0:.{digits}f}"
         number = number.replace("-", "−")
         return number if math.isnan(self.half_width) else f"{number} ± {self.half_width:.{digits}f}"
@@ -49,7 +49,7 @@ def estimate(values: Iterable[float]) -> Estimate:
         return Estimate(math.nan, math.nan, 0)
     if len(known) == 1:
         return Estimate(float(known[0]), math.nan, 1)
-    from scipy.special import stdtrit  # scipy.stats would take a second to import
+    from scipy.special import stdtrit  # `scipy.special` is used because importing `scipy.stats` takes a second.
 
     half = float(stdtrit(len(known) - 1, 0.975)) * float(known.std(ddof=1)) / math.sqrt(len(known))
     return Estimate(float(known.mean()), half, len(known))

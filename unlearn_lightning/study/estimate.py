@@ -47,7 +47,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a model and its adapter are.
+    """The size of a model and its adapter.
 
     Attributes:
         parameters: of the base model.
@@ -82,7 +82,7 @@ class Count:
 
 @dataclass(frozen=True)
 class RunCost:
-    """What a run takes.
+    """What a run costs: examples, tokens, steps, operations and bytes.
 
     Attributes:
         examples: training examples.
@@ -254,7 +254,7 @@ class Estimator:
 
 
 class _Vocabulary(list):
-    """A vocabulary of which only the size is known."""
+    """Stands in for a vocabulary of which only the size is known."""
 
     bos_token_id = eos_token_id = pad_token_id = None
 

@@ -41,14 +41,14 @@ def execute(job: RunSpec, tell: Tell | None = None) -> str | None:
             traceback.print_exc()
             return f"{type(error).__name__}: {error}"
         finally:
-            # Loaded only where something is logged to it.
+            # wandb is imported only where a run logs to it, because that takes a second.
             if wandb := sys.modules.get("wandb"):
                 wandb.finish()
     return None
 
 
 class Ticker(pl.Callback):
-    """Tells how many optimizer steps are done."""
+    """Tells the study after each micro-batch how many optimizer steps of a run are done."""
 
     def __init__(self, key: str, tell: Tell) -> None:
         self.key, self.tell = key, tell

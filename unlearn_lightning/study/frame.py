@@ -20,7 +20,7 @@ from unlearn_lightning.records import number, read_json
 from unlearn_lightning.report.terminal import Column, TerminalTable
 from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
 
-# What a reader wants to see first, where not everything fits.
+# The states in the order in which they are shown where not every run fits.
 URGENCY = ("running", "failed", "stopped", "queued", "finished", "ready", "waiting")
 COLUMNS = 4
 NARROW = 110
@@ -29,7 +29,7 @@ NARROW = 110
 
 @dataclass
 class ProbeMetrics:
-    """What probes have measured, each record read once."""
+    """Reads what probes have measured from the run folders, and reads each record only once."""
 
     _read: dict[Path, dict[str, float]] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ class ProbeMetrics:
 def frame(
     runs: Sequence[RunState], measured: ProbeMetrics, title: str, note: str = "", height: int | None = None, width: int = 160
 ) -> Group:
-    """The picture.
+    """Draws one picture of the study.
 
     Args:
         runs: of the study, parents before children.

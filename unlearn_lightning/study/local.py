@@ -40,7 +40,7 @@ class Local(Launcher):
         self.jobs, self.devices = jobs, devices
 
     def launch(self, work: Work) -> bool:
-        """Executes all that can be executed."""
+        """Executes every run whose parents can be finished."""
         devices = visible_devices() if self.devices is None else self.devices
         _Execution(work, self.jobs or default_jobs(work, len(devices)), devices).run()
         return True
@@ -71,7 +71,7 @@ class _Execution:
         self.overall = self.progress.add_task(f"study {work.study.name}", total=len(work.runs), completed=len(work.done))
         try:
             with self.progress:
-                # Without anything to do no process is started either.
+                # No process is started where every run is finished.
                 if self.jobs == 1 or not work.ready():
                     self._in_process()
                 else:

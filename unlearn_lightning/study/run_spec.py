@@ -43,14 +43,14 @@ class RunSpec:
 
 
 def write_spec(path: Path, job: RunSpec) -> None:
-    """Writes a job's file."""
+    """Writes the specification of a run into a file."""
     compare = {name: str(folder) for name, folder in job.compare.items()}
     paths = {"folder": str(job.folder), "compare": compare, "parents": [str(folder) for folder in job.parents]}
     write_json(path, asdict(job) | paths, indent=1)
 
 
 def read_spec(path: Path) -> RunSpec:
-    """Reads a job's file.
+    """Reads the specification of a run from its file.
 
     Raises:
         FileNotFoundError: there is none.

@@ -55,7 +55,7 @@ def watch(arguments: Sequence[str]) -> int:
         print(f"unlearn watch: {error}", file=sys.stderr)
         return 2
     except Stopped as stop:
-        # Ctrl-C is how one stops watching.
+        # A reader stops watching with Ctrl-C, which is no error.
         if stop.code != 128 + signal.SIGINT:
             raise
     return int(any(run.state == "failed" for run in watched.runs))
