@@ -112,32 +112,40 @@ class Probe(pl.Callback):
             raise ValueError(f"{type(self.data).__name__} cuts texts into several examples, so it cannot be probed: raise its max_length.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measures before the first step, and where a run goes on that was stopped while it measured."""
         # A run that was stopped while it measured goes on with that.
         if trainer.global_step == 0 or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self.measure(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measures every `every_n_steps` optimizer steps."""
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self.measure(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measures after the last optimizer step."""
         self.measure(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measures under `unlearn validate`; a validation within training measures nothing."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self.measure(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measures under `unlearn test`."""
         self.measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the metrics at the start of the run, and the last step that was measured."""
         return {"start": self._start, "measured_step": self._measured_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
         self._start, self._measured_step = state_dict["start"], state_dict["measured_step"]
 
     @property
     def state_key(self) -> str:
+        """The probe's name in a checkpoint, which tells two probes of one class apart."""
         return f"{type(self).__qualname__}.{self.name}"
 
     # --- how -----------------------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class Throughput(pl.Callback):
         self._seconds, self._flops, self._tokens, self._padded, self._steps = 0.0, 0, 0, 0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Counts the weights, and looks the peak up."""
+        """Counts the weights, and looks up how many FLOPs per second the device can do."""
         # First in line, so that a batch ends here before probes measure. A new list, as the old one is being gone through.
         trainer.callbacks = [self, *(callback for callback in trainer.callbacks if callback is not self)]  # type: ignore[attr-defined]
         self._matrices = Matrices.of(pl_module.net)
@@ -57,9 +57,11 @@ class Throughput(pl.Callback):
         self._forget()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Starts the clock of one micro-batch."""
         self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Adds up time, FLOPs and tokens, and logs them every `every_n_steps` optimizer steps."""
         stepped = trainer.global_step > self._step
         due = stepped and trainer.global_step % self.every_n_steps == 0
         if due and pl_module.device.type == "cuda":

@@ -19,7 +19,7 @@ from test_report_study_data import StudyWriter
 from unlearn_lightning.main import main
 from unlearn_lightning.records import locked, read_run, write_json
 from unlearn_lightning.report.live import FINAL, read_version
-from unlearn_lightning.study.frame import Measured, frame
+from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.slurm_queue import Task, note_submission
 from unlearn_lightning.study.state import study_states
 
@@ -42,7 +42,7 @@ def said(console):
 
 def picture(folder, height=None, tasks=None):
     console = Console(record=True, width=160, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(frame(study_states(folder, tasks), Measured(), "demo", height=height))
+    console.print(frame(study_states(folder, tasks), ProbeMetrics(), "demo", height=height))
     return said(console)
 
 
@@ -62,7 +62,7 @@ def test_in_a_narrow_terminal_no_number_is_cut(study):
     folder, running = study
     console = Console(record=True, width=80, file=open(os.devnull, "w"))  # noqa: SIM115
     with locked(running):
-        console.print(frame(study_states(folder), Measured(), "demo", width=80))
+        console.print(frame(study_states(folder), ProbeMetrics(), "demo", width=80))
     text = console.export_text()
     assert "…" not in text
     assert re.search(r"seed1/p1/npo +finished +16/16 +6,500 +−3.4 +0.25", text), text

@@ -34,7 +34,7 @@ from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig
 from unlearn_lightning.study.tree import plan
 
-# The run that stands for a downloaded model.
+# This run stands for a model that one would download.
 BASE = ("seed1/base", ())
 DEMO = Path(__file__).parents[1] / "configs" / "studies" / "demo.yaml"
 

@@ -19,7 +19,8 @@ import torch
 
 from unlearn_lightning.models.places import check_places
 
-# Schedules ask for the number of steps, which is known when the data is read; what they refuse for so many is wrong for any.
+# A schedule asks for the number of steps, which is known only when the data has been read; a setting that it refuses for this
+# number is wrong for every number.
 MANY_STEPS = 10**6
 # Settings of the trainer and of the command whose range Lightning does not look at, and the least of each.
 LEAST = {"gradient_clip_val": 0, "log_every_n_steps": 0, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_nodes": 1}

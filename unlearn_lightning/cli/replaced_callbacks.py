@@ -16,7 +16,7 @@ import yaml
 
 
 def replaced_callbacks(words: Sequence[str], callbacks: Any) -> str | None:
-    """The line on it, or None where every callback of the files is still there.
+    """Returns a line that names the callbacks that were replaced, or None where every callback of the files is still there.
 
     Args:
         words: the command's words, with its files in `--config FILE` pairs.

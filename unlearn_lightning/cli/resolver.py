@@ -24,19 +24,22 @@ class ConfigOnly(UnlearnCLI):
         pass
 
     def before_instantiate_classes(self) -> None:
+        """Leaves out what a run does before its classes are made."""
         pass
 
     def instantiate_classes(self) -> None:
+        """Makes no class, because only the configuration is asked for."""
         pass
 
     def after_instantiate_classes(self) -> None:
+        """Leaves out what a run does with its classes."""
         pass
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
 
 
-# Whole configurations by shape, variables of the environment and folder, which decide them; in this process they stay.
+# Whole configurations that were worked out in this process, by what decides them: shape, environment variables and folder.
 _SHAPES: dict[str, dict[str, Any]] = {}
 
 
@@ -55,7 +58,7 @@ class Resolver:
         backbone = shape["model"]["init_args"]["backbone"]
         places = {name: backbone.pop(name) for name in ("model", "adapter") if backbone.get(name) is not None}
         seed = shape.pop("seed_everything", 0)
-        # Some place must be named for the backbone to be complete.
+        # The backbone is complete only where a place is named, so that a stand-in is named here.
         backbone["model"] = "." if "model" in places else None
         variables = {name: value for name, value in os.environ.items() if name.startswith("UNLEARN")}
         text = json.dumps([shape, variables, os.getcwd()], sort_keys=True)

@@ -16,12 +16,12 @@ from unlearn_lightning.runs.checkpoint import WholeFileIO
 
 
 def as_list(given: Any) -> list[Any]:
-    """What a setting holds that may be one thing, several or none."""
+    """Returns the value of a setting as a list: the setting may hold one thing, several or none."""
     return list(given) if isinstance(given, list) else [given] if given else []
 
 
 def with_whole_files(plugins: list[Any]) -> list[Any]:
-    """The configured plugins, and the one that writes whole checkpoints where none of them writes checkpoints."""
+    """Returns the configured plugins, and adds the one that writes whole checkpoints unless one of them writes checkpoints."""
     return plugins if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [*plugins, WholeFileIO()]
 
 
@@ -51,10 +51,10 @@ class _OurSignals(_SignalConnector):
     _restore: Callable[[], None] | None = None
 
     def register_signal_handlers(self) -> None:
-        """Listens for the time of the work, where the process does not do so anyway."""
+        """Listens for signals until `teardown`, unless the process listens already."""
         self._restore = listen()
 
     def teardown(self) -> None:
-        """Ends that; Lightning also calls it where nothing was registered."""
+        """Stops listening for signals; Lightning also calls this where nothing was registered."""
         if self._restore is not None:
             self._restore()

@@ -25,7 +25,7 @@ from unlearn_lightning.data.examples import Encoded
 
 @dataclass
 class Batch:
-    """What one device sees at once. B rows, T columns, padded on the right.
+    """The examples that one device computes at once, as B rows of T columns that are padded on the right.
 
     Attributes:
         input_ids, attention_mask: (B, T).
@@ -56,7 +56,7 @@ class Batch:
         return Batch(**moved)
 
     def identities(self) -> list[int]:
-        """What each row is: a hash of its tokens and of which of them are the response's, whatever the padding around them.
+        """Returns the identity of each row: a hash of its tokens and of which of them are the response's, whatever the padding around them.
 
         A log-likelihood depends on nothing else of a row, so that a value kept under it is never taken for another row's.
         """

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from unlearn_lightning.data.conversation import Conversation, read_conversation
 from unlearn_lightning.sources.quoting import listed, quoted
-from unlearn_lightning.sources.readers import Row, is_conversation
+from unlearn_lightning.sources.readers import SourceRecord, is_conversation
 
 # Alpaca's prompt is the instruction and its input; Dolly calls the latter context.
 INSTRUCTION, INPUTS = "instruction", ("input", "context")
 CONVERSATIONS = ("messages", "conversations")
 SYSTEM = "system"
-# Earlier turns, tools and pictures that the prompt refers to.
+# Fields of earlier turns, tools and pictures, which the prompt may refer to.
 UNSUPPORTED = ("history", "tools", "images")
 # What can be done instead, where a record has such a field and the settings do not use it.
 ADVICE = {
@@ -62,7 +62,7 @@ class RecordFormat:
                 f"{listed(sorted(KNOWN), len(KNOWN))}."
             )
 
-    def read(self, row: Row) -> tuple[str, str]:
+    def read(self, row: SourceRecord) -> tuple[str, str]:
         """The record's prompt and response.
 
         Raises:
@@ -80,7 +80,7 @@ class RecordFormat:
             raise ValueError(f"{row.where}: the conversation has no assistant turn, and there is no field {quoted(self.response_field)}.")
         return prompt, row.text(self.response_field)
 
-    def prompt(self, row: Row) -> str:
+    def prompt(self, row: SourceRecord) -> str:
         """The record's prompt alone, which needs no response.
 
         Raises:
@@ -88,7 +88,7 @@ class RecordFormat:
         """
         return self._prompt(row, self._conversation(row))
 
-    def _conversation(self, row: Row) -> Conversation | None:
+    def _conversation(self, row: SourceRecord) -> Conversation | None:
         first = self.prompt_field
         if first not in row.fields and self.may_converse:
             first = next((name for name in CONVERSATIONS if name in row.fields and name not in self.ignore_fields), first)
@@ -103,11 +103,11 @@ class RecordFormat:
         self._check_system(row, found.system)
         return found
 
-    def _prompt(self, row: Row, conversation: Conversation | None) -> str:
+    def _prompt(self, row: SourceRecord, conversation: Conversation | None) -> str:
         prompt = row.text(self.prompt_field) if conversation is None else conversation.prompt
         return "\n\n".join([prompt, *(row.text(name) for name in self._inputs(row))])
 
-    def _inputs(self, row: Row) -> list[str]:
+    def _inputs(self, row: SourceRecord) -> list[str]:
         """The fields that are joined to the prompt, without blank ones."""
         if self.input_field is not None:
             names: tuple[str, ...] = (self.input_field,)
@@ -117,7 +117,7 @@ class RecordFormat:
             names = INPUTS if self.prompt_field == INSTRUCTION else ()
         return [name for name in names if name not in self.ignore_fields and not _blank(row.fields.get(name))]
 
-    def _refuse_dropped(self, row: Row, used: set[str]) -> None:
+    def _refuse_dropped(self, row: SourceRecord, used: set[str]) -> None:
         there = KNOWN & row.fields.keys()
         if not there:
             return
@@ -136,7 +136,7 @@ class RecordFormat:
                 f"ignore_fields to [{name}]."
             )
 
-    def _refuse_second_response(self, row: Row) -> None:
+    def _refuse_second_response(self, row: SourceRecord) -> None:
         value = row.fields.get(self.response_field)
         if isinstance(value, str) and value.strip():
             raise ValueError(
@@ -144,7 +144,7 @@ class RecordFormat:
                 "is the response? Set prompt_field to the conversation's field, or prompt_field and response_field to the others."
             )
 
-    def _check_system(self, row: Row, system: str | None) -> None:
+    def _check_system(self, row: SourceRecord, system: str | None) -> None:
         if system and SYSTEM not in self.ignore_fields and system.strip() != self.system_prompt.strip():
             raise ValueError(
                 f"{row.where}: the record's system prompt is {quoted(system)}, but system_prompt is {quoted(self.system_prompt)}, and one "

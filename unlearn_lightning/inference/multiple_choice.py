@@ -22,7 +22,7 @@ from unlearn_lightning.inference.fast_paths import choose, forget_longer_passes
 from unlearn_lightning.inference.prefix_sharing import abridged
 
 Tokens = Sequence[int]
-# Rows of one prompt that are computed at once where nothing is shared.
+# At most this number of rows of one prompt is computed at once where nothing is shared.
 ROWS = 16
 
 

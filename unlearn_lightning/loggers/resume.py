@@ -88,7 +88,7 @@ class ResumeInLoggers(Resume):
         if isinstance(logger, WandbLogger):
             return 0 if _set_aside(Path(logger.experiment.dir).parent, logger.experiment.id) else goes_on_at
         if isinstance(logger, MLFlowLogger):
-            # It leaves out what is there.
+            # RunInMLflow leaves out the values that its store has already.
             return 0
         return goes_on_at if isinstance(logger, TensorBoardLogger) else None
 

@@ -17,7 +17,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIs
 
 SECONDS = 10
 SETTINGS = ("model", "tokenizer", "chat_template_from", "adapter")
-# One of them is in every model's or adapter's folder.
+# Every folder of a model or an adapter holds at least one of these files.
 FILES = ("config.json", "tokenizer_config.json", "adapter_config.json")
 
 
@@ -92,7 +92,7 @@ def _unknown_to_the_hub(place: str, revision: str | None) -> str | None:
     except OfflineModeIsEnabled:
         return "it is not in the Hub's cache, while HF_HUB_OFFLINE is set"
     except HfHubHTTPError:
-        # Busy, or gated: the download itself says more.
+        # The Hub is busy or the model is gated; the download's own error says more.
         return None
     except ValueError as error:
         return f"it is no name on the Hub ({str(error).partition('.')[0]})"

@@ -13,11 +13,10 @@ from rich.console import Console
 from unlearn_lightning.report.charts import pair_label
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.matched import MatchedRow
-from unlearn_lightning.report.outcomes import MEASURES, Row
+from unlearn_lightning.report.outcomes import MEASURES, OutcomeRow
 from unlearn_lightning.report.statistics import Estimate, estimate, growth_rate
 from unlearn_lightning.report.study_data import Study
-from unlearn_lightning.report.terminal import Column, TerminalTable
-from unlearn_lightning.report.terminal import Row as TerminalRow
+from unlearn_lightning.report.terminal import Column, TerminalRow, TerminalTable
 
 SLOWEST = "◂ lowest forget score"
 
@@ -48,6 +47,7 @@ class Table:
         return out.getvalue()
 
     def markdown(self) -> str:
+        """Renders the table in Markdown; columns of numbers are aligned to the right."""
         rule = ["---" if column < self.first_number else "---:" for column in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
         return "".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n" for line in lines)
@@ -83,7 +83,7 @@ def change_with_intervals(before: Estimate, after: Estimate, digits: int = 2) ->
     return f"{before.text(digits)} → {after.text(digits)}"
 
 
-def closing_table(rows: Sequence[Row], retain_title: str = "TOFU") -> Table:
+def closing_table(rows: Sequence[OutcomeRow], retain_title: str = "TOFU") -> Table:
     """One row per objective and path; with several seeds mean ± half width of the 95% confidence interval."""
     header = ["path", "objective", "forget score", "label drop", f"{retain_title} utility", "math accuracy", "its change",
               "distance to retrained", "label margin before", ""]  # fmt: skip
@@ -102,7 +102,7 @@ def closing_table(rows: Sequence[Row], retain_title: str = "TOFU") -> Table:
     return table
 
 
-def closing_csv(rows: Sequence[Row]) -> str:
+def closing_csv(rows: Sequence[OutcomeRow]) -> str:
     """The closing table with unrounded numbers: each measure's mean, half width of the 95% interval, and seeds measured."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -114,7 +114,7 @@ def closing_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def print_closing_table(console: Console, rows: Sequence[Row], title: str, retain_title: str) -> None:
+def print_closing_table(console: Console, rows: Sequence[OutcomeRow], title: str, retain_title: str) -> None:
     """The closing table on a terminal, one block per objective, in as many columns as fit."""
     columns = (
         Column("path", 0), Column("forget\nscore", 0), Column("label\ndrop"), Column(f"{retain_title}\nutility", 0),
@@ -167,7 +167,7 @@ def growth_table(study: Study, distances: Distances) -> Table:
     return table
 
 
-def paper_table(rows: Sequence[Row], study: Study) -> str:
+def paper_table(rows: Sequence[OutcomeRow], study: Study) -> str:
     """Table 1 of the paper as HTML: a row per position of the forget stage, per objective its three scores; lowest forget score marked."""
     columns = (("forget_score", "forget ↑"), ("utility", f"{study.retain_title} ↑"), ("accuracy_change", "math ↑"))
     groups = "".join(f'<th colspan="3" class="group">{html.escape(objective)}</th>' for objective in study.objectives)

@@ -55,16 +55,19 @@ class ResumeCheckpoint(ModelCheckpoint):
         self._holding, self._holds = ExitStack(), False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Looks up how many optimizer steps the run has, because the last one needs no checkpoint."""
         super().on_train_start(trainer, pl_module)
         self._total_steps, self._step = trainer.datamodule.total_steps(), trainer.global_step  # type: ignore[attr-defined]
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        """Holds requests to stop from the first micro-batch of an optimizer step until its end."""
         super().on_train_batch_start(*args, **kwargs)
         if not self._holds:
             self._holding.enter_context(held())
             self._holds = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        """Writes a checkpoint where one is due, and ends the process here if it was asked to stop."""
         if trainer.global_step >= self._total_steps:
             return
         super().on_train_batch_end(trainer, *args, **kwargs)
@@ -84,6 +87,7 @@ class ResumeCheckpoint(ModelCheckpoint):
         self._holding.close()
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Lets requests to stop through again, also after an error."""
         super().teardown(trainer, pl_module, stage)
         self._holding.close()
 

@@ -83,7 +83,7 @@ def export(run: Path, out: Path, merge: bool = False, dtype: Dtype | None = None
 
 
 def _one_adapter(net: Any, count: int) -> tuple[Any, str]:
-    """The network with its adapters as one, and what that is."""
+    """Combines the network's adapters into one; returns the network and a description of it."""
     parts = list(net.peft_config)
     net.base_model.add_weighted_adapter(parts, [1.0] * len(parts), WHOLE, combination_type="cat")
     net.base_model.set_adapter(WHOLE)
@@ -91,7 +91,7 @@ def _one_adapter(net: Any, count: int) -> tuple[Any, str]:
 
 
 def _merged(net: Any, settings: Backbone, dtype: Dtype) -> tuple[Any, str]:
-    """The network with its adapters in its weights, and what that is."""
+    """Merges the network's adapters into its weights; returns the network and a description of it."""
     kind = f"merged weights in {dtype}" + (f", dequantised from {settings.quantization}" if settings.quantization else "")
     if tied := tied_targets(net):
         untie(net.get_base_model())

@@ -55,7 +55,7 @@ class MetricsFile:
         self.metrics_keys: list[str] = []
 
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
-        """Remembers one row."""
+        """Keeps one row in memory until the next `save`."""
         values = {name: value.item() if hasattr(value, "item") else value for name, value in metrics_dict.items()}
         self.metrics.append({**values, "step": len(self.metrics) if step is None else step})
 
@@ -74,7 +74,7 @@ class MetricsFile:
         self.metrics = []
 
     def read(self) -> list[dict[str, Any]]:
-        """The rows that were written, as text."""
+        """Returns the rows that were written, with their values as text."""
         if not self.path.is_file():
             return []
         with self.path.open(encoding="utf-8", newline="") as file:

@@ -74,9 +74,9 @@ DATA_BY_CONTENT = dict.fromkeys(
     ),
     TEXTS,
 )  # fmt: skip
-# Of data that a probe measures.
+# Settings of the data on which a probe measures.
 MEASURED = dict.fromkeys(("batch_size", "bucket_batches", "seed"), "a probe measures examples one by one and in their own order")
-# By the class that brings the setting; it holds for the classes below it as well.
+# These are sorted by the class that defines the setting; they hold for the classes that inherit it as well.
 MODULES = {"Unlearning": {"cache_reference": "the same reference is computed once or in every step"}}
 PROBES = {
     "PathDivergence": dict.fromkeys(("retrained", "others"), "distances to other runs are read off their records and change no weights"),

@@ -55,7 +55,7 @@ def digest(content: Any) -> str:
 
 
 def read_content(read: Reader, *args: Any) -> str:
-    """The content itself."""
+    """Returns `read(*args)`: a run that is executed reads all that its key covers; a plan may take a name for it (study/unread.py)."""
     return read(*args)
 
 
@@ -191,7 +191,7 @@ def _looks_on(class_path: str) -> bool:
 
 
 def _is_probe(class_path: str) -> bool:
-    # By its mark and not by its type: this room is below `callbacks`.
+    # A probe is recognised by an attribute and not by its class, because this room lies below `callbacks` and cannot import it.
     return hasattr(named_object(class_path), "probe_name")
 
 

@@ -98,9 +98,11 @@ class RunRecorder(pl.Callback):
             self._write_run("failed", steps=trainer.global_step, error=message)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the seconds that the run has taken so far."""
         return {"seconds": self._elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting from the seconds of the interrupted run."""
         self._seconds = state_dict["seconds"]
 
     def _elapsed(self) -> float:

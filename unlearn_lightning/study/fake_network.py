@@ -98,11 +98,13 @@ class Unpacked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, packed: Tensor, shape: tuple[int, int], bias: Tensor | None) -> Tensor:
+        """Multiplies by a weight that holds no memory; shapes are those of a linear layer."""
         ctx.shape = shape
         return nn.functional.linear(inputs, inputs.new_empty(shape), bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """Gives the gradient of the inputs; packed weights and biases are frozen."""
         return gradient @ gradient.new_empty(ctx.shape), None, None, None
 
 

@@ -111,13 +111,14 @@ def step_memory(backbone: Backbone, step: Step, estimator: Estimator | None = No
 
 
 def spread(few: Memory, more: Memory, layers: int, step: Step, loads_whole: bool = False, narrow: bool = False) -> Memory:
-    """From models of FEW and MORE layers on one device to one of all layers, on one of the step's devices.
+    """Extrapolates from models of FEW and MORE layers on one device to a model of all layers, on one of the step's devices.
 
     Args:
-        few, more: what they take.
-        layers: of the model.
-        step: whose devices count.
-        loads_whole: each device holds all weights before they are cut.
+        few: the memory that the model of FEW layers takes, bytes.
+        more: the memory that the model of MORE layers takes, bytes.
+        layers: the number of layers of the whole model.
+        step: the step whose devices share the memory.
+        loads_whole: whether each device holds all weights before they are cut.
         narrow: few and more are in bfloat16, while shards are in float32 and so are gradients when they are added up.
     """
     layer = more.plus(few, -1)
