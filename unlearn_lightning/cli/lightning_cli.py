@@ -37,9 +37,10 @@ import unlearn_lightning.modules
 from unlearn_lightning import objectives
 from unlearn_lightning.cli.arguments import prepared
 from unlearn_lightning.cli.class_change import told_class_changes
-from unlearn_lightning.cli.did_you_mean import Parser, variables
+from unlearn_lightning.cli.did_you_mean import Parser
 from unlearn_lightning.cli.early_checks import check_found, check_optimizer, check_settings
 from unlearn_lightning.cli.environment import refuse_unknown
+from unlearn_lightning.cli.parser_internals import variables
 from unlearn_lightning.cli.plugins import import_plugins
 from unlearn_lightning.cli.secrets import refuse_secrets
 from unlearn_lightning.data import StageData

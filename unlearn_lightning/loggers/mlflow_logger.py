@@ -10,13 +10,21 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
+from lightning.fabric.utilities import logger as lightning_logger
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from typing_extensions import override
 
 TAG = "run_id"
+
+
+def flat(params: dict[str, Any] | Namespace) -> dict[str, Any]:
+    """The parameters by the names under which Lightning's MLflow logger logs them, nested ones joined.
+
+    Lightning 2.6 has no public function for it, and other names than its own would not be found in the store.
+    """
+    return lightning_logger._flatten_dict(lightning_logger._convert_params(params))
 
 
 class RunInMLflow(MLFlowLogger):
@@ -52,7 +60,7 @@ class RunInMLflow(MLFlowLogger):
         """Logs those that are not there; MLflow refuses another value of one, such as of devices. config.yaml says what holds now."""
         _ = self.experiment
         there = self._before.params if self._before else {}
-        super().log_hyperparams({name: value for name, value in _flatten_dict(_convert_params(params)).items() if name not in there})
+        super().log_hyperparams({name: value for name, value in flat(params).items() if name not in there})
 
     @override
     @rank_zero_only
