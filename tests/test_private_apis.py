@@ -24,14 +24,14 @@ USED = {
         "_actions", "_formatters", "_inner_parser", "_subcommands_action", "_typehints", "_util",
     },
     # Lightning
-    "unlearn_lightning/cli/lightning_cli.py": {
-        "_SignalConnector", "_get", "_prepare_subcommand_kwargs", "_run_subcommand", "_set_seed", "_signal_connector",
-    },
+    "unlearn_lightning/cli/trainer_parts.py": {"_SignalConnector", "_signal_connector"},
+    "unlearn_lightning/cli/unlearn_cli.py": {"_prepare_subcommand_kwargs", "_run_subcommand", "_set_seed"},
     "unlearn_lightning/cli/resolver.py": {"_run_subcommand", "_set_seed"},
     "unlearn_lightning/data/stage_data.py": {"batch_progress", "epoch_loop"},
     "unlearn_lightning/loggers/mlflow_logger.py": {
         "_convert_params", "_experiment_name", "_flatten_dict", "_initialized", "_mlflow_client", "_prefix", "_run_id",
     },
+    "unlearn_lightning/runs/metrics_file.py": {"_experiment"},
     "unlearn_lightning/models/fsdp2_strategy.py": {"_data_parallel_size"},
     "unlearn_lightning/modules/causal_lm.py": {"epoch_loop.batch_progress"},
     # transformers

@@ -11,7 +11,7 @@ from study_runs import command, fit, run_json, settings, weights
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.modules import StageFineTuning
-from unlearn_lightning.runs.run_recorder import check_writable
+from unlearn_lightning.runs.run_folder import check_writable
 
 
 def test_batch_size_must_fit_the_devices(corpus, questions, tmp_path):

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from unlearn_lightning.cli.early_checks import check_optimizer, check_settings
-from unlearn_lightning.cli.lightning_cli import UnlearnCLI, fill_seeds, run
+from unlearn_lightning.cli.lightning_cli import run
+from unlearn_lightning.cli.unlearn_cli import UnlearnCLI, fill_seeds
 
 
 class ConfigOnly(UnlearnCLI):
