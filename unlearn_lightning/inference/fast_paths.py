@@ -91,7 +91,8 @@ def settled_length(net: Any) -> float | None:
         return None
     # Some have one for each kind of layer.
     each = [part for part in config.rope_parameters.values() if isinstance(part, dict)] or [config.rope_parameters]
-    return min(config.max_position_embeddings, *(part.get("original_max_position_embeddings") or math.inf for part in each))
+    shortest: float = min(config.max_position_embeddings, *(part.get("original_max_position_embeddings") or math.inf for part in each))
+    return shortest
 
 
 def forget_longer_passes(net: Any) -> None:

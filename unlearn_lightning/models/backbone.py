@@ -178,7 +178,8 @@ class Backbone:
         base = self._read_base()
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        return base.train()
+        net: nn.Module = base.train()
+        return net
 
     def _read_base(self) -> Any:
         dtype = getattr(torch, self.dtype)
@@ -229,7 +230,7 @@ class Backbone:
         base = self.load_base()
         return self._with_options(base if self.lora is None else self._fresh_adapter(self._freeze(base, self.adapters)))
 
-    def _with_options(self, net: Any) -> nn.Module:
+    def _with_options(self, net: nn.Module) -> nn.Module:
         check_cross_entropy(net, self.cross_entropy)
         take_shortcuts(net, self.shortcuts)
         if self.compile is not None:

@@ -97,7 +97,8 @@ class Packed(nn.Module):
         """As bitsandbytes: in the base's dtype, and back to the input's."""
         shape = (self.out_features, self.in_features)
         bias = None if self.bias is None else self.bias.to(self.dtype)
-        return Unpacked.apply(inputs.to(self.dtype), self.weight, shape, bias).to(inputs.dtype)
+        output: Tensor = Unpacked.apply(inputs.to(self.dtype), self.weight, shape, bias)
+        return output.to(inputs.dtype)
 
 
 class Unpacked(torch.autograd.Function):
