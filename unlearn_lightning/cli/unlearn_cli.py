@@ -25,7 +25,7 @@ from unlearn_lightning.cli.secrets import refuse_secrets
 from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_where_nothing_is_lost, with_whole_files
 from unlearn_lightning.loggers import wandb_settings
 from unlearn_lightning.loggers.factory import ConfigToLoggers, run_loggers
-from unlearn_lightning.loggers.resume import GoesOnInLoggers, logged_run
+from unlearn_lightning.loggers.resume import ResumeInLoggers, logged_run
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.records import is_finished, locked, remove_left_overs
@@ -33,6 +33,7 @@ from unlearn_lightning.runs.checkpoint import ResumeCheckpoint, delete_checkpoin
 from unlearn_lightning.runs.computed_with import computed_with
 from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.cut_short import check_recorded
+from unlearn_lightning.runs.resume import checkpoint_to_resume
 from unlearn_lightning.runs.run_folder import check_writable, claim
 from unlearn_lightning.runs.run_key import reference_key, run_key
 from unlearn_lightning.runs.run_recorder import RunRecorder
@@ -83,7 +84,7 @@ class UnlearnCLI(LightningCLI):
             raise ValueError(f"seed_everything: {error}.") from error
 
     def before_instantiate_classes(self) -> None:
-        """Completes the seeds, and leaves the loggers to `_name_loggers`, which knows the run folder."""
+        """Completes the seeds, and leaves the loggers to `_go_on_where_it_stopped`, which knows the run folder."""
         if self.subcommand is not None:
             config = self.config[self.subcommand]
             # `seed_everything: true` draws one, false leaves the global generators alone.
@@ -176,23 +177,20 @@ class UnlearnCLI(LightningCLI):
                         # Left over where it was killed between its last two writes.
                         delete_checkpoints(self.run_folder)
                     return
-                self._go_on_where_it_stopped()
-            self._name_loggers()
+            self._go_on_where_it_stopped()
             super()._run_subcommand(subcommand)
         rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
 
     def _go_on_where_it_stopped(self) -> None:
-        last = self.run_folder / "checkpoints" / "last.ckpt"
-        if last.is_file() and self.config_init["fit"].get("ckpt_path") is None:
-            self.config_init["fit"]["ckpt_path"] = str(last)
-
-    def _name_loggers(self) -> None:
-        """Done late, when the folder is this process's alone: a run that goes on is the same run to its loggers."""
+        """Done late, when the folder is this process's alone. A run that goes on is the same run to its loggers (runs/resume.py)."""
         logged = None
-        if self.subcommand == "fit" and self.trainer.is_global_zero:
-            checkpoint = self.config_init["fit"].get("ckpt_path")
-            logged = logged_run(self.run_folder, self.key, Path(checkpoint) if checkpoint else None)
-            self.trainer.callbacks.append(GoesOnInLoggers(logged.goes_on_at))  # type: ignore[attr-defined]
+        if self.subcommand == "fit":
+            settings = self.config_init["fit"]
+            settings["ckpt_path"] = checkpoint = checkpoint_to_resume(self.run_folder, settings.get("ckpt_path"))
+            if self.trainer.is_global_zero:
+                logged = logged_run(self.run_folder, self.key, Path(checkpoint) if checkpoint else None)
+            resume = ResumeInLoggers(checkpoint, logged.goes_on_at if logged else None)
+            self.trainer.callbacks.append(resume)  # type: ignore[attr-defined]
         self.trainer.loggers = run_loggers(self.run_folder, self.resolved(), self.wandb_settings, logged)
 
 

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -23,7 +22,6 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.data import Batch
-from unlearn_lightning.data.position import Pace, fit_progress
 from unlearn_lightning.inference import likelihood
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.models.sharding import shard, squared_norm
@@ -208,7 +206,7 @@ class CausalLMModule(pl.LightningModule):
 
     test_step = validation_step
 
-    # --- checkpoints -------------------------------------------------------------------------------------------------------
+    # --- checkpoints (runs/resume.py tells the whole way) --------------------------------------------------------------------
 
     def trainable_names(self) -> set[str]:
         """Names of the weights that are trained, as in the state dict."""
@@ -219,24 +217,14 @@ class CausalLMModule(pl.LightningModule):
         names = self.trainable_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
         checkpoint["tokens_seen"] = self.tokens_seen
-        checkpoint["pace"] = self._pace()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of other weights, which non-strict loading would let pass in silence.
 
-        Its progress is converted to this run's micro-batches, of which another number of devices makes more or fewer.
+        Raises:
+            ValueError: the checkpoint's weights are not those that this run trains.
         """
         found, expected = set(checkpoint["state_dict"]), self.trainable_names()
         if found != expected:
             raise ValueError(f"The checkpoint holds other trainable weights than this run: {sorted(found ^ expected)[:4]} ...")
         self.tokens_seen = checkpoint["tokens_seen"]
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            # After a resumption at an epoch's end Lightning counts one epoch less as begun, and from its next checkpoint it would go wrong.
-            # Checkpoints are made inside an epoch: as many are begun as are done, and one.
-            for counted in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
-                counted["ready"] = counted["started"] = counted["processed"] + 1
-            fit_progress(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], Pace(**checkpoint["pace"]), Pace(**self._pace()))
-
-    def _pace(self) -> dict[str, int]:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return {"accumulation": self.trainer.accumulate_grad_batches, "micro_batches": data.micro_batches_per_epoch()}

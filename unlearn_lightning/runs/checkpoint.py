@@ -31,13 +31,14 @@ def delete_checkpoints(folder: Path) -> None:
 
 
 class ResumeCheckpoint(ModelCheckpoint):
-    """`checkpoints/last.ckpt`, every n optimizer steps but the last one, and when the process is asked to stop.
+    """Writes `checkpoints/last.ckpt` every n optimizer steps, and when the process is asked to stop.
 
-    A run that resumes with no step left would skip `on_train_end`, where the last measurements are made.
+    It never writes one after the last step, because a run that resumes with no step left would skip `on_train_end`, where the last
+    measurements are made.
 
     A process that is asked to stop (preemption.py) saves at the end of its optimizer step, or between two chunks of a measurement that
-    is made there, and ends; where there are several, all do at the end of the step. What was not measured is when the run goes on. Before
-    the first step there is nothing to save, and a process ends at once.
+    is made there, and ends; several processes of one run all save and end at the end of the step. What was not measured is measured when
+    the run goes on. Before the first step there is nothing to save, and a process ends at once.
 
     Args:
         folder: the run folder.
@@ -91,8 +92,16 @@ class WholeFileIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and then renames it, so that a crash at any point leaves the old one or the new one.
 
     Lightning writes it to the temporary folder and moves it, which is a copy where that is another file system than the run folder's:
-    a process that is killed in the middle leaves half a checkpoint.
+    a process that is killed in the middle leaves half a checkpoint. Whatever it is asked, it never unpickles a checkpoint.
     """
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads tensors and plain values only, also where Lightning does not pass `weights_only` on, as under FSDP2.
+
+        Raises:
+            pickle.UnpicklingError: the checkpoint holds anything else.
+        """
+        return super().load_checkpoint(path, map_location, weights_only=True)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Saves a checkpoint.

@@ -1,6 +1,6 @@
 """`metrics.csv` of a run folder: every logged value by step, each step once, also where a run was killed and went on.
 
-logger = RunMetrics(run_folder)          # a Lightning CSVLogger; the run recorder keeps it in step with the checkpoints
+logger = RunMetrics(run_folder)          # a Lightning CSVLogger; resume.py takes its file back to a checkpoint
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
@@ -33,6 +34,11 @@ class RunMetrics(CSVLogger):
         if self._experiment is None:
             self._experiment = MetricsFile(Path(self.root_dir) / "metrics.csv")  # type: ignore[assignment]
         return self._experiment
+
+
+def own_metrics(trainer: pl.Trainer) -> list[RunMetrics]:
+    """The loggers of a trainer that write metrics.csv; there is one, but where a run has none."""
+    return [logger for logger in trainer.loggers if isinstance(logger, RunMetrics)]
 
 
 class MetricsFile:

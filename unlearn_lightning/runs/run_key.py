@@ -24,7 +24,10 @@ from unlearn_lightning.runs import neutral
 from unlearn_lightning.runs.content import RESULTS, content_of, hub_commit, key_of_result
 from unlearn_lightning.runs.source_hash import SHARED, class_name, is_own, lineage, named_object, own_code, portable
 
-# Raised when a change of this package's shared code changes results.
+# A part of every key and of every reference's name, for the code that neither hashes. They cover the files of the classes that a run
+# names (source_hash.own_code), but not the code of this package that these call, nor the classes in source_hash.SHARED. Raise it by one
+# where a change there moves weights or measured numbers by more than rounding: every run of before is then trained again. A change that
+# moves code, or concerns time, memory, messages, loggers or resuming, leaves it as it is.
 RESULTS_VERSION = 3
 # How a key begins that covers data which could not be read, or a run with such a key. It gives a plan its shape and is never executed.
 UNREAD = "unread-"

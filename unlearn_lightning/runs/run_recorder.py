@@ -24,7 +24,7 @@ from unlearn_lightning.runs.checkpoint import delete_checkpoints
 from unlearn_lightning.runs.computed_with import computed_with
 from unlearn_lightning.runs.content import result_of
 from unlearn_lightning.runs.cut_short import cut_short_by
-from unlearn_lightning.runs.metrics_file import RunMetrics
+from unlearn_lightning.runs.metrics_file import own_metrics
 
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
@@ -43,7 +43,6 @@ class RunRecorder(pl.Callback):
         self._seconds = 0.0
         self._since = time.monotonic()
         self._told = -math.inf
-        self._metrics: dict[str, Any] = {"rows": 0, "step": 0, "last": {}}
         self._computed_with: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -57,14 +56,6 @@ class RunRecorder(pl.Callback):
     def _write_start(self) -> None:
         write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         self._write_run("running")
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Takes metrics.csv back to where the checkpoint was made: what follows is measured, and written, again."""
-        if trainer.is_global_zero:
-            for logger in _own_metrics(trainer):
-                logger.experiment.keep(self._metrics["rows"])
-                if self._metrics["last"]:
-                    logger.log_metrics(self._metrics["last"], step=self._metrics["step"])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """Says how far and how fast it is, once a second at most, for those who watch from outside."""
@@ -82,7 +73,7 @@ class RunRecorder(pl.Callback):
         """Marks the run as finished, or as cut short; by now every other callback has written its last record."""
         facts, flag = self._facts(trainer, pl_module), cut_short_by(trainer)
         if trainer.is_global_zero:
-            for logger in _own_metrics(trainer):
+            for logger in own_metrics(trainer):
                 logger.save()
             if flag is None:
                 self._write_run("finished", **facts, result=result_of(self.folder))
@@ -105,21 +96,6 @@ class RunRecorder(pl.Callback):
         else:
             message = f"{type(exception).__name__}: {exception}".strip()
             self._write_run("failed", steps=trainer.global_step, error=message)
-
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Writes out metrics.csv, so that a kill loses none that the checkpoint will not bring again, and notes its length."""
-        if trainer.is_global_zero:
-            for logger in _own_metrics(trainer):
-                logger.save()
-                # Lightning writes what others log of this step behind the checkpoint; the module's own loss is written before it.
-                logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-                last = {name: float(value) for name, value in trainer.logged_metrics.items()} if logged else {}
-                last = {"epoch": trainer.current_epoch, **last} if last else {}
-                checkpoint["metrics"] = {"rows": len(logger.experiment.read()), "step": trainer.global_step - 1, "last": last}
-
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Remembers how long metrics.csv was."""
-        self._metrics = checkpoint.get("metrics", self._metrics)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self._elapsed()}
@@ -148,10 +124,6 @@ class RunRecorder(pl.Callback):
         versions |= {name: version(name) for name in LIBRARIES}
         content = {"status": status, **self.identity, "error": None, **facts, "computed_with": self._computed_with, "versions": versions}
         write_json(self.folder / "run.json", content, indent=1)
-
-
-def _own_metrics(trainer: pl.Trainer) -> list[RunMetrics]:
-    return [logger for logger in trainer.loggers if isinstance(logger, RunMetrics)]
 
 
 def peak_memory_bytes() -> int:
