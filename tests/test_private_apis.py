@@ -32,8 +32,8 @@ USED = {
         "_convert_params", "_experiment_name", "_flatten_dict", "_initialized", "_mlflow_client", "_prefix", "_run_id",
     },
     "unlearn_lightning/runs/metrics_file.py": {"_experiment"},
+    "unlearn_lightning/runs/resume.py": {"epoch_loop.batch_progress"},
     "unlearn_lightning/models/fsdp2_strategy.py": {"_data_parallel_size"},
-    "unlearn_lightning/modules/causal_lm.py": {"epoch_loop.batch_progress"},
     # transformers
     "unlearn_lightning/inference/attention.py": {"_attn_implementation"},
     # torch

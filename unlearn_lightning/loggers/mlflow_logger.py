@@ -30,6 +30,9 @@ def flat(params: dict[str, Any] | Namespace) -> dict[str, Any]:
 class RunInMLflow(MLFlowLogger):
     """Looks for the run before it makes one. MLflow takes nothing back, so what was logged before the stop stays as it is.
 
+    Lightning 2.6 keeps client, experiment, run and prefix of its logger under private names. A run's id may be given to the constructor,
+    but a run is looked for later, when its folder is known.
+
     Attributes:
         logged_as: the run's id; null for a run of its own.
     """

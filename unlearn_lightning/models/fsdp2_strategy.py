@@ -36,6 +36,7 @@ class FullySharded(ModelParallelStrategy):
 
     @override
     def setup_environment(self) -> None:
+        # Lightning 2.6 takes this size in the constructor only, where the number of processes is not known yet.
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
