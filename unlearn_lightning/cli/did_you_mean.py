@@ -15,8 +15,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
-from jsonargparse._actions import filter_non_parsing_actions
-from jsonargparse._formatters import get_env_var
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,6 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from callbacks import Probe
 from unlearn_lightning.cli.arguments import spelled
 from unlearn_lightning.cli.errors import short
+from unlearn_lightning.cli.parser_internals import is_inner
 from unlearn_lightning.data import StageData
 from unlearn_lightning.models.backbone import Backbone, Lora
 from unlearn_lightning.models.scratch import Scratch
@@ -65,17 +64,6 @@ class Parser(LightningArgumentParser):
             return super().error(told, ex)
         print(f"unlearn: {told}", file=sys.stderr)
         sys.exit(2)
-
-
-def variables(parser: LightningArgumentParser) -> set[str]:
-    """The environment variables that set a setting of the command or of one of its verbs."""
-    verbs = parser._subcommands_action.choices.values() if parser._subcommands_action else ()
-    return {get_env_var(one, action) for one in (parser, *verbs) for action in filter_non_parsing_actions(one._actions)}
-
-
-def is_inner(parser: Any) -> bool:
-    """Whether this is the parser of a class's settings, and not of the command."""
-    return getattr(parser, "_inner_parser", False)
 
 
 def explain(message: str) -> str:

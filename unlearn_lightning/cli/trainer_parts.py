@@ -37,7 +37,10 @@ def check_probe_names(configured: list[Any]) -> None:
 
 
 def end_where_nothing_is_lost(trainer: pl.Trainer) -> None:
-    """Replaces Lightning's answers to signals and to SLURM's time limit by ours (preemption.py, runs/checkpoint.py)."""
+    """Replaces Lightning's answers to signals and to SLURM's time limit by ours (preemption.py, runs/checkpoint.py).
+
+    Lightning 2.6 lets nobody name another handler of signals: a Trainer has this one, under this private name.
+    """
     trainer._signal_connector = _OurSignals(trainer)
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if isinstance(environment, SLURMEnvironment):

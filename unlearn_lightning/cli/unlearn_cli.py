@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.cli.arguments import prepared
 from unlearn_lightning.cli.class_change import told_class_changes
-from unlearn_lightning.cli.did_you_mean import variables
 from unlearn_lightning.cli.early_checks import check_found, check_optimizer, check_settings
 from unlearn_lightning.cli.environment import refuse_unknown
+from unlearn_lightning.cli.parser_internals import variables
 from unlearn_lightning.cli.replaced_callbacks import replaced_callbacks
 from unlearn_lightning.cli.secrets import refuse_secrets
 from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_where_nothing_is_lost, with_whole_files
@@ -41,6 +42,9 @@ from unlearn_lightning.runs.run_recorder import RunRecorder
 
 class UnlearnCLI(LightningCLI):
     """Fits or validates one run in its own run folder."""
+
+    # Lightning 2.6 has no public hook around the seed, a subcommand's arguments, and the whole of a subcommand with the building of its
+    # arguments: `_set_seed`, `_prepare_subcommand_kwargs` and `_run_subcommand` are extended below.
 
     run_folder: Path
     extra_callbacks: Sequence[pl.Callback] = ()
@@ -98,9 +102,8 @@ class UnlearnCLI(LightningCLI):
     def resolved(self) -> dict[str, Any]:
         """The whole configuration of this run as plain values."""
         if self.known_config is None:
-            self.__dict__.pop("config_dump", None)
-            self._dump_config()
-            self.known_config = self.config_dump
+            dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml"))
+            self.known_config = dumped[self.subcommand] if self.subcommand else dumped
         return self.known_config
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -116,7 +119,7 @@ class UnlearnCLI(LightningCLI):
                 f"{self.run_folder} holds a training run, whose records `{self.subcommand}` would overwrite: set another --run_folder."
             )
         check_writable(self.run_folder)
-        trainer_settings = self._get(self.config_init, "trainer")
+        trainer_settings = self.config_init[self.subcommand].trainer
         check_probe_names(as_list(trainer_settings.get("callbacks")))
         identity = {
             "kind": "unlearn" if isinstance(self.model, Unlearning) else "stage",

@@ -104,7 +104,8 @@ def _liger(head: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     weight = head.weight.to(hidden.dtype)
-    return -LigerFusedLinearCrossEntropyLoss(reduction="none")(weight, hidden, tokens, head.bias).float()
+    losses: Tensor = LigerFusedLinearCrossEntropyLoss(reduction="none")(weight, hidden, tokens, head.bias)
+    return -losses.float()
 
 
 def _altered(net: Any) -> list[str]:

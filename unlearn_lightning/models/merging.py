@@ -63,7 +63,7 @@ def merge(base: nn.Module, folders: Sequence[str], tokens: Sequence[int]) -> nn.
 
 def tied_targets(net: Any) -> list[str]:
     """Names of the adapted layers whose weights another layer has as well."""
-    owners = Counter(id(weight) for module in net.modules() for weight in module._parameters.values() if weight is not None)
+    owners = Counter(id(weight) for module in net.modules() for _, weight in module.named_parameters(recurse=False, remove_duplicate=False))
     adapted = ((name, module) for name, module in net.named_modules() if isinstance(module, BaseTunerLayer))
     return [
         name.removeprefix("base_model.model.")

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_lightning.data import Batch
 from unlearn_lightning.inference import likelihood
 from unlearn_lightning.models.backbone import Backbone
-from unlearn_lightning.models.sharding import local, shard
+from unlearn_lightning.models.sharding import shard, squared_norm
 from unlearn_lightning.modules.path_check import decide_paths
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
@@ -170,8 +170,7 @@ class CausalLMModule(pl.LightningModule):
             FloatingPointError: loss or gradient is NaN or infinite.
         """
         loss = torch.as_tensor(self._step_loss, device=self.device, dtype=torch.float32)
-        norms = torch._foreach_norm([local(p.grad).detach() for p in self.parameters() if p.grad is not None])
-        gradient = torch.stack(norms).float().square().sum()
+        gradient = squared_norm(parameter.grad for parameter in self.parameters() if parameter.grad is not None)
         # Every process has all of the gradient, or under FSDP2 its part.
         share = gradient / (1 if self.device_mesh is not None else self.trainer.world_size)
         tokens = torch.tensor(float(self._step_tokens), device=self.device)

@@ -71,15 +71,19 @@ class Table:
         return f'<div class="scroll"><table{kept}>{head}<tbody>{"".join(body)}</tbody></table></div>'
 
 
-def change(before: Estimate, after: Estimate, digits: int = 2) -> str:
-    """`0.73 → 0.70`, means only."""
-    return f"{_mean(before, digits)} → {_mean(after, digits)}"
+def change(before: Estimate, after: Estimate, digits: int = 2, intervals: bool = False) -> str:
+    """Writes `0.73 → 0.70`, or with intervals `0.73 ± 0.06 → 0.70 ± 0.11`.
 
-
-def change_with_intervals(before: Estimate, after: Estimate, digits: int = 2) -> str:
-    """`0.73 ± 0.06 → 0.70 ± 0.11`; no digits behind the point in a row that reaches 100, whose interval is wider than these."""
-    intervals = not math.isnan(before.half_width) or not math.isnan(after.half_width)
-    digits = 0 if intervals and max(abs(before.mean), abs(after.mean)) >= 100 else digits
+    Args:
+        before: what was measured first.
+        after: what was measured last.
+        digits: behind the point; none in a row with intervals that reaches 100, whose intervals are wider than these.
+        intervals: writes the half widths of the 95% confidence intervals, too, where they are known.
+    """
+    if not intervals:
+        return f"{_mean(before, digits)} → {_mean(after, digits)}"
+    known = not math.isnan(before.half_width) or not math.isnan(after.half_width)
+    digits = 0 if known and max(abs(before.mean), abs(after.mean)) >= 100 else digits
     return f"{before.text(digits)} → {after.text(digits)}"
 
 
@@ -92,8 +96,8 @@ def closing_table(rows: Sequence[OutcomeRow], retain_title: str = "TOFU") -> Tab
         value = row.values
         table.rows.append([
             row.path.label, row.objective, value["forget_score"].text(), value["label_drop"].text(), value["utility"].text(),
-            change_with_intervals(value["accuracy_before"], value["accuracy_after"]), value["accuracy_change"].text(signed=True),
-            change_with_intervals(value["distance_before"], value["distance_after"], 1), value["margin_before"].text(1),
+            change(value["accuracy_before"], value["accuracy_after"], intervals=True), value["accuracy_change"].text(signed=True),
+            change(value["distance_before"], value["distance_after"], 1, intervals=True), value["margin_before"].text(1),
             SLOWEST if row.slowest else "",
         ])  # fmt: skip
         table.paths.append((row.path.index,))

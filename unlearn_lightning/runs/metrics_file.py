@@ -31,6 +31,7 @@ class RunMetrics(CSVLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The file; on other processes than the first, nothing that writes."""
+        # Lightning 2.6 asks at its end under this name whether there is a file to be written.
         if self._experiment is None:
             self._experiment = MetricsFile(Path(self.root_dir) / "metrics.csv")  # type: ignore[assignment]
         return self._experiment

@@ -253,7 +253,7 @@ class Estimator:
         return config
 
 
-class _Vocabulary(list):
+class _Vocabulary(list[Any]):
     """Stands in for a vocabulary of which only the size is known."""
 
     bos_token_id = eos_token_id = pad_token_id = None

@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unlearn_lightning.inference.cross_entropy import selected_log_probs
 from unlearn_lightning.models.adapters import reference_mode
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.schedule import PaperAdamW
 from unlearn_lightning.study.estimate import Estimator
-from unlearn_lightning.study.fake_network import Living, fake_network
+from unlearn_lightning.study.fake_network import Living, fake_mode, fake_network
 
 # Decoder layers are alike, and memory grows by the same amount with each: two sizes give all others.
 FEW, MORE = 2, 3
@@ -138,7 +137,7 @@ def spread(few: Memory, more: Memory, layers: int, step: Step, loads_whole: bool
 
 def simulate(backbone: Backbone, config: Any, layers: int, step: Step) -> Memory:
     """Two steps of a model with so many layers, on one device; the second one meets the first one's gradients and averages."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = fake_mode()
     with warnings.catch_warnings(action="ignore"):
         net = fake_network(backbone, config, layers, mode)
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
