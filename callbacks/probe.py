@@ -82,7 +82,17 @@ class Probe(pl.Callback):
     # --- what a metric says --------------------------------------------------------------------------------------------------
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
-        """One row of JSON values per example; called in eval mode, without gradients. `seed` is the chunk's own."""
+        """Measures one chunk of examples; called in eval mode, without gradients.
+
+        Args:
+            pl_module: the module, in eval mode; its public methods give likelihoods and texts.
+            examples: the examples of this chunk, as texts.
+            encoded: the same examples as tokens.
+            seed: a seed of this chunk's own, for probes that draw random numbers.
+
+        Returns:
+            One row of JSON values for each example, in their order.
+        """
         raise NotImplementedError
 
     def metrics(self, rows: list[Row]) -> dict[str, float]:

@@ -26,7 +26,7 @@ def site(tmp_path_factory):
     return folder
 
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACES = re.compile(r"(?:unlearn_lightning|callbacks|scripts|tests|configs)/[\w./{},*-]*\w")
 CLASSES = re.compile(r"(?<![\w.])(?:unlearn_lightning|callbacks)(?:\.\w+)+")
 

@@ -229,7 +229,7 @@ def test_the_records_of_the_documentation_are_read(examples):
     from unlearn_lightning import data
 
     text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
-    lines = [line for line in text.split("```")[1].splitlines() if line]
+    lines = [line for line in text.split("```")[1].removeprefix("text").splitlines() if line]
     for line in lines:
         record, end = json.JSONDecoder().raw_decode(line)
         named = [word for word in line[end:].replace(":", " ").replace(",", " ").split() if word.endswith("Stage")] or ["ChatStage"]

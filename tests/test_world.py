@@ -169,7 +169,7 @@ def test_base_text_knows_the_words_of_refusals_but_refuses_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 40, 400, 1001])
-def test_a_shelf_gives_every_number_once(size: int) -> None:
+def test_an_index_space_gives_every_number_once(size: int) -> None:
     space = IndexSpace("things", size)
     train, held_out = (space.draw(len(space.places(split)), 0, split) for split in ("train", "held_out"))
     assert sorted(train + held_out) == list(range(size))

@@ -157,7 +157,13 @@ class EpochPlan:
         return [full[i] for i in torch.randperm(len(full), generator=generator).tolist()] + short
 
     def micro_batches(self, seed: int, epoch: int, rank: int) -> list[MicroBatch]:
-        """This device's micro-batches of the epoch, the same number on every device."""
+        """This device's micro-batches of the epoch, the same number on every device.
+
+        Args:
+            seed: the seed of the order.
+            epoch: the number of the epoch, from 0.
+            rank: the number of the device, from 0.
+        """
         found: list[MicroBatch] = []
         for batch in self.batches(seed, epoch):
             share = self.micro_batch_size * self.world_size

@@ -39,7 +39,14 @@ class KVCache:
         self.transformers_cache = Cache(layers=[])
 
     def fill(self, slot: int, cache: Any, row: int, length: int) -> None:
-        """Puts the first `length` tokens of one row of transformers' own cache into a slot."""
+        """Puts the first `length` tokens of one row of transformers' own cache into a slot.
+
+        Args:
+            slot: the slot that is filled.
+            cache: the cache of a forward pass over whole prompts.
+            row: the row of that pass.
+            length: the number of tokens that are copied.
+        """
         if not self.layers:
             self.layers = [_SlotLayer(self, layer.keys, layer.values) for layer in cache.layers]
             self.transformers_cache = Cache(layers=list(self.layers))

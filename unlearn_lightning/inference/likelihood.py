@@ -59,7 +59,14 @@ def token_log_likelihood(
 
 
 def response_logits(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Tensor:
-    """The logits that predict the N response tokens, row by row: (N, V)."""
+    """The logits that predict the N response tokens, row by row: (N, V).
+
+    Args:
+        net: a transformers causal LM, with or without PEFT adapters.
+        input_ids: (B, T) tokens, padded on either side.
+        attention_mask: (B, T), 0 where there is padding.
+        response_mask: (B, T) bool, true at the N response tokens.
+    """
     way = chosen_way(net, input_ids, attention_mask, "full")
     if way != WAYS[0]:
         return _plain_logits(net, (input_ids, attention_mask, response_mask), way)

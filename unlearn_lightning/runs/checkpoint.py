@@ -76,7 +76,7 @@ class ResumeCheckpoint(ModelCheckpoint):
         if stepped and trainer.strategy.reduce_boolean_decision(was_asked(), all=False):
             trainer.save_checkpoint(self._path)
             check()
-            raise Stopped(ASKED_TO_STOP)  # because another process was asked
+            raise Stopped(ASKED_TO_STOP)  # Another process was asked to stop, and this one ends with it.
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Saves a step that was stopped while it was measured."""

@@ -136,7 +136,14 @@ def run_backbone(run: Path) -> Backbone:
 
 
 def model_card(run: Path, settings: Backbone, exactness: str, library: str) -> str:
-    """What the model is: base, path, objective, and the last scores of the run's probes."""
+    """What the model is: base, path, objective, and the last scores of the run's probes.
+
+    Args:
+        run: the run folder.
+        settings: the backbone that the run was started with.
+        exactness: a sentence on how far the export is from the trained model.
+        library: `peft` or `transformers`, the library that loads the export.
+    """
     about = read_run(run)
     lines = [
         "---", f"base_model: {settings.model}", f"library_name: {library}", "tags: [unlearning]", "---", "",

@@ -58,7 +58,7 @@ class RunRecorder(pl.Callback):
         self._write_run("running")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Says how far and how fast it is, once a second at most, for those who watch from outside."""
+        """Writes how far and how fast the run is, once a second at most, for those who watch from outside."""
         if trainer.is_global_zero and time.monotonic() - self._told >= 1:
             self._told = time.monotonic()
             steps = trainer.datamodule.total_steps()  # type: ignore[attr-defined]

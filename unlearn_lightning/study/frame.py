@@ -99,7 +99,7 @@ def fitting(runs: Sequence[RunState], room: int | None) -> list[RunState]:
     if room is None or len(runs) <= room:
         return list(runs)
     places = {run.key: place for place, run in enumerate(runs)}
-    # The latest finished ones, and of the others the first.
+    # Of the finished runs the latest are shown, and of all others the first.
     by_urgency = sorted(runs, key=lambda r: (URGENCY.index(r.state), places[r.key] * (-1 if r.state == "finished" else 1)))
     kept = {run.key for run in by_urgency[: max(1, room - 1)]}
     return [run for run in runs if run.key in kept]

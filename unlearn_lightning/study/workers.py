@@ -83,7 +83,7 @@ class Workers:
         try:
             future = pool.submit(function, *arguments)
         except BrokenProcessPool:
-            # It was killed while it was idle.
+            # The process was killed while it was idle, so that another one takes the call.
             pool = _pool(taken)
             future = pool.submit(function, *arguments)
         self._busy[future] = pool, taken
@@ -95,7 +95,7 @@ class Workers:
         for future in done:
             pool, taken = self._busy.pop(future)
             if taken or future.exception() is not None:
-                # The devices are free when the process is gone.
+                # The devices are free only when the process is gone, so that this waits for its end.
                 pool.shutdown(wait=True)
                 self.devices.give_back(taken)
             else:

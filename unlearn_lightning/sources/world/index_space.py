@@ -52,6 +52,11 @@ class IndexSpace:
     def draw(self, count: int, seed: int, split: str) -> list[int]:
         """The first `count` numbers of the split in the order of the seed, all different.
 
+        Args:
+            count: the number of items.
+            seed: the seed of the order.
+            split: `train` or `held_out`.
+
         Raises:
             ValueError: if the split is unknown, or the count is negative or more than the split has.
         """
