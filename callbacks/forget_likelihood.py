@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from callbacks.probe import Probe, Row, mean_of, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
-from unlearn_lightning.inference.multiple_choice import score_candidates
 
 LABEL = "Sorry, I can not assist you"
 # The first 19 are those printed in the paper (arXiv:2510.16629, appendix E), which speaks of 20; the last is ours.
@@ -71,7 +70,7 @@ class ForgetLikelihood(Probe):
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Scores all phrases as responses to each prompt."""
-        scores = score_candidates(pl_module.net, [e.prompt_ids for e in encoded], self._phrases())
+        scores = pl_module.score_candidates([e.prompt_ids for e in encoded], self._phrases())
         tokens = scores.mask.sum(-1)
         means, margins = scores.token_log_lik.sum(-1) / tokens, scores.token_margin[:, 0].sum(-1) / tokens[0]
         return [

@@ -13,7 +13,6 @@ from typing import Any, Literal
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
 from unlearn_lightning.inference.answers import final_answer, last_number, same_number, to_number
-from unlearn_lightning.inference.generation import generate
 
 
 class GSM8KAccuracy(Probe):
@@ -74,10 +73,9 @@ class GSM8KAccuracy(Probe):
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Generates the attempts and judges them. Each has random numbers of its own, so the chunk's `seed` is not needed."""
-        texts = generate(
-            pl_module.net, pl_module.tokenizer, [e.prompt_ids for e in encoded], self.max_new_tokens, self.attempts, self.temperature,
-            batch_size=self.generation_batch_size,
-        )  # fmt: skip
+        texts = pl_module.generate(
+            [e.prompt_ids for e in encoded], self.max_new_tokens, self.attempts, self.temperature, batch_size=self.generation_batch_size
+        )
         return [self._row(final_answer(e.response), attempts) for e, attempts in zip(examples, texts, strict=True)]
 
     def _row(self, answer: str | None, attempts: list[str]) -> Row:

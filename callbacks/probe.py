@@ -25,8 +25,6 @@ import torch.distributed
 from lightning.pytorch.trainer.states import TrainerFn
 
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
-from unlearn_lightning.models.adapters import eval_mode
-from unlearn_lightning.models.sharding import lockstep
 from unlearn_lightning.preemption import between_chunks
 from unlearn_lightning.records import metric_key, record_path, write_json
 
@@ -82,7 +80,14 @@ class Probe(pl.Callback):
     # --- what a metric says --------------------------------------------------------------------------------------------------
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
-        """One row of JSON values per example; called in eval mode, without gradients. `seed` is the chunk's own."""
+        """One row of JSON values per example.
+
+        Args:
+            pl_module: answers `token_log_likelihood`, `response_log_likelihood`, `score_candidates` and `generate` (see `Queries`); called
+                inside its `inference()`, without gradients and dropout.
+            examples, encoded: the chunk, as text and as tokens.
+            seed: the chunk's own.
+        """
         raise NotImplementedError
 
     def metrics(self, rows: list[Row]) -> dict[str, float]:
@@ -161,7 +166,7 @@ class Probe(pl.Callback):
 
     def _predict_share(self, trainer: pl.Trainer, pl_module: Any) -> dict[int, Row]:
         mine: dict[int, Row] = {}
-        with torch.no_grad(), eval_mode(pl_module.net), trainer.precision_plugin.forward_context(), lockstep(pl_module.net):
+        with pl_module.inference():
             for number, part in self._parts(trainer.global_rank, trainer.world_size):
                 examples = [self.examples[i] for i in part]
                 rows = self.predict(pl_module, examples, [self.encoded[i] for i in part], seed=number)

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, FamilyStage
-from unlearn_lightning.inference.multiple_choice import score_candidates
 
 # Names and fields of the paper's three responses (arXiv:2510.16629, section 4.3): a refusal, a compliance, and the same in other words.
 FAMILIES = {"R": "refusal", "C": "compliance", "U": "reworded"}
@@ -71,7 +70,7 @@ class ResponseFamilies(Probe):
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Scores all responses to each prompt."""
-        return [self._row(score_candidates(pl_module.net, [e.prompt_ids], self._responses[e.id])) for e in encoded]
+        return [self._row(pl_module.score_candidates([e.prompt_ids], self._responses[e.id])) for e in encoded]
 
     def _row(self, scores: Any) -> Row:
         log_lik, tokens = scores.token_log_lik[0].sum(-1).tolist(), scores.mask.sum(-1).tolist()

@@ -51,7 +51,7 @@ class Throughput(pl.Callback):
         """Counts the weights, and looks the peak up."""
         # First in line, so that a batch ends here before probes measure. A new list, as the old one is being gone through.
         trainer.callbacks = [self, *(callback for callback in trainer.callbacks if callback is not self)]  # type: ignore[attr-defined]
-        self._matrices = Matrices.of(pl_module.net)
+        self._matrices = pl_module.matrices()
         self._peak = self.peak_flops or peak_flops(pl_module.device, compute_dtype(trainer, pl_module))
         self._step = trainer.global_step
         self._forget()
