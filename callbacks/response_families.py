@@ -24,11 +24,8 @@ class ResponseFamilies(Probe):
 
     Args:
         data: a FamilyStage; null for the one that is trained on.
-        split: `train` or `held_out`.
         limit: how many prompts, from the first.
-        every_n_steps: optimizer steps between measurements; 0 for start and end only.
         chunk_size: prompts handed out to a process at once.
-        name: of the record folder and the metrics' prefix.
         families: name -> the field that holds such responses.
     """
 
@@ -37,14 +34,15 @@ class ResponseFamilies(Probe):
     def __init__(
         self,
         data: FamilyStage | None = None,
+        *,
         split: Literal["train", "held_out"] = "train",
         limit: int | None = 40,
         every_n_steps: int = 1,
         chunk_size: int = 4,
-        name: str | None = None,
         families: Mapping[str, str] = FAMILIES,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(data, split, limit, every_n_steps, chunk_size, name)
+        super().__init__(data, split=split, limit=limit, every_n_steps=every_n_steps, chunk_size=chunk_size, **kwargs)
         if len(families) < 2 or len(set(families.values())) < len(families):
             raise ValueError(f"ResponseFamilies: `families` names two or more different fields; got {dict(families)}.")
         self.families = dict(families)

@@ -9,7 +9,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.callbacks.progress import ProgressBar
 from study_runs import SYSTEM_PROMPT, settings
-from torch.nn import functional
 
 from callbacks import ForgetLikelihood, GSM8KAccuracy
 from unlearn_lightning.cli import lightning_cli
@@ -39,11 +38,10 @@ def module(make_backbone):
 
 
 def test_inference_is_without_dropout_and_gradients_and_ends_as_it_began(module):
-    with pytest.raises(ZeroDivisionError), module.inference():
+    with module.inference():
         assert not module.net.training
         assert not torch.is_grad_enabled()
-        raise ZeroDivisionError
-    assert module.net.training
+    assert module.net.training, "as it was before"
     assert torch.is_grad_enabled()
 
 
@@ -124,4 +122,4 @@ def test_whoever_monitors_or_shows_the_loss_finds_it(corpus, questions, tmp_path
     assert shown.losses == seen
     assert keeping.best_model_score.item() == min(seen)
     assert stopping.best_score.item() == max(seen[2::3]), "of the epochs' last steps"
-    assert 0 < max(step["train/lr"] for step in losses.seen) <= 3e-3
+    assert max(step["train/lr"] for step in losses.seen) == pytest.approx(3e-3)

@@ -19,6 +19,8 @@ from jsonargparse import Namespace
 from jsonargparse._util import NestedArg
 from lightning.pytorch import Callback
 
+from unlearn_lightning.cli.parameters import parameters
+
 # Values longer than this are named without what they hold.
 LONGEST = 40
 
@@ -56,14 +58,14 @@ def shared_settings(old: Any, new: Any) -> set[str]:
     above = next(base for base in new.__mro__ if issubclass(old, base))
     if above is object:
         return set()
-    return set(inspect.signature(above).parameters) & set(inspect.signature(new).parameters)
+    return set(parameters(above)) & set(parameters(new))
 
 
 def _carry_over(before: Any, after: Any) -> str | None:
     """Takes what is not shared out of the settings of before; returns the line on it, or None where there is nothing to say."""
     old, new = (typehints.import_object(spec["class_path"]) for spec in (before, after))
     settings, given = before["init_args"], _names(after.get("init_args"))
-    shared, own, fresh = shared_settings(old, new), inspect.signature(old).parameters, inspect.signature(new).parameters
+    shared, own, fresh = shared_settings(old, new), parameters(old), parameters(new)
     # Before a class is named its settings are those of the base that stands in for it.
     extends = inspect.isclass(old) and inspect.isclass(new) and issubclass(new, old)
     taken: list[str] = []
