@@ -65,9 +65,10 @@ class Throughput(pl.Callback):
         if due and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         self._seconds += time.perf_counter() - self._since
-        self._flops += self._matrices.training_flops(batch.tokens, batch.response_tokens, pl_module.reads_reference)
-        self._tokens += batch.tokens
-        self._padded += batch.input_ids.numel()
+        for part in pl_module.passed(batch):
+            self._flops += self._matrices.training_flops(part.tokens, part.response_tokens, pl_module.reads_reference)
+            self._tokens += part.tokens
+            self._padded += part.input_ids.numel()
         self._steps += trainer.global_step - self._step
         self._step = trainer.global_step
         if due:

@@ -73,6 +73,10 @@ class CausalLMModule(Queries):
         """(B,) each example's loss: nats, summed over tokens when `average` is "tokens"."""
         raise NotImplementedError
 
+    def passed(self, batch: Batch) -> list[Batch]:
+        """What of a micro-batch a training step passes through the net: with an objective that compares, both responses."""
+        return [batch]
+
     @property
     def reads_reference(self) -> bool:
         """Whether a training step also passes its batch through the reference model."""
@@ -143,7 +147,7 @@ class CausalLMModule(Queries):
         """This micro-batch's share of the batch's average loss, scaled against what Lightning divides by later."""
         share = self.share_of_loss(batch)
         self._step_loss = self._step_loss + share.detach()
-        self._step_tokens += batch.tokens
+        self._step_tokens += sum(part.tokens for part in self.passed(batch))
         # DDP and FSDP2 average gradients over devices, and Lightning divides by the accumulation: undo both, the divisor has it all.
         return share * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
