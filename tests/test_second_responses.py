@@ -2,6 +2,7 @@
 
 import json
 import math
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from study_runs import fit, settings
 from torch.nn import functional
 
-from unlearn_lightning.data import ChatStage, EpochPlan, identity
+from unlearn_lightning.data import ChatStage, EpochPlan, collate, identity
 from unlearn_lightning.data.batching import BatchSource
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.objectives.npo import NPO
@@ -66,33 +67,25 @@ def test_a_batch_holds_both_responses_row_by_row(make_backbone, pairs):
         assert (second.epoch, second.position, second.batch_examples) == (batch.epoch, batch.position, batch.batch_examples)
 
 
-@pytest.mark.parametrize("lora", [None, "an adapter"])
+@pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize(("micro", "devices"), [(4, 1), (1, 1), (2, 2)])
-def test_shares_add_up_over_accumulation_and_devices(make_backbone, pairs, micro, devices, lora, request):
-    """Loss and gradient of a step are those of the whole batch by hand, with cached references and with the adapter's."""
-    backbone = make_backbone(lora=lora and request.getfixturevalue("lora"))
+def test_shares_add_up_over_accumulation_and_devices(make_backbone, lora, pairs, micro, devices, cached):
+    """The loss of a full step, and of the last one with one example, is that of its pairs one by one."""
+    backbone = make_backbone(lora=None if cached else lora)
     encoded, tokenizer = encoded_pairs(backbone, pairs)
-    module = DPO(backbone)
+    source, lengths, module = BatchSource(encoded, tokenizer.pad_token_id), tuple(map(len, encoded)), DPO(backbone)
     module.configure_model()
     module.eval()
-    lengths = tuple(map(len, encoded))
-    shares = [EpochPlan(lengths, 4, micro, devices).micro_batches(1, 0, rank) for rank in range(devices)]
-    parts = [BatchSource(encoded, tokenizer.pad_token_id)[one] for rank in shares for one in rank]
-    first = [part for part, one in zip(parts, (m for rank in shares for m in rank), strict=True) if one.batch == shares[0][-1].batch]
-    if lora is None:
-        everything = [one for e in encoded for one in (e, e.alternative)]
-        module._reference = {identity(one): -float(n) for n, one in enumerate(everything)}
-    loss = sum(module.share_of_loss(part) for part in first)
-    chosen = [encoded[i] for i in shares[0][-1].batch]
-    values = []
-    for one in chosen:
-        (batch,) = [BatchSource([one], tokenizer.pad_token_id)[m] for m in EpochPlan((len(one),), 1, 1, 1).micro_batches(1, 0, 0)]
-        pi = (module.response_log_likelihood(batch.alternative) - module.response_log_likelihood(batch)).item()
-        ref = 0.0 if lora is None else pi
-        if lora is None:
-            ref = module._reference[identity(one.alternative)] - module._reference[identity(one)]
-        values.append(math.log1p(math.exp(-BETA * (pi - ref))))
-    assert loss.item() == pytest.approx(sum(values) / len(values), abs=1e-5)
+    if cached:
+        module._reference = {identity(one): -float(n) for n, e in enumerate(encoded) for one in (e, e.alternative)}
+        module._reference.update({identity(e.alternative): -1.0 for e in encoded})
+    micro_batches = [m for rank in range(devices) for m in EpochPlan(lengths, 4, micro, devices).micro_batches(1, 0, rank)]
+    steps = {m.batch for m in micro_batches}
+    assert sorted(map(len, steps)) == [1, 4, 4]
+    for step in steps:
+        loss = sum(module.share_of_loss(source[m]) for m in micro_batches if m.batch == step)
+        pairs_of_step = [collate([encoded[i]], tokenizer.pad_token_id) for i in step]
+        assert loss.item() == pytest.approx(fmean(module.loss(pair).item() for pair in pairs_of_step), abs=1e-5)
     loss.backward()
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in module.parameters())
 

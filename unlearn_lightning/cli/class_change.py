@@ -55,7 +55,7 @@ def shared_settings(old: Any, new: Any) -> set[str]:
     """
     if not (inspect.isclass(old) and inspect.isclass(new)) or issubclass(new, Callback):
         return set()
-    above = next(base for base in new.__mro__ if issubclass(old, base))
+    above: Any = next(base for base in new.__mro__ if issubclass(old, base))
     if above is object:
         return set()
     return set(parameters(above)) & set(parameters(new))

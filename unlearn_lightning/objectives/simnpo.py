@@ -44,7 +44,7 @@ class SimNPO(Unlearning):
 
     def __init__(self, *args: Any, length_normalized: bool = False, beta: float = 1.0, gamma: float = 0.0, **kwargs: Any) -> None:
         # No reference is asked for, so that `cache_reference` is no setting of this objective.
-        super().__init__(*args, cache_reference=False, **kwargs)
+        super().__init__(*args, cache_reference=False, **kwargs)  # type: ignore[misc]
         if not 0 < beta < math.inf:
             raise ValueError(f"SimNPO needs beta above 0, got {beta}.")
         if gamma and not length_normalized:
