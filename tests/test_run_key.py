@@ -94,8 +94,8 @@ NEUTRAL_TRAINER = {
 NEUTRAL_DATA = {"micro_batch_size", "num_workers"}
 MEASURED = NEUTRAL_DATA | {"batch_size", "bucket_batches", "seed"}
 BY_CONTENT_DATA = {
-    "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "response_text", "leave_out",
-    "prompt_template", "data_seed",
+    "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "alternative_field", "response_text",
+    "leave_out", "prompt_template", "data_seed",
 }  # fmt: skip
 
 
