@@ -25,8 +25,6 @@ import torch.distributed
 from lightning.pytorch.trainer.states import TrainerFn
 
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
-from unlearn_lightning.models.adapters import eval_mode
-from unlearn_lightning.models.sharding import lockstep
 from unlearn_lightning.preemption import between_chunks
 from unlearn_lightning.records import metric_key, record_path, write_json
 
@@ -85,7 +83,8 @@ class Probe(pl.Callback):
         """Measures one chunk of examples; called in eval mode, without gradients.
 
         Args:
-            pl_module: the module, in eval mode; its public methods give likelihoods and texts.
+            pl_module: the module in eval mode, which answers `token_log_likelihood`, `response_log_likelihood`, `score_candidates` and
+                `generate` (see `Queries`).
             examples: the examples of this chunk, as texts.
             encoded: the same examples as tokens.
             seed: a seed of this chunk's own, for probes that draw random numbers.
@@ -179,7 +178,7 @@ class Probe(pl.Callback):
 
     def _predict_share(self, trainer: pl.Trainer, pl_module: Any) -> dict[int, Row]:
         mine: dict[int, Row] = {}
-        with torch.no_grad(), eval_mode(pl_module.net), trainer.precision_plugin.forward_context(), lockstep(pl_module.net):
+        with pl_module.inference():
             for number, part in self._parts(trainer.global_rank, trainer.world_size):
                 examples = [self.examples[i] for i in part]
                 rows = self.predict(pl_module, examples, [self.encoded[i] for i in part], seed=number)

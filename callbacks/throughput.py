@@ -51,7 +51,7 @@ class Throughput(pl.Callback):
         """Counts the weights, and looks up how many FLOPs per second the device can do."""
         # First in line, so that a batch ends here before probes measure. A new list, as the old one is being gone through.
         trainer.callbacks = [self, *(callback for callback in trainer.callbacks if callback is not self)]  # type: ignore[attr-defined]
-        self._matrices = Matrices.of(pl_module.net)
+        self._matrices = pl_module.matrices()
         self._peak = self.peak_flops or peak_flops(pl_module.device, compute_dtype(trainer, pl_module))
         self._step = trainer.global_step
         self._forget()
@@ -67,9 +67,10 @@ class Throughput(pl.Callback):
         if due and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         self._seconds += time.perf_counter() - self._since
-        self._flops += self._matrices.training_flops(batch.tokens, batch.response_tokens, pl_module.reads_reference)
-        self._tokens += batch.tokens
-        self._padded += batch.input_ids.numel()
+        for part in pl_module.passed(batch):
+            self._flops += self._matrices.training_flops(part.tokens, part.response_tokens, pl_module.reads_reference)
+            self._tokens += part.tokens
+            self._padded += part.input_ids.numel()
         self._steps += trainer.global_step - self._step
         self._step = trainer.global_step
         if due:

@@ -160,7 +160,7 @@ def test_a_broken_plugin_is_named_and_left_out(tmp_path, monkeypatch, capsys):
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[unlearn_lightning.cli.plugins]\nit = broken_plugin\n")
+    (info / "entry_points.txt").write_text("[unlearn_lightning.plugins]\nit = broken_plugin\n")
     (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('no such luck')")
     monkeypatch.syspath_prepend(str(tmp_path))
     import_plugins()

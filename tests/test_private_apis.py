@@ -21,7 +21,7 @@ FOLDERS = (*OURS, "scripts")
 USED = {
     # jsonargparse
     "unlearn_lightning/cli/parser_internals.py": {
-        "_actions", "_formatters", "_inner_parser", "_subcommands_action", "_typehints", "_util",
+        "_actions", "_formatters", "_inner_parser", "_parameter_resolvers", "_subcommands_action", "_typehints", "_util",
     },
     # Lightning
     "unlearn_lightning/cli/trainer_parts.py": {"_SignalConnector", "_signal_connector"},

@@ -17,6 +17,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import Callback
 
+from unlearn_lightning.cli.parameters import parameters
 from unlearn_lightning.cli.parser_internals import class_at, nested_key, on_class_change
 
 # Values longer than this are named without what they hold.
@@ -49,17 +50,17 @@ def shared_settings(old: Any, new: Any) -> set[str]:
     """
     if not (inspect.isclass(old) and inspect.isclass(new)) or issubclass(new, Callback):
         return set()
-    above = next(base for base in new.__mro__ if issubclass(old, base))
+    above: Any = next(base for base in new.__mro__ if issubclass(old, base))
     if above is object:
         return set()
-    return set(inspect.signature(above).parameters) & set(inspect.signature(new).parameters)
+    return set(parameters(above)) & set(parameters(new))
 
 
 def _carry_over(before: Any, after: Any) -> str | None:
     """Takes what is not shared out of the settings of before; returns the line on it, or None where there is nothing to say."""
     old, new = (class_at(spec["class_path"]) for spec in (before, after))
     settings, given = before["init_args"], _names(after.get("init_args"))
-    shared, own, fresh = shared_settings(old, new), inspect.signature(old).parameters, inspect.signature(new).parameters
+    shared, own, fresh = shared_settings(old, new), parameters(old), parameters(new)
     # Before a class is named its settings are those of the base that stands in for it.
     extends = inspect.isclass(old) and inspect.isclass(new) and issubclass(new, old)
     taken: list[str] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import re
 import sys
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from callbacks import Probe
 from unlearn_lightning.cli.arguments import spelled
 from unlearn_lightning.cli.errors import short
+from unlearn_lightning.cli.parameters import parameters
 from unlearn_lightning.cli.parser_internals import is_inner
 from unlearn_lightning.data import StageData
 from unlearn_lightning.models.backbone import Backbone, Lora
@@ -103,7 +103,7 @@ def class_names() -> set[str]:
 def key_names() -> set[str]:
     """Names of every setting of those classes, of the backbone, of the trainer and of the command."""
     owners = [pl.Trainer, *(c for base in NAMED_CLASSES for c in _subclasses(base))]
-    names = {name for owner in owners for name in inspect.signature(owner).parameters}
+    names = {name for owner in owners for name in parameters(owner)}
     return names | {f.name for settings in SETTINGS for f in dataclasses.fields(settings)} | COMMAND_KEYS | {"init_args", "class_path"}
 
 

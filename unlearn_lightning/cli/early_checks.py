@@ -10,13 +10,13 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
+from unlearn_lightning.cli.parameters import parameters
 from unlearn_lightning.models.places import check_places
 
 # A schedule asks for the number of steps, which is known only when the data has been read; a setting that it refuses for this
@@ -96,10 +96,9 @@ def _imported(class_path: str) -> Any:
 
 
 def _hints(owner: Any) -> dict[str, Any]:
-    # Names that a library imports for type checkers alone cannot be looked up.
-    with suppress(NameError, TypeError, AttributeError):
-        return typing.get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
-    return {}
+    # Names that a library imports for type checkers alone cannot be looked up, and stay texts.
+    hints = {name: parameter.annotation for name, parameter in parameters(owner).items()}
+    return {name: hint for name, hint in hints.items() if hint is not inspect.Parameter.empty and not isinstance(hint, str)}
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -107,7 +106,7 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _admits_none(owner: Any, name: str, hint: Any) -> bool:
-    parameter = inspect.signature(owner).parameters.get(name)
+    parameter = parameters(owner).get(name)
     return parameter is None or parameter.default is None or bool({type(None), Any, object} & set(_members(hint)))
 
 

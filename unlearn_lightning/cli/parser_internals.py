@@ -12,6 +12,7 @@ from typing import Any
 import jsonargparse._typehints as typehints
 from jsonargparse._actions import filter_non_parsing_actions
 from jsonargparse._formatters import get_env_var
+from jsonargparse._parameter_resolvers import get_signature_parameters
 from jsonargparse._util import NestedArg, import_object
 
 
@@ -59,3 +60,8 @@ def class_at(path: str) -> Any:
 def nested_key(settings: Any) -> str | None:
     """The key of a class's setting that is given by a flag alone, which jsonargparse hands over before its value; null for others."""
     return settings.key if isinstance(settings, NestedArg) else None
+
+
+def signature_parameters(owner: Any) -> list[Any]:
+    """The parameters of a class's constructor or of a function, with those behind **kwargs, where `inspect.signature` ends."""
+    return list(get_signature_parameters(owner, "__init__" if isinstance(owner, type) else None))

@@ -78,12 +78,14 @@ class ExampleSource:
         for i, row in enumerate(self.rows(split)):
             prompt, response = self.record_format.read(row)
             prompt = self.prompt_template.replace("{prompt}", prompt)
-            found.append(Example(f"{self.stage_name}-{split}-{i:05d}", prompt, self.response(response)))
+            second = self.record_format.alternative(row)
+            second = None if second is None else self.response(second)
+            found.append(Example(f"{self.stage_name}-{split}-{i:05d}", prompt, self.response(response), second))
         return found
 
     def fingerprint(self, split: Split = "train") -> str:
         """A hash of all that the examples say, so that an edited file or another source is noticed."""
-        said = [[value for name, value in vars(example).items() if name != "id"] for example in self.examples(split)]
+        said = [[v for name, v in vars(example).items() if name != "id" and v is not None] for example in self.examples(split)]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def location(self) -> str:

@@ -39,6 +39,7 @@ class RecordFormat:
     Args:
         prompt_field, response_field: names of the fields.
         response_text: one text as every response, instead of a field.
+        alternative_field: name of the field with a second response; null for none.
         input_field: a field that is joined to the prompt behind a blank line, where it is not blank; null for `input` or `context`
             beside a prompt field `instruction`.
         ignore_fields: known fields that are dropped, because the settings say so.
@@ -54,6 +55,7 @@ class RecordFormat:
     ignore_fields: tuple[str, ...] = ()
     system_prompt: str = ""
     may_converse: bool = True
+    alternative_field: str | None = None
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.ignore_fields) - KNOWN):
@@ -80,6 +82,22 @@ class RecordFormat:
             raise ValueError(f"{row.where}: the conversation has no assistant turn, and there is no field {quoted(self.response_field)}.")
         return prompt, row.text(self.response_field)
 
+    def alternative(self, row: SourceRecord) -> str | None:
+        """The record's second response, a text or an assistant turn; None where the settings name no field for one.
+
+        Raises:
+            ValueError: the field is missing or no such thing.
+        """
+        name = self.alternative_field
+        if name is None:
+            return None
+        turns = row.fields.get(name)
+        if is_conversation(turns) and is_conversation(row.fields.get(self.prompt_field)):
+            response = read_conversation(row, self.prompt_field, name).response
+            if response is not None:
+                return response
+        return row.text(name)
+
     def prompt(self, row: SourceRecord) -> str:
         """The record's prompt alone, which needs no response.
 
@@ -95,9 +113,9 @@ class RecordFormat:
         if not is_conversation(row.fields.get(first)):
             if first not in row.fields:
                 row.text(first)  # raises: a name that is not there comes before what would be dropped
-            self._refuse_dropped(row, {self.prompt_field, self.response_field})
+            self._refuse_dropped(row, {self.prompt_field, self.response_field, self.alternative_field or ""})
             return None
-        self._refuse_dropped(row, {first, self.response_field})
+        self._refuse_dropped(row, {first, self.response_field, self.alternative_field or ""})
         answered = self.response_text is None and first == self.prompt_field and is_conversation(row.fields.get(self.response_field))
         found = read_conversation(row, first, *[self.response_field] * answered)
         self._check_system(row, found.system)

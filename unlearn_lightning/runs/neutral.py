@@ -69,8 +69,8 @@ DATA_TO_ROUNDING = {"micro_batch_size": ROUNDS}
 DATA = {"num_workers": COSTS}
 DATA_BY_CONTENT = dict.fromkeys(
     (
-        "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "response_text", "leave_out",
-        "prompt_template", "data_seed",
+        "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "alternative_field", "response_text",
+        "leave_out", "prompt_template", "data_seed",
     ),
     TEXTS,
 )  # fmt: skip
