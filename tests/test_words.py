@@ -126,6 +126,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(name, monkeypatch,
     ("words", "message"),
     [
         (["--data.batch_size", "abc"], "data.batch_size: expected a whole number, got 'abc'."),
+        (["--trainer.max_steps", "null"], "trainer.max_steps: expected a whole number, got null."),
         (["--model.optimizer.lr", "abc"], "model.optimizer.lr: expected a number, got 'abc'."),
         (["--model.lr_scheduler.warmup", "x"], "model.lr_scheduler.warmup: expected a number, got 'x'."),
         (["--model.backbone.quantization", "4bit"], "model.backbone.quantization: expected one of nf4, int8 or null, got '4bit'."),
@@ -159,6 +160,7 @@ def test_a_wrong_type_is_one_line(words, message, capsys):
         (["--checkpoint_every_n_steps", "-1"], "checkpoint_every_n_steps is a number of steps"),
         (["--seed_everything", "-3"], "seed_everything: -3 is not in bounds"),
         (["--model.backbone.chat_template_from", "./nowhere"], "backbone.chat_template_from: there is no model folder ./nowhere."),
+        (["--model.backbone.tokenizer", str(CONFIGS)], f"the folder {CONFIGS} holds no model: it has none of config.json"),
     ],
 )
 def test_a_value_out_of_range_is_one_line_before_anything_is_written(words, part, tmp_path, capsys):

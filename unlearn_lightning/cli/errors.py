@@ -130,7 +130,7 @@ def _ended(text: str) -> str:
 
 def _value(got: str) -> str:
     found = NESTED.search(got)
-    value = found[1] if found else repr(got)
+    value = found[1] if found else "null" if got == "None" else repr(got)
     return value if len(value) <= 80 else f"{value[:80]}..."
 
 

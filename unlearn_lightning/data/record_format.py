@@ -18,15 +18,16 @@ from unlearn_lightning.sources.readers import SourceRecord, is_conversation
 # Alpaca's prompt is the instruction and its input; Dolly calls the latter context.
 INSTRUCTION, INPUTS = "instruction", ("input", "context")
 CONVERSATIONS = ("messages", "conversations")
-SYSTEM = "system"
+# Of a record; the second is Orca's.
+SYSTEM = ("system", "system_prompt")
 # Fields of earlier turns, tools and pictures, which the prompt may refer to.
-UNSUPPORTED = ("history", "tools", "images")
+UNSUPPORTED = ("history", "tools", "images", "videos", "audios")
 # What can be done instead, where a record has such a field and the settings do not use it.
 ADVICE = {
     INSTRUCTION: f"Alpaca's format is read with prompt_field {INSTRUCTION}.",
     **{name: f"To join it to the prompt, set input_field to {name}." for name in INPUTS},
     **{name: f"To read the conversation instead of the other fields, set prompt_field to {name}." for name in CONVERSATIONS},
-    SYSTEM: "A system prompt is a text.",
+    **dict.fromkeys(SYSTEM, "A system prompt is a text."),
     **dict.fromkeys(UNSUPPORTED, "It is not supported as a part of the prompt."),
 }
 KNOWN = frozenset(ADVICE)
@@ -118,7 +119,7 @@ class RecordFormat:
         self._refuse_dropped(row, {first, self.response_field, self.alternative_field or ""})
         answered = self.response_text is None and first == self.prompt_field and is_conversation(row.fields.get(self.response_field))
         found = read_conversation(row, first, *[self.response_field] * answered)
-        self._check_system(row, found.system)
+        self._check_system(row, found.system, SYSTEM[0])
         return found
 
     def _prompt(self, row: SourceRecord, conversation: Conversation | None) -> str:
@@ -146,8 +147,8 @@ class RecordFormat:
             value = row.fields[name]
             if _blank(value):
                 continue
-            if name == SYSTEM and isinstance(value, str):
-                self._check_system(row, value)
+            if name in SYSTEM and isinstance(value, str):
+                self._check_system(row, value, name)
                 continue
             raise ValueError(
                 f"{row.where}: field {quoted(name)} is {quoted(value)}, and would be dropped. {ADVICE[name]} To train without it, set "
@@ -162,11 +163,11 @@ class RecordFormat:
                 "is the response? Set prompt_field to the conversation's field, or prompt_field and response_field to the others."
             )
 
-    def _check_system(self, row: SourceRecord, system: str | None) -> None:
-        if system and SYSTEM not in self.ignore_fields and system.strip() != self.system_prompt.strip():
+    def _check_system(self, row: SourceRecord, system: str | None, name: str) -> None:
+        if system and name not in self.ignore_fields and system.strip() != self.system_prompt.strip():
             raise ValueError(
                 f"{row.where}: the record's system prompt is {quoted(system)}, but system_prompt is {quoted(self.system_prompt)}, and one "
-                "system prompt opens all conversations of a stage. Set system_prompt to it, or ignore_fields to [system]."
+                f"system prompt opens all conversations of a stage. Set system_prompt to it, or ignore_fields to [{name}]."
             )
 
 

@@ -44,7 +44,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         alternative_field: a field with a second response to the same prompt (rejected beside chosen), for objectives that compare the two;
             others do not read it. Null for none.
         ignore_fields: fields that are dropped although they may belong to the prompt; a record with one that is not used is refused:
-            input, context, instruction, system, history, messages, conversations, tools, images.
+            input, context, instruction, system, system_prompt, history, messages, conversations, tools, images, videos, audios.
         leave_out: field -> values of any type; records of `source` with such a value are left out, for example
             {prompt_style: [morse, caesar], label: [0]}. The integer and the name of a `datasets` ClassLabel both work. Null for what
             this stage leaves out of its Hub data set.

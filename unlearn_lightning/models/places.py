@@ -17,17 +17,23 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIs
 
 SECONDS = 10
 SETTINGS = ("model", "tokenizer", "chat_template_from", "adapter")
-# Every folder of a model or an adapter holds at least one of these files.
-FILES = ("config.json", "tokenizer_config.json", "adapter_config.json")
+# One of them is in every folder of a model, tokenizer or adapter.
+FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "adapter_config.json")
 
 
 def check_places(backbone: Mapping[str, Any]) -> None:
-    """Looks for every place that a backbone names; see `check_place`."""
+    """Looks for every place that a backbone names; see `check_place`.
+
+    Raises:
+        FileNotFoundError: one is neither a folder nor on the Hub, or a folder that holds nothing of a model.
+    """
     for setting in SETTINGS:
         named = backbone.get(setting)
         for place in [named] if isinstance(named, str) else named or ():
             revision = backbone.get("revision") if setting == "model" else None
             check_place(place, f"backbone.{setting}", hub=setting != "adapter", revision=revision)
+            if Path(place).is_dir() and not any((Path(place) / file).is_file() for file in FILES):
+                raise FileNotFoundError(f"backbone.{setting}: the folder {place} holds no model: it has none of {', '.join(FILES)}.")
 
 
 def check_place(place: str, setting: str, hub: bool = True, revision: str | None = None) -> None:

@@ -21,6 +21,12 @@ ROOT_VARIABLE = "UNLEARN_DATA"
 EXPECTED = "Expected is UTF-8 text with one JSON object a line (JSON lines), or one JSON array of objects"
 # JSON can write half of a surrogate pair ("\ud83d"), which is no character and can be written to no file.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# How files begin that are no text: their kind, for which UTF-8 would be wrong advice.
+_OTHER_KINDS = {
+    b"\x1f\x8b": "compressed by gzip", b"\x28\xb5\x2f\xfd": "compressed by Zstandard", b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ\0": "compressed by xz", b"PK\x03\x04": "a zip archive", b"PAR1": "a Parquet table", b"ARROW1": "an Arrow table",
+    b"SQLite format 3\0": "an SQLite database",
+}  # fmt: skip
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
@@ -189,6 +195,11 @@ def _decoded(path: Path) -> str:
         ValueError: it is not UTF-8; the message names the line and the byte.
     """
     content = path.read_bytes()
+    if kind := next((kind for start, kind in _OTHER_KINDS.items() if content.startswith(start)), None):
+        raise ValueError(
+            f"{path} is {kind}. {EXPECTED}: unpack or convert it, or put it into a folder of its own and name the folder, which `datasets` "
+            "reads if it knows the kind."
+        )
     if content.startswith(_UTF_16_OR_32) or b"\0" in content[:4]:
         raise ValueError(
             f"{path}:1: this is UTF-16 or UTF-32, or no text at all (its first bytes are {content[:4].hex(' ')}). {EXPECTED}: convert "
