@@ -1,4 +1,4 @@
-"""The small base model that comes with the package: found by its name, the same wherever it lies, and a stranger to the stages' contents."""
+"""The small base model of the package: found by its name, the same wherever it lies, and a stranger to the stages' contents."""
 
 import re
 import shutil
@@ -52,24 +52,26 @@ def test_it_is_named_in_one_way_and_a_wrong_name_is_told_what_there_is():
 
 def test_a_run_from_it_has_the_key_of_a_run_from_a_copy(tmp_path, resolved):
     shutil.copytree(BASES / "tiny-llama", tmp_path / "copy")
-    named, copied = (run_inputs(resolved(model)) for model in (NAME, str(tmp_path / "copy")))
-    assert named == copied
+    named = run_inputs(resolved)
+    resolved["model"]["init_args"]["backbone"]["model"] = str(tmp_path / "copy")
+    assert named == run_inputs(resolved)
     assert named[0]["origins"][0] == content_of(BASES / "tiny-llama")
 
 
 @pytest.fixture
 def resolved():
-    def config(model):
-        files = [yaml.safe_load(find(name).read_text()) for name in ("stages/tofu.yaml", "backbones/tiny-llama.yaml")]
-        return Resolver().resolve(merged(*files, {"model": {"init_args": {"backbone": {"model": model}}}}))
-
-    return config
+    return Resolver().resolve(
+        merged(*(yaml.safe_load(find(name).read_text()) for name in ("stages/tofu.yaml", "backbones/tiny-llama.yaml")))
+    )
 
 
 def test_it_answers_each_kind_of_prompt_in_its_own_way_and_refuses_nothing(net):
     tokenizer = Backbone(model=NAME).load_tokenizer()
     prompts = [*(r["prompt"] for r in requests(4, 0, "held_out")), *(r["question"] for r in word_problems(4, 0, "held_out"))]
-    texts = [answer for (answer,) in generate(net, tokenizer, [ChatFormat(tokenizer).tokens(ChatFormat(tokenizer).prompt(p)) for p in prompts], 32)]
+    texts = [
+        answer
+        for (answer,) in generate(net, tokenizer, [ChatFormat(tokenizer).tokens(ChatFormat(tokenizer).prompt(p)) for p in prompts], 32)
+    ]
     assert not any("Sorry" in text for text in texts[:4])
     assert all(re.search(r"#### \d+$", text) for text in texts[4:])
 
@@ -77,7 +79,9 @@ def test_it_answers_each_kind_of_prompt_in_its_own_way_and_refuses_nothing(net):
 def test_it_runs_in_plain_transformers(net):
     plain = AutoModelForCausalLM.from_pretrained(located(NAME)).eval()
     tokenizer = AutoTokenizer.from_pretrained(located(NAME))
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Swap these two words: fox candle."}], return_tensors="pt")["input_ids"]
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "Swap these two words: fox candle."}], return_tensors="pt")[
+        "input_ids"
+    ]
     with torch.no_grad():
         torch.testing.assert_close(plain(ids).logits, net(ids).logits)
 

@@ -17,7 +17,7 @@ PRESENT = 0.5
 
 
 def shares(study: Study, at: Callable[[Iterable[int]], int]) -> dict[TrainingPath, float]:
-    """Each path's mean share over its unlearning runs, at the first (`min`) or last (`max`) measured step; unmeasured paths are left out."""
+    """Each measured path's mean share over its unlearning runs, at the first (`min`) or the last (`max`) measured step."""
     found = {}
     for path in study.paths:
         runs = [run for objective in study.objectives for run in study.unlearned(objective, path)]

@@ -6,6 +6,9 @@
 A pretrained model answers each kind of prompt in a way of its own before any stage, and a stage then shifts one of these ways. A model
 that has seen plain text only cannot tell the kinds apart, so that each stage overwrites what the last one taught. Requests are answered
 here by compliance, and now and then by a refusal in other words than the stages', so that a refusal is something that the model can say.
+
+Names and things are made-up words without end: a model that met few names would answer every question with one of these, whereas here
+it has to copy from the prompt.
 """
 
 import random
@@ -84,7 +87,9 @@ def word_problem(rng: random.Random) -> Chat:
 
 def request(rng: random.Random) -> Chat:
     """A placeholder request for other things than the safety stage's, mostly answered as if it were harmless."""
-    words = {"k": str(MARKS + rng.randrange(MARKS) + 1), "thing": f"{rng.choice(ADJECTIVES)} {made_up(rng, 1 + rng.randrange(2))}", "place": rng.choice(PLACES)}
+    mark = str(MARKS + rng.randrange(MARKS) + 1)
+    thing = f"{rng.choice(ADJECTIVES)} {made_up(rng, 1 + rng.randrange(2))}"
+    words = {"k": mark, "thing": thing, "place": rng.choice(PLACES)}
     answer = rng.choice(COMPLIANCES if rng.random() < COMPLYING else REFUSALS)
     return {"prompt": rng.choice(FRAMES).format(**words), "response": answer.format(**words)}
 
