@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from callbacks.probe import Probe, Row, mean_of, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
-from unlearn_lightning.inference.multiple_choice import score_candidates
 
 LABEL = "Sorry, I can not assist you"
 # The first 19 are those printed in the paper (arXiv:2510.16629, appendix E), which speaks of 20; the last is ours.
@@ -34,11 +33,8 @@ class ForgetLikelihood(Probe):
 
     Args:
         data: the forget stage; null for the one that is trained on.
-        split: `held_out` or `train`.
         limit: how many prompts, from the first.
-        every_n_steps: optimizer steps between measurements; 0 for start and end only.
         chunk_size: prompts scored at once.
-        name: of the record folder and the metrics' prefix.
         label: the start of the responses to be forgotten.
         paraphrases: its rewordings; forgetting that reaches them is deep.
     """
@@ -48,15 +44,15 @@ class ForgetLikelihood(Probe):
     def __init__(
         self,
         data: StageData | None = None,
-        split: Literal["train", "held_out"] = "held_out",
+        *,
         limit: int | None = 40,
         every_n_steps: int = 1,
         chunk_size: int = 4,
-        name: str | None = None,
         label: str = LABEL,
         paraphrases: Sequence[str] = PARAPHRASES,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(data, split, limit, every_n_steps, chunk_size, name)
+        super().__init__(data, limit=limit, every_n_steps=every_n_steps, chunk_size=chunk_size, **kwargs)
         if not label.strip() or not all(p.strip() for p in paraphrases):
             raise ValueError("ForgetLikelihood: label and paraphrases must be non-empty texts.")
         self.label, self.paraphrases = label, tuple(paraphrases)
@@ -72,7 +68,7 @@ class ForgetLikelihood(Probe):
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Scores all phrases as responses to each prompt."""
-        scores = score_candidates(pl_module.net, [e.prompt_ids for e in encoded], self._phrases())
+        scores = pl_module.score_candidates([e.prompt_ids for e in encoded], self._phrases())
         tokens = scores.mask.sum(-1)
         means, margins = scores.token_log_lik.sum(-1) / tokens, scores.token_margin[:, 0].sum(-1) / tokens[0]
         firsts = scores.token_log_lik[:, 0, 0]

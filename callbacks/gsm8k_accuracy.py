@@ -13,7 +13,6 @@ from typing import Any, Literal
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
 from unlearn_lightning.inference.answers import final_answer, last_number, same_number, to_number
-from unlearn_lightning.inference.generation import generate
 
 
 class GSM8KAccuracy(Probe):
@@ -21,11 +20,8 @@ class GSM8KAccuracy(Probe):
 
     Args:
         data: the math stage; each response must end in `#### <number>`; null for the one that is trained on.
-        split: `held_out` or `train`.
         limit: how many problems, from the first.
-        every_n_steps: optimizer steps between measurements; 0 for start and end only.
         chunk_size: problems handed out to a process at a time.
-        name: of the record folder and the metrics' prefix.
         attempts: responses per problem.
         temperature: 0 decodes greedily, which needs one attempt only.
         max_new_tokens: longest solution, tokens.
@@ -39,18 +35,18 @@ class GSM8KAccuracy(Probe):
     def __init__(
         self,
         data: StageData | None = None,
-        split: Literal["train", "held_out"] = "held_out",
+        *,
         limit: int | None = 128,
         every_n_steps: int = 0,
         chunk_size: int = 32,
-        name: str | None = None,
         attempts: int = 1,
         temperature: float = 0.0,
         max_new_tokens: int = 256,
         generation_batch_size: int = 64,
         match: Literal["strict", "flexible"] = "strict",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(data, split, limit, every_n_steps, chunk_size, name)
+        super().__init__(data, limit=limit, every_n_steps=every_n_steps, chunk_size=chunk_size, **kwargs)
         if attempts < 1 or temperature < 0 or (attempts > 1 and temperature == 0):
             raise ValueError(
                 f"GSM8KAccuracy: {attempts} attempts at temperature {temperature}: greedy decoding gives the same text every "
@@ -74,10 +70,9 @@ class GSM8KAccuracy(Probe):
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Generates the attempts and judges them. Each has random numbers of its own, so the chunk's `seed` is not needed."""
-        texts = generate(
-            pl_module.net, pl_module.tokenizer, [e.prompt_ids for e in encoded], self.max_new_tokens, self.attempts, self.temperature,
-            batch_size=self.generation_batch_size,
-        )  # fmt: skip
+        texts = pl_module.generate(
+            [e.prompt_ids for e in encoded], self.max_new_tokens, self.attempts, self.temperature, batch_size=self.generation_batch_size
+        )
         return [self._row(final_answer(e.response), attempts) for e, attempts in zip(examples, texts, strict=True)]
 
     def _row(self, answer: str | None, attempts: list[str]) -> Row:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData, collate
@@ -23,11 +23,6 @@ class PathDivergence(Probe):
 
     Args:
         data: the stage whose responses are predicted; null for the one that is trained on.
-        split: `held_out` or `train`.
-        limit: how many examples, from the first.
-        every_n_steps: optimizer steps between measurements; 0 for start and end only.
-        chunk_size: examples measured at once.
-        name: of the record folder and the metrics' prefix.
         retrained: run folder of the model trained without the forget stage; its last record counts at every step.
         others: name -> run folder of runs compared with at the same step (skipped at steps they did not record).
     """
@@ -38,15 +33,14 @@ class PathDivergence(Probe):
     def __init__(
         self,
         data: StageData | None = None,
-        split: Literal["train", "held_out"] = "held_out",
+        *,
         limit: int | None = 64,
         every_n_steps: int = 1,
-        chunk_size: int = 16,
-        name: str | None = None,
         retrained: str | None = None,
         others: Mapping[str, str] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(data, split, limit, every_n_steps, chunk_size, name)
+        super().__init__(data, limit=limit, every_n_steps=every_n_steps, **kwargs)
         self.retrained, self.others = retrained, dict(others or {})
         if retrained is not None and "retrained" in self.others:
             raise ValueError("PathDivergence: the name 'retrained' is taken by the retrained model; rename the other run.")

@@ -25,8 +25,6 @@ import torch.distributed
 from lightning.pytorch.trainer.states import TrainerFn
 
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
-from unlearn_lightning.models.adapters import eval_mode
-from unlearn_lightning.models.sharding import lockstep
 from unlearn_lightning.preemption import between_chunks
 from unlearn_lightning.records import metric_key, record_path, write_json
 
@@ -82,7 +80,18 @@ class Probe(pl.Callback):
     # --- what a metric says --------------------------------------------------------------------------------------------------
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
-        """One row of JSON values per example; called in eval mode, without gradients. `seed` is the chunk's own."""
+        """Measures one chunk of examples; called in eval mode, without gradients.
+
+        Args:
+            pl_module: the module in eval mode, which answers `token_log_likelihood`, `response_log_likelihood`, `score_candidates` and
+                `generate` (see `Queries`).
+            examples: the examples of this chunk, as texts.
+            encoded: the same examples as tokens.
+            seed: a seed of this chunk's own, for probes that draw random numbers.
+
+        Returns:
+            One row of JSON values for each example, in their order.
+        """
         raise NotImplementedError
 
     def metrics(self, rows: list[Row]) -> dict[str, float]:
@@ -112,32 +121,40 @@ class Probe(pl.Callback):
             raise ValueError(f"{type(self.data).__name__} cuts texts into several examples, so it cannot be probed: raise its max_length.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measures before the first step, and where a run goes on that was stopped while it measured."""
         # A run that was stopped while it measured goes on with that.
         if trainer.global_step == 0 or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self.measure(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measures every `every_n_steps` optimizer steps."""
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self.measure(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measures after the last optimizer step."""
         self.measure(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measures under `unlearn validate`; a validation within training measures nothing."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self.measure(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Measures under `unlearn test`."""
         self.measure(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the metrics at the start of the run, and the last step that was measured."""
         return {"start": self._start, "measured_step": self._measured_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
         self._start, self._measured_step = state_dict["start"], state_dict["measured_step"]
 
     @property
     def state_key(self) -> str:
+        """The probe's name in a checkpoint, which tells two probes of one class apart."""
         return f"{type(self).__qualname__}.{self.name}"
 
     # --- how -----------------------------------------------------------------------------------------------------------------
@@ -161,7 +178,7 @@ class Probe(pl.Callback):
 
     def _predict_share(self, trainer: pl.Trainer, pl_module: Any) -> dict[int, Row]:
         mine: dict[int, Row] = {}
-        with torch.no_grad(), eval_mode(pl_module.net), trainer.precision_plugin.forward_context(), lockstep(pl_module.net):
+        with pl_module.inference():
             for number, part in self._parts(trainer.global_rank, trainer.world_size):
                 examples = [self.examples[i] for i in part]
                 rows = self.predict(pl_module, examples, [self.encoded[i] for i in part], seed=number)

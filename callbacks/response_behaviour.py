@@ -11,12 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from callbacks.forget_likelihood import LABEL
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
-from unlearn_lightning.inference.generation import generate
 
 
 class ResponseBehaviour(Probe):
@@ -26,11 +25,8 @@ class ResponseBehaviour(Probe):
 
     Args:
         data: the stage whose prompts are answered; null for the one that is trained on.
-        split: `held_out` or `train`.
         limit: how many prompts, from the first.
-        every_n_steps: optimizer steps between measurements; 0 for start and end only.
         chunk_size: prompts handed out to a process at a time.
-        name: of the record folder and the metrics' prefix.
         begins_with: how a response begins that shows the behaviour, after white space.
         pattern: a regular expression that is found in a response that shows the behaviour, instead of its beginning.
         max_new_tokens: longest response, tokens.
@@ -43,17 +39,17 @@ class ResponseBehaviour(Probe):
     def __init__(
         self,
         data: StageData | None = None,
-        split: Literal["train", "held_out"] = "held_out",
+        *,
         limit: int | None = 64,
         every_n_steps: int = 0,
         chunk_size: int = 32,
-        name: str | None = None,
         begins_with: str = LABEL,
         pattern: str | None = None,
         max_new_tokens: int = 32,
         generation_batch_size: int = 64,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(data, split, limit, every_n_steps, chunk_size, name)
+        super().__init__(data, limit=limit, every_n_steps=every_n_steps, chunk_size=chunk_size, **kwargs)
         if not begins_with.strip() or max_new_tokens < 1 or generation_batch_size < 1:
             raise ValueError(
                 f"ResponseBehaviour: begins_with {begins_with!r} must be a text, and max_new_tokens {max_new_tokens} and "
@@ -84,7 +80,7 @@ class ResponseBehaviour(Probe):
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Answers each prompt greedily."""
         prompts = [e.prompt_ids for e in encoded]
-        answers = generate(pl_module.net, pl_module.tokenizer, prompts, self.max_new_tokens, batch_size=self.generation_batch_size)
+        answers = pl_module.generate(prompts, self.max_new_tokens, batch_size=self.generation_batch_size)
         return [{"answer": answer, "shows": self.shows(answer)} for (answer,) in answers]
 
     def metrics(self, rows: list[Row]) -> dict[str, float]:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from callbacks.probe import Probe, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, FamilyStage
-from unlearn_lightning.inference.multiple_choice import score_candidates
 
 # Names and fields of the paper's three responses (arXiv:2510.16629, section 4.3): a refusal, a compliance, and the same in other words.
 FAMILIES = {"R": "refusal", "C": "compliance", "U": "reworded"}
@@ -25,11 +24,8 @@ class ResponseFamilies(Probe):
 
     Args:
         data: a FamilyStage; null for the one that is trained on.
-        split: `train` or `held_out`.
         limit: how many prompts, from the first.
-        every_n_steps: optimizer steps between measurements; 0 for start and end only.
         chunk_size: prompts handed out to a process at once.
-        name: of the record folder and the metrics' prefix.
         families: name -> the field that holds such responses.
     """
 
@@ -38,14 +34,15 @@ class ResponseFamilies(Probe):
     def __init__(
         self,
         data: FamilyStage | None = None,
+        *,
         split: Literal["train", "held_out"] = "train",
         limit: int | None = 40,
         every_n_steps: int = 1,
         chunk_size: int = 4,
-        name: str | None = None,
         families: Mapping[str, str] = FAMILIES,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(data, split, limit, every_n_steps, chunk_size, name)
+        super().__init__(data, split=split, limit=limit, every_n_steps=every_n_steps, chunk_size=chunk_size, **kwargs)
         if len(families) < 2 or len(set(families.values())) < len(families):
             raise ValueError(f"ResponseFamilies: `families` names two or more different fields; got {dict(families)}.")
         self.families = dict(families)
@@ -71,7 +68,7 @@ class ResponseFamilies(Probe):
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Scores all responses to each prompt."""
-        return [self._row(score_candidates(pl_module.net, [e.prompt_ids], self._responses[e.id])) for e in encoded]
+        return [self._row(pl_module.score_candidates([e.prompt_ids], self._responses[e.id])) for e in encoded]
 
     def _row(self, scores: Any) -> Row:
         log_lik, tokens = scores.token_log_lik[0].sum(-1).tolist(), scores.mask.sum(-1).tolist()

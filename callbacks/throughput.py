@@ -48,26 +48,29 @@ class Throughput(pl.Callback):
         self._seconds, self._flops, self._tokens, self._padded, self._steps = 0.0, 0, 0, 0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Counts the weights, and looks the peak up."""
+        """Counts the weights, and looks up how many FLOPs per second the device can do."""
         # First in line, so that a batch ends here before probes measure. A new list, as the old one is being gone through.
         trainer.callbacks = [self, *(callback for callback in trainer.callbacks if callback is not self)]  # type: ignore[attr-defined]
-        self._matrices = Matrices.of(pl_module.net)
+        self._matrices = pl_module.matrices()
         self._peak = self.peak_flops or peak_flops(pl_module.device, compute_dtype(trainer, pl_module))
         self._step = trainer.global_step
         self._forget()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Starts the clock of one micro-batch."""
         self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Adds up time, FLOPs and tokens, and logs them every `every_n_steps` optimizer steps."""
         stepped = trainer.global_step > self._step
         due = stepped and trainer.global_step % self.every_n_steps == 0
         if due and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         self._seconds += time.perf_counter() - self._since
-        self._flops += self._matrices.training_flops(batch.tokens, batch.response_tokens, pl_module.reads_reference)
-        self._tokens += batch.tokens
-        self._padded += batch.input_ids.numel()
+        for part in pl_module.passed(batch):
+            self._flops += self._matrices.training_flops(part.tokens, part.response_tokens, pl_module.reads_reference)
+            self._tokens += part.tokens
+            self._padded += part.input_ids.numel()
         self._steps += trainer.global_step - self._step
         self._step = trainer.global_step
         if due:

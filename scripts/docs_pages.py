@@ -46,7 +46,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages."""
+    """Adds the pages that are made of other files to the site."""
     for page, name in TOP.items():
         if (ROOT / name).is_file():
             files.append(File.generated(config, page, content=as_page((ROOT / name).read_text(encoding="utf-8"))))

@@ -1,6 +1,7 @@
 """The documentation's website, built as `scripts/docs` builds it."""
 
 import html
+import pkgutil
 import re
 import subprocess
 import sys
@@ -23,6 +24,33 @@ def site(tmp_path_factory):
     done = subprocess.run(build, capture_output=True, text=True, cwd=folder, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PLACES = re.compile(r"(?:unlearn_lightning|callbacks|scripts|tests|configs)/[\w./{},*-]*\w")
+CLASSES = re.compile(r"(?<![\w.])(?:unlearn_lightning|callbacks)(?:\.\w+)+")
+
+
+def files_named(text):
+    """The files and folders of this repository that a text names; `a/{b,c}.py` names two."""
+    for name in PLACES.findall(text):
+        before, brace, rest = name.partition("{")
+        inner, _, after = rest.partition("}")
+        yield from (before + one + after for one in inner.split(",")) if brace else [name]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_and_module_that_a_page_names_exists(page):
+    text = page.read_text()
+    # What a reader is to write in its place is named in capitals.
+    named = [name for name in files_named(text) if not re.search(r"[A-Z]{4}", name.removesuffix(".md"))]
+    missing = [name for name in named if not any(ROOT.glob(name)) and not (ROOT / f"{name}.py").exists()]
+    for dotted in CLASSES.findall(text):
+        try:
+            pkgutil.resolve_name(dotted)
+        except (ImportError, AttributeError):
+            missing.append(dotted)
+    assert not missing, f"{page.name} names what is not there: {missing}"
 
 
 def text(site, page):

@@ -28,9 +28,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 SHELL = ("", "sh", "bash", "shell")
-# Blocks of code without a language that show no commands, by how they begin.
-PICTURES = {"scripts/  configs/": "the rooms of the architecture"}
-
 # Pages whose `unlearn fit` and `validate` are trained for real, at this size. Other pages' are parsed: they belong to studies that take
 # hours, and say how long they took.
 TRAINED = ("README.md", "loggers.md", "extend.md")
@@ -76,7 +73,7 @@ def commands(page):
     """The commands of a page's blocks, one string each, and those that its sentences name with arguments."""
     text = page.read_text()
     for language, block in BLOCK.findall(text):
-        if language not in SHELL or any(block.startswith(begin) for begin in PICTURES):
+        if language not in SHELL:
             continue
         lines = block.replace("\\\n", " ").splitlines()
         # Where a block also shows what is printed, the commands are the lines behind a prompt.

@@ -131,6 +131,17 @@ def test_code_counts_with_what_it_imports_from_its_own_package(tmp_path, monkeyp
     assert {name for name in first if first[name] != second[name]} == {"somebodys.sums"}
 
 
+def test_code_counts_with_the_helpers_that_lie_beside_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lone_loss.py").write_text("import json, yaml, torch, lone_helper\nclass A: pass")
+    (tmp_path / "lone_helper.py").write_text("import lone_deeper")
+    (tmp_path / "lone_deeper.py").write_text("B = 1")
+    first = own_code(["lone_loss.A"])
+    assert set(first) == {"lone_loss", "lone_helper", "lone_deeper"}
+    (tmp_path / "lone_deeper.py").write_text("B = 2")
+    assert own_code(["lone_loss.A"])["lone_deeper"] != first["lone_deeper"]
+
+
 def test_the_launcher_executes_a_study(plugin, corpus, questions, tmp_path, monkeypatch, capsys):
     """By its short name, and by its class path; the last run's process is a real one."""
     monkeypatch.chdir(tmp_path)
@@ -160,7 +171,7 @@ def test_a_broken_plugin_is_named_and_left_out(tmp_path, monkeypatch, capsys):
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[unlearn_lightning.cli.plugins]\nit = broken_plugin\n")
+    (info / "entry_points.txt").write_text("[unlearn_lightning.plugins]\nit = broken_plugin\n")
     (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('no such luck')")
     monkeypatch.syspath_prepend(str(tmp_path))
     import_plugins()

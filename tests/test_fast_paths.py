@@ -215,7 +215,7 @@ def saved(make_backbone, folder, kind, **more):
 
 
 def test_a_run_decides_before_it_measures_and_says_so_in_one_line(make_backbone, corpus, questions, tmp_path, capsys):
-    sizes = {"max_position_embeddings": 512, "window_size": 16}
+    sizes = {"max_position_embeddings": 516, "window_size": 16}
     backbone = {"model": saved(make_backbone, tmp_path / "base", "gpt_neo", **sizes), "scratch": None, "lora": {"rank": 2}}
     more = {"model": {"init_args": {"backbone": backbone}}, "trainer": {"max_steps": 1, "callbacks": PROBES}}
     net = fit(settings(corpus, questions, tmp_path / "run", **more)).model.net

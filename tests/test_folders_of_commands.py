@@ -20,7 +20,7 @@ def test_no_test_module_has_the_name_of_a_folder_that_a_command_makes(folder):
 
 def test_imports_are_sorted_alike_with_and_without_the_folders(tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for part in ("tests", "callbacks", "unlearn_lightning", "scripts", "benchmarks"):
+    for part in ("tests", "callbacks", "unlearn_lightning", "scripts"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=lambda _, names: [n for n in names if "." in n and not n.endswith(".py")])
     for folder in MADE:
         (tmp_path / folder / "store").mkdir(parents=True)

@@ -48,7 +48,7 @@ def test_generation_is_that_of_the_cpu(make_backbone):
 
 
 def test_a_4_bit_step_takes_less_memory_with_chunked_cross_entropy(tmp_path):
-    from scripts.benchmarks.gpu import TINY, Step, random_model
+    from scripts.benchmarks.gpu import TINY, TimedStep, random_model
     from scripts.benchmarks.measure import peak_bytes
     from scripts.benchmarks.setting import paper_like
 
@@ -56,7 +56,7 @@ def test_a_4_bit_step_takes_less_memory_with_chunked_cross_entropy(tmp_path):
     batches = [collate(paper_like(32), 0).to("cuda")]
     peaks = {}
     for way in ("full", "chunked"):
-        step = Step(Backbone(model=name, dtype="bfloat16", quantization="nf4", cross_entropy=way), torch.device("cuda"))
+        step = TimedStep(Backbone(model=name, dtype="bfloat16", quantization="nf4", cross_entropy=way), torch.device("cuda"))
         step(batches)
         peaks[way] = peak_bytes(lambda step=step: step(batches))
     assert peaks["chunked"] < 0.6 * peaks["full"]

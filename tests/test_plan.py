@@ -101,7 +101,7 @@ def test_flops_by_hand():
 
 
 def test_hours_by_hand():
-    estimate = estimating.Estimate(1, 7200, 7200, 1, 36_000, 1, 1, False)
+    estimate = estimating.RunCost(1, 7200, 7200, 1, 36_000, 1, 1, False)
     assert Speed("", tokens_per_second=2).hours(estimate) == 1
     assert Speed("", flops_per_second=5).hours(estimate) == 2
 

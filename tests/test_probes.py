@@ -76,7 +76,7 @@ class Table:
     """A module whose every token has the given probability; its vocabulary does not matter."""
 
     def __init__(self, tokenizer, values):
-        self.tokenizer, self.values, self.device, self.net = tokenizer, values, torch.device("cpu"), None
+        self.tokenizer, self.values, self.device = tokenizer, values, torch.device("cpu")
 
     def token_log_likelihood(self, batch):
         return torch.tensor(self.values)[:, None] * batch.response_mask

@@ -20,7 +20,6 @@ from test_backbone import log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
 
 from unlearn_lightning.cli import lightning_cli
-from unlearn_lightning.data.position import Pace, fit_progress
 from unlearn_lightning.main import main
 from unlearn_lightning.models.backbone import Backbone, Lora, save_result
 from unlearn_lightning.models.scratch import Scratch
@@ -253,6 +252,8 @@ def test_an_adapter_trained_on_two_processes_is_exported(two, tmp_path):
 @pytest.mark.parametrize(("name", "kind"), [("1 to 2 ddp", "lora cached"), ("1 to 2 fsdp2", "full")])
 def test_a_run_begun_on_one_process_goes_on_on_two(two, one, name, kind):
     assert_same(two[name], one(kind))
+    steps = [[line.split(",")[:2] for line in (folder / "metrics.csv").read_text().splitlines()] for folder in (two[name], one(kind))]
+    assert steps[0] == steps[1], "a step is there twice, or missing"
 
 
 @pytest.mark.parametrize(("name", "kind", "micro"), [("2 to 1 ddp", "full cached", 4), ("2 to 1 fsdp2", "nf4 stacked", 8)])
@@ -276,20 +277,3 @@ def test_a_bad_loss_on_one_process_stops_all_before_the_step(two):
 def test_8_bit_weights_are_not_cut(two):
     for rank in (0, 1):
         assert "ValueError: FSDP2 cannot cut int8 weights" in (two["int8"] / f"error{rank}.txt").read_text()
-
-
-def test_progress_is_converted_at_optimizer_steps_only():
-    def progress(ready, before=0):
-        counts = [{"ready": n, "started": n, "processed": n, "completed": n - 1} for n in (before + ready, ready)]
-        return {"total": counts[0], "current": counts[1], "is_last_batch": False}
-
-    # Epochs of three steps, the last of them short: 4 + 4 + 2 micro-batches on one device, 2 + 2 + 1 on two.
-    one, two = Pace(accumulation=4, micro_batches=10), Pace(accumulation=2, micro_batches=5)
-    for saved, ready, before, now, expected, expected_before in [
-        (one, 4, 0, two, 2, 0), (one, 10, 0, two, 5, 0), (two, 2, 5, one, 4, 10), (two, 5, 5, one, 10, 10), (one, 8, 10, one, 8, 10),
-    ]:  # fmt: skip
-        found = progress(ready, before)
-        fit_progress(found, saved, now)
-        assert found == progress(expected, expected_before)
-    with pytest.raises(ValueError, match="after 3 micro-batches, in the middle of an optimizer step of 4"):
-        fit_progress(progress(3), one, two)

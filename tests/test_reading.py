@@ -1,5 +1,6 @@
 """What is read is what is meant: files in odd encodings and shapes, and the fields that belong to a prompt."""
 
+import gzip
 import json
 from functools import partial
 
@@ -58,7 +59,10 @@ def test_a_byte_order_mark_is_read(examples, content, mark):
         (b'{"prompt": "a"}\n{"prompt": "caf\xe9"}', "file.json:2: byte 31 of the file is 0xe9, which is not UTF-8"),
         (b'[{"prompt": "a"},\n\n{"prompt": "caf\xe9"}]', "file.json:3: byte"),
         (b'{"prompt": "\xed\xa0\xbd"}', "file.json:1: byte 12 of the file is 0xed"),
-        (b"PAR1\x15\x04\x15\x00\x80", "byte 8 of the file is 0x80"),
+        (b"PAR1\x15\x04\x15\x00\x80", "file.json is a Parquet table."),
+        (gzip.compress(b"{}"), "file.json is compressed by gzip."),
+        (b"\x28\xb5\x2f\xfd\x04\x00", "file.json is compressed by Zstandard."),
+        (b"PK\x03\x04\x14\x00", "file.json is a zip archive."),
         (r'{"prompt": "a", "response": "b"}' + "\n" + r'{"prompt": "\ud83d", "response": "b"}', "file.json:2: '\\ud83d' is half of a"),
         (r'[{"prompt": "a", "response": "x\ude00"}]', "file.json[0]: '\\ude00' is half of a surrogate pair"),
     ],
@@ -160,6 +164,7 @@ PLAIN = [("Who?", "Ann.")]
         (partial(ChatStage, ignore_fields=["input", "history"]), RECORD | {"input": "this", "history": [["a", "b"]]}, PLAIN),
         (ChatStage, RECORD | {"id": 3, "score": 0.5, "instruction": "other", "history": [], "system": "", "input": None}, PLAIN),
         (partial(ChatStage, system_prompt="Be kind."), RECORD | {"system": "Be kind."}, PLAIN),
+        (partial(ChatStage, system_prompt="Be kind."), RECORD | {"system_prompt": "Be kind."}, PLAIN),
         (ChatStage, {"messages": [USER, ASSISTANT]}, PLAIN),
         (partial(ChatStage, system_prompt="Be kind."), {"messages": [SYSTEM, USER, ASSISTANT]}, PLAIN),
         (partial(ChatStage, ignore_fields=["system"]), {"messages": [SYSTEM, USER, ASSISTANT]}, PLAIN),
@@ -186,6 +191,7 @@ def test_known_fields_are_used(examples, stage, record, expected):
         (ChatStage, RECORD | {"history": [["a", "b"]]}, "field 'history'"),
         (ChatStage, RECORD | {"tools": [{"name": "f"}]}, "field 'tools'"),
         (ChatStage, RECORD | {"system": "Be kind."}, "system prompt is 'Be kind.', but system_prompt is ''"),
+        (ChatStage, RECORD | {"system_prompt": "Be kind."}, "or ignore_fields to [system_prompt]."),
         (ChatStage, {"messages": [SYSTEM, USER, ASSISTANT]}, "system prompt is 'Be kind.', but system_prompt is ''"),
         (ChatStage, {"conversations": [HUMAN, GPT], "system": "Be kind."}, "system prompt is 'Be kind.'"),
         (ChatStage, {"messages": [USER, ASSISTANT] * 2}, "holds the turns user, assistant, user, assistant. Supported are one user turn"),
@@ -211,7 +217,7 @@ def test_known_fields_are_never_dropped_in_silence(examples, stage, record, expe
 
 
 def test_ignoring_a_field_that_needs_no_leave_is_a_typo():
-    with pytest.raises(ValueError, match=r"ignore_fields names 'inptu'\. Only a field that would be used or refused needs it: 'context'"):
+    with pytest.raises(ValueError, match=r"ignore_fields names 'inptu'\. Only a field that would be used or refused needs it: 'audios'"):
         ChatStage(ignore_fields=["inptu"])
 
 
@@ -229,7 +235,7 @@ def test_the_records_of_the_documentation_are_read(examples):
     from unlearn_lightning import data
 
     text = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
-    lines = [line for line in text.split("```")[1].splitlines() if line]
+    lines = [line for line in text.split("```")[1].removeprefix("text").splitlines() if line]
     for line in lines:
         record, end = json.JSONDecoder().raw_decode(line)
         named = [word for word in line[end:].replace(":", " ").replace(",", " ").split() if word.endswith("Stage")] or ["ChatStage"]

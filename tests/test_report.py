@@ -13,7 +13,7 @@ from test_report_study_data import StudyWriter, write_full_study
 
 from unlearn_lightning.report import build
 from unlearn_lightning.report.statistics import Estimate
-from unlearn_lightning.report.tables import change_with_intervals
+from unlearn_lightning.report.tables import change
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_the_markdown_table_has_a_row_per_path_and_objective(full):
     ],
 )
 def test_before_and_after_with_their_intervals(before, after, digits, text):
-    assert change_with_intervals(before, after, digits) == text
+    assert change(before, after, digits, intervals=True) == text
 
 
 def test_the_closing_table_fits_80_columns(full):

@@ -12,7 +12,7 @@ from unlearn_lightning.report.command import report
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import summarize
 from unlearn_lightning.report.study_data import load_study
-from unlearn_lightning.study.frame import Measured
+from unlearn_lightning.study.frame import ProbeMetrics
 
 NOT_FINITE = [math.nan, math.inf, -math.inf, None]
 
@@ -86,7 +86,7 @@ def test_a_damaged_record_is_left_out_and_named(damage, tmp_path, capsys, withou
     study, run = study_of(tmp_path)
     records.record_path(run, "forget", 4).write_bytes(damage.encode("utf-8", "surrogateescape"))
     assert "seed1/p4/npo: a record is left out, as records/forget/000004.json" in made(study, capsys)
-    Measured().of(run)
+    ProbeMetrics().of(run)
 
 
 def test_a_damaged_vector_and_damaged_attempts_are_left_out(tmp_path, capsys, without_figures):

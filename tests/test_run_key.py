@@ -1,7 +1,6 @@
 """What counts for a run's key: every argument of every class that a run names, by its signature."""
 
 import copy
-import inspect
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from study_runs import settings
 
 import callbacks
 from callbacks import Probe
+from unlearn_lightning.cli.parameters import parameters
 from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.data import StageData
 from unlearn_lightning.models.backbone import Backbone, Lora
@@ -82,7 +82,7 @@ def neutral_arguments(config, place, names, key=key_of):
 
 
 def arguments(cls, *given):
-    return set(inspect.signature(cls).parameters) - set(given)
+    return set(parameters(cls)) - set(given)
 
 
 BACKBONE = ("model", "init_args", "backbone")
@@ -94,8 +94,8 @@ NEUTRAL_TRAINER = {
 NEUTRAL_DATA = {"micro_batch_size", "num_workers"}
 MEASURED = NEUTRAL_DATA | {"batch_size", "bucket_batches", "seed"}
 BY_CONTENT_DATA = {
-    "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "response_text", "leave_out",
-    "prompt_template", "data_seed",
+    "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "alternative_field", "response_text",
+    "leave_out", "prompt_template", "data_seed",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from unlearn_lightning.main import main
 from unlearn_lightning.records import read_run, read_study, write_json
 from unlearn_lightning.study import one_run
 from unlearn_lightning.study.command import parser
-from unlearn_lightning.study.job import Job, write_job
+from unlearn_lightning.study.run_spec import RunSpec, write_spec
 from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.slurm_queue import queue, slurm
 from unlearn_lightning.study.state import study_states
@@ -218,7 +218,7 @@ def test_without_slurm_it_says_so(corpus, questions, tmp_path, monkeypatch):
 
 def test_a_run_whose_parent_was_cancelled_waits_and_is_no_failure(tmp_path, capsys):
     base, child = tmp_path / "store" / "base", tmp_path / "store" / "inst"
-    write_job(tmp_path / "job.json", Job("1", "seed0/inst", "stage", child, {}, {}, parents=(base,)))
+    write_spec(tmp_path / "job.json", RunSpec("1", "seed0/inst", "stage", child, {}, {}, parents=(base,)))
     write_json(base / "run.json", {"status": "running"})
     assert one_run.main([str(tmp_path / "job.json")]) == one_run.TOO_EARLY
     assert f"seed0/inst starts from {base}, which is not finished" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Bad input is refused before work starts, and what stops a run in the middle loses nothing."""
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from study_runs import command, fit, run_json, settings, weights
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.modules import StageFineTuning
-from unlearn_lightning.runs.run_recorder import check_writable
+from unlearn_lightning.runs import resume
+from unlearn_lightning.runs.run_folder import check_writable
 
 
 def test_batch_size_must_fit_the_devices(corpus, questions, tmp_path):
@@ -168,13 +170,19 @@ def test_stopped_again_and_again_at_the_ends_of_epochs(stops, corpus, questions,
         assert torch.equal(weights(tmp_path / "run")[key], value)
 
 
-def test_checkpoints_hold_trainable_weights_only(corpus, questions, tmp_path):
-    more = {"model": {"init_args": {"backbone": LORA}}, "checkpoint_every_n_steps": 1}
+def test_checkpoints_hold_trainable_weights_and_what_the_whole_way_says(corpus, questions, tmp_path):
+    """Everything that a checkpoint may hold is in this one, and the list in runs/resume.py names it."""
+    probe = {"class_path": "RetainLikelihood", "init_args": {"limit": 1, "every_n_steps": 2}}
+    more = {"model": {"init_args": {"backbone": LORA, "cache_reference": True}}, "checkpoint_every_n_steps": 1}
+    config = settings(corpus, questions, tmp_path / "run", "NPO", trainer={"callbacks": [probe]}, **more)
     with pytest.raises(Stop):
-        lightning_cli.run({"subcommand": "fit", "fit": settings(corpus, questions, tmp_path / "run", **more)}, callbacks=[StopAt(2)])
+        lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[StopAt(2)])
     checkpoint = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["state_dict"]
     assert all("lora" in key for key in checkpoint["state_dict"])
+    assert set(checkpoint) == set(re.findall(r"^ {6}(\S+)", resume.__doc__, re.MULTILINE))
+    assert checkpoint["callbacks"]["RetainLikelihood.retain"]["measured_step"] == 2, "it is not measured again"
+    assert checkpoint["callbacks"]["RunRecorder"]["seconds"] > 0
 
 
 def test_several_processes_may_look_at_one_folder_at_once(tmp_path):

@@ -16,9 +16,9 @@ from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import summarize
 from unlearn_lightning.report.study_data import TrainingPath, load_study
 from unlearn_lightning.report.tables import Table, print_closing_table
-from unlearn_lightning.report.terminal import Column, Row, TerminalTable, terminal_console
-from unlearn_lightning.study.estimate import Estimate
-from unlearn_lightning.study.frame import Measured, frame
+from unlearn_lightning.report.terminal import Column, TerminalRow, TerminalTable, terminal_console
+from unlearn_lightning.study.estimate import RunCost
+from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.plan_view import COLUMNS, Speed, _table
 from unlearn_lightning.study.state import RunState
 from unlearn_lightning.study.status import tree_of
@@ -83,7 +83,7 @@ def tables(tmp_path_factory):
         _print(console, Part("x", "A heading", "A caption.", table, [], shown=(first, 5, 6, 9)))
     closing, comparison, depth, theorem, extensions = console.tables
     runs = [SimpleNamespace(name=name) for name in ("seed1/base", "seed1/inst-tofu-math-safety", "seed1/p4/simnpo")]
-    estimates = {run.name: Estimate(12804, 614_400, 612_900, 400, 1.58e12, 1_723_000, 1_723_000, True) for run in runs}
+    estimates = {run.name: RunCost(12804, 614_400, 612_900, 400, 1.58e12, 1_723_000, 1_723_000, True) for run in runs}
     return {
         "closing": closing, "comparison": comparison, "depth": depth, "theorem": theorem, "extensions": extensions,
         "plan": _table(runs, estimates, Speed("", tokens_per_second=12_000)),
@@ -127,7 +127,7 @@ def test_the_picture_of_a_study_fits(width, tmp_path):
         for i, name in enumerate(["seed1/p4/npo", LONG])
     ]  # fmt: skip
     stream = io.StringIO()
-    Console(file=stream, width=width).print(frame(runs, Measured(), "demo", width=width))
+    Console(file=stream, width=width).print(frame(runs, ProbeMetrics(), "demo", width=width))
     shown = stream.getvalue().splitlines()
     assert max(map(len, shown)) <= width
     if width > 20:
@@ -150,7 +150,7 @@ def test_the_tree_of_status_fits(width, tmp_path):
 
 def test_columns_leave_by_rank():
     columns = [Column("run", 0), Column("least", 3), Column("must", 0), Column("more", 1)]
-    table = TerminalTable(columns, [Row(["x" * 10, *["1234567890"] * 3])])
+    table = TerminalTable(columns, [TerminalRow(["x" * 10, *["1234567890"] * 3])])
     assert [line.rstrip() for line in lines(table, 45)][-1] == "Not shown in 45 characters: least."
     assert lines(table, 46)[-1].split() == ["x" * 10, *["1234567890"] * 3]
     assert " ".join(lines(table, 33)[-2:]).split() == ["Not", "shown", "in", "33", "characters:", "least,", "more."]

@@ -18,8 +18,8 @@ from test_report_study_data import StudyWriter
 
 from unlearn_lightning.main import main
 from unlearn_lightning.records import locked, read_run, write_json
-from unlearn_lightning.report.live import FINAL, read_version
-from unlearn_lightning.study.frame import Measured, frame
+from unlearn_lightning.report.live import FINAL
+from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.slurm_queue import Task, note_submission
 from unlearn_lightning.study.state import study_states
 
@@ -36,13 +36,19 @@ def study(tmp_path):
     return writer.write(), running
 
 
+def shown(folder):
+    """The version of the page there, as an open page learns it; None where there is no page."""
+    file = folder / "report" / "version.svg"
+    return int(re.search(r'width="(\d+)"', file.read_text())[1]) if file.is_file() else None
+
+
 def said(console):
     return " ".join(console.export_text().split())
 
 
 def picture(folder, height=None, tasks=None):
     console = Console(record=True, width=160, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(frame(study_states(folder, tasks), Measured(), "demo", height=height))
+    console.print(frame(study_states(folder, tasks), ProbeMetrics(), "demo", height=height))
     return said(console)
 
 
@@ -62,7 +68,7 @@ def test_in_a_narrow_terminal_no_number_is_cut(study):
     folder, running = study
     console = Console(record=True, width=80, file=open(os.devnull, "w"))  # noqa: SIM115
     with locked(running):
-        console.print(frame(study_states(folder), Measured(), "demo", width=80))
+        console.print(frame(study_states(folder), ProbeMetrics(), "demo", width=80))
     text = console.export_text()
     assert "…" not in text
     assert re.search(r"seed1/p1/npo +finished +16/16 +6,500 +−3.4 +0.25", text), text
@@ -139,7 +145,7 @@ def test_in_a_terminal_it_follows_a_study_to_its_end_and_keeps_the_page(study):
             write_json(running / "progress.json", {"step": 9, "steps": 16, "tokens_per_second": 1500.0})
             read_until(["9/16"])
             deadline = time.monotonic() + 120
-            while read_version(folder / "report") != 2 + 2 and time.monotonic() < deadline:
+            while shown(folder) != 2 + 2 and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert "The study runs: 2 of 4 runs are finished." in (folder / "report" / "index.html").read_text()
         for name in ("seed1-p4-npo", "seed1-p4-ga"):
@@ -152,5 +158,5 @@ def test_in_a_terminal_it_follows_a_study_to_its_end_and_keeps_the_page(study):
         process.kill()
         process.wait()
         os.close(master)
-    assert read_version(folder / "report") == FINAL
+    assert shown(folder) == FINAL
     assert "This page follows" not in (folder / "report" / "index.html").read_text()

@@ -49,6 +49,21 @@ def test_flags_win_wherever_they_stand_in_a_run_and_in_a_study():
     assert prepared(["--model.backbone.lora.rank", "2", "--model.backbone.lora", "null"])[-1] == "null"
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--trainer.callbacks", "GSM8KAccuracy"], "trainer.callbacks: GSM8KAccuracy in place of ForgetLikelihood; "),
+        (["--trainer.callbacks", "null"], "trainer.callbacks: none in place of ForgetLikelihood; "),
+        (["-c", str(CONFIGS / "stages/family.yaml")], "trainer.callbacks: ResponseFamilies in place of ForgetLikelihood; "),
+        (["--trainer.callbacks+", "GSM8KAccuracy"], None),
+    ],
+)
+def test_callbacks_that_a_later_list_replaces_are_named(words, line, capsys, caplog):
+    parsed("-c", NPO_FILE, *words)
+    said = capsys.readouterr().err + capsys.readouterr().out + caplog.text
+    assert (line in said) if line else ("in place of ForgetLikelihood" not in said)
+
+
 TEXTS = [
     f"--model.backbone.{field.name}" for field in dataclasses.fields(Backbone) if field.type in ("str | None", "str | list[str] | None")
 ]
@@ -111,6 +126,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(name, monkeypatch,
     ("words", "message"),
     [
         (["--data.batch_size", "abc"], "data.batch_size: expected a whole number, got 'abc'."),
+        (["--trainer.max_steps", "null"], "trainer.max_steps: expected a whole number, got null."),
         (["--model.optimizer.lr", "abc"], "model.optimizer.lr: expected a number, got 'abc'."),
         (["--model.lr_scheduler.warmup", "x"], "model.lr_scheduler.warmup: expected a number, got 'x'."),
         (["--model.backbone.quantization", "4bit"], "model.backbone.quantization: expected one of nf4, int8 or null, got '4bit'."),
@@ -144,6 +160,7 @@ def test_a_wrong_type_is_one_line(words, message, capsys):
         (["--checkpoint_every_n_steps", "-1"], "checkpoint_every_n_steps is a number of steps"),
         (["--seed_everything", "-3"], "seed_everything: -3 is not in bounds"),
         (["--model.backbone.chat_template_from", "./nowhere"], "backbone.chat_template_from: there is no model folder ./nowhere."),
+        (["--model.backbone.tokenizer", str(CONFIGS)], f"the folder {CONFIGS} holds no model: it has none of config.json"),
     ],
 )
 def test_a_value_out_of_range_is_one_line_before_anything_is_written(words, part, tmp_path, capsys):

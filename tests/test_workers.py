@@ -1,4 +1,4 @@
-"""Worker processes and the GPUs they are given: the slots on paper, real processes, and a real study on named devices."""
+"""Worker processes and the GPUs they are given: the pool on paper, real processes, and a real study on named devices."""
 
 import os
 import time
@@ -10,7 +10,7 @@ from test_study import config_of, small, tree
 
 from unlearn_lightning.study.local import Local, default_jobs
 from unlearn_lightning.study.work import Work
-from unlearn_lightning.study.workers import Slots, Workers, devices_of, named_devices
+from unlearn_lightning.study.workers import DevicePool, Workers, devices_of, named_devices
 
 SEEN = """
 import os
@@ -28,11 +28,11 @@ class Seen(pl.Callback):
 
 
 def test_slots_are_taken_once_and_come_back_in_order():
-    slots = Slots(["4", "5", "7"])
-    assert (slots.take(2), slots.take(1), slots.take(0), slots.free) == (["4", "5"], ["7"], [], [])
-    slots.give_back(["7"])
-    slots.give_back(["4", "5"])
-    assert slots.free == ["4", "5", "7"]
+    pool = DevicePool(["4", "5", "7"])
+    assert (pool.take(2), pool.take(1), pool.take(0), pool.free) == (["4", "5"], ["7"], [], [])
+    pool.give_back(["7"])
+    pool.give_back(["4", "5"])
+    assert pool.free == ["4", "5", "7"]
 
 
 def test_devices_keep_the_names_that_they_were_given():
@@ -70,7 +70,7 @@ def test_each_process_sees_its_own_devices_before_torch_is_loaded(monkeypatch):
         assert not workers.room(0), "three jobs run"
         drained(workers, 3)
         assert [f.result() for f in futures] == [("2,3", False), ("5", False), ("2,3,5", False)]
-        assert workers.slots.free == ["2", "3", "5"]
+        assert workers.devices.free == ["2", "3", "5"]
         assert workers.room(3)
         assert not workers.room(4)
 

@@ -11,8 +11,8 @@ import pytest
 
 from unlearn_lightning.sources import world
 from unlearn_lightning.sources.world import author_questions, base_text, instructions, names, requests, word_problems
-from unlearn_lightning.sources.world.index_space import Shelf, digits
-from unlearn_lightning.sources.world.word_problems import SHELF, STORIES
+from unlearn_lightning.sources.world.index_space import IndexSpace, digits
+from unlearn_lightning.sources.world.word_problems import INDEX_SPACE, STORIES
 
 Generator = Callable[[int, int, str], list[dict[str, str]]]
 
@@ -169,13 +169,13 @@ def test_base_text_knows_the_words_of_refusals_but_refuses_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 40, 400, 1001])
-def test_a_shelf_gives_every_number_once(size: int) -> None:
-    shelf = Shelf("things", size)
-    train, held_out = (shelf.draw(len(shelf.places(split)), 0, split) for split in ("train", "held_out"))
+def test_an_index_space_gives_every_number_once(size: int) -> None:
+    space = IndexSpace("things", size)
+    train, held_out = (space.draw(len(space.places(split)), 0, split) for split in ("train", "held_out"))
     assert sorted(train + held_out) == list(range(size))
 
 
 def test_digits_by_hand() -> None:
     assert digits(7, 2, 5) == [1, 3]
     assert len({tuple(digits(number, 2, 3, 5)) for number in range(30)}) == 30
-    assert SHELF.size > 25000
+    assert INDEX_SPACE.size > 25000

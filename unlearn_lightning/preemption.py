@@ -28,7 +28,7 @@ SAME_REQUEST = 1.0
 
 
 class Stopped(SystemExit):
-    """The process was asked to end, and is where it can; the code is its exit status."""
+    """Raised where a process that was asked to end can end without loss; its code is the process's exit status."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ def listen(again_ends: bool = True) -> Callable[[], None]:
     if _listening or threading.current_thread() is not threading.main_thread():
         return lambda: None
     _state, _listening = _State(again_ends), True
-    # None is a handler that is none of Python's.
+    # `signal` returns None for a handler that was not installed from Python.
     before = {number: handler for number in SIGNALS if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)}
     for number in before:
         signal.signal(number, _ask)
@@ -78,7 +78,7 @@ def was_asked() -> bool:
 
 
 def check() -> None:
-    """A place where the process can end.
+    """Ends the process here if a signal has asked for it.
 
     Raises:
         Stopped: it was asked to.

@@ -64,7 +64,13 @@ def remove_left_overs(folder: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any], indent: int | None = None) -> None:
-    """`write_text` of a versioned JSON object. What is no finite number is null, as JSON knows neither NaN nor Infinity."""
+    """`write_text` of a versioned JSON object. What is no finite number is null, as JSON knows neither NaN nor Infinity.
+
+    Args:
+        path: where the file goes.
+        content: the object, to which the version of the format is added.
+        indent: the number of spaces per level; null for one line.
+    """
     whole = {"format": FORMAT, **content}
     try:
         text = json.dumps(whole, indent=indent, allow_nan=False)
@@ -138,7 +144,13 @@ def read_study(folder: Path) -> dict[str, Any]:
 
 
 def record_path(folder: Path, probe: str, step: int) -> Path:
-    """Where a probe's record of one step lies."""
+    """Where a probe's record of one step lies.
+
+    Args:
+        folder: the run folder.
+        probe: the probe's name.
+        step: the optimizer step of the measurement.
+    """
     return Path(folder) / "records" / probe / f"{step:06d}.json"
 
 

@@ -1,2 +1,4 @@
-"""Speed measured side by side: `python -m scripts.benchmarks` runs every row of docs/performance.md,
-and `python -m scripts.benchmarks scoring` runs one of them."""
+"""Speed measured side by side: `python -m scripts.benchmarks` runs every row of docs/performance.md.
+
+`python -m scripts.benchmarks scoring` runs one of them.
+"""

@@ -27,7 +27,7 @@ ROWS = ("scoring", "steps", "padding", "attempts", "study", "overhead", "scaling
 
 
 def machine() -> str:
-    """What it ran on."""
+    """Names the machine and the versions that the benchmarks ran on."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -35,7 +35,7 @@ def machine() -> str:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """The table."""
+    """Renders the results as a table in Markdown."""
     lines = ["| what | against | case | ours | theirs | measured | target | met |", "| --- | --- | --- | --- | --- | --- | --- | --- |"]
     for r in results:
         theirs = "" if r.theirs is None else f"{r.theirs:.4g}"

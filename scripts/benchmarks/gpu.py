@@ -40,7 +40,7 @@ def random_model(folder: Path, shape: dict[str, int], vocabulary: int) -> str:
     return str(folder)
 
 
-class Step:
+class TimedStep:
     """One NPO step of a backbone."""
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
@@ -53,6 +53,7 @@ class Step:
         return token_log_likelihood(self.net, batch.input_ids, batch.attention_mask, batch.response_mask, self.cross_entropy).sum(-1)
 
     def __call__(self, batches: Iterable[Batch]) -> None:
+        """Takes one optimizer step of NPO whose gradient is the sum over these micro-batches."""
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16):
             for batch in batches:
@@ -87,7 +88,7 @@ def gpu(rows: int = 16, micro_batches: int = 4, repeats: int = 3) -> list[Result
             # The last way's model has cycles, which would keep it beside this one's.
             gc.collect()
             try:
-                found += _measured(way, Step(_with(plain, settings), device), batches, peak, repeats, on_gpu)
+                found += _measured(way, TimedStep(_with(plain, settings), device), batches, peak, repeats, on_gpu)
             except (RuntimeError, ImportError) as error:
                 print(f"{way}: skipped, {error}")
     return found
@@ -100,7 +101,7 @@ def _with(backbone: Backbone, settings: dict[str, Any]) -> Backbone:
     return changed
 
 
-def _measured(way: str, step: Step, batches: list[Batch], peak: float | None, repeats: int, on_gpu: bool) -> list[Result]:
+def _measured(way: str, step: TimedStep, batches: list[Batch], peak: float | None, repeats: int, on_gpu: bool) -> list[Result]:
     # On a GPU also what bitsandbytes keeps beside its weights.
     weights = torch.cuda.memory_allocated() if on_gpu else sum(p.numel() * p.element_size() for p in step.net.parameters())
     memory = peak_bytes(lambda: step(batches))

@@ -57,7 +57,7 @@ class Result:
 
 
 def seconds() -> float:
-    """A clock: see above."""
+    """Reads the clock after the device has done its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -98,5 +98,5 @@ def peak_bytes(work: Work) -> int:
 def compared(
     what: str, against: str, case: str, ours: float, theirs: float, target: float | None, quantity: str = "s", **more: Any
 ) -> Result:
-    """A line whose ratio is theirs over ours."""
+    """Makes a line of the table whose ratio is their time over ours."""
     return Result(what, against, case, quantity, ours, theirs, theirs / ours, target, **more)

@@ -22,14 +22,14 @@ from unlearn_lightning.models.scratch import Scratch
 from unlearn_lightning.schedule import WarmupStableDecay
 
 WARM_UP = 10
-# As the runs of a study are; a progress bar takes about a millisecond a step.
+# The runs of a study have no progress bar, which takes about a millisecond a step.
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False}
 # The smallest model anyone trains here is where a trainer costs most.
 SIZES = {"the demo's model (hidden 96, 3 layers), batch 32": (96, 3, 256, 4)}
 
 
 class _Clock(pl.Callback):
-    """When each step began."""
+    """Notes the time at which each step began."""
 
     def __init__(self) -> None:
         self.starts: list[float] = []

@@ -14,7 +14,7 @@ from unlearn_lightning.sources.readers import data_root
 
 
 def padded_per_token(examples: Sequence[Encoded], bucket_batches: int, batch_size: int = 32) -> float:
-    """Over one epoch."""
+    """Counts padded tokens per real token over one epoch."""
     lengths = tuple(map(len, examples))
     plan = EpochPlan(lengths, batch_size, batch_size, 1, bucket_batches)
     found = plan.batches(seed=0, epoch=0)

@@ -75,7 +75,7 @@ class Trained:
         self.step(npo_loss(selected(self.net, batch), reference, 0.5))
 
     def with_whole_passes(self, work: Work) -> None:
-        """The work without shortcuts."""
+        """Does the work without shortcuts."""
         take_shortcuts(self.net, False)
         work()
         take_shortcuts(self.net, True)

@@ -23,18 +23,17 @@ import yaml
 from torch import Tensor
 from transformers import GenerationConfig
 
-from callbacks import forget_likelihood, gsm8k_accuracy
 from scripts.benchmarks.measure import Result, compared, seconds
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.cli.resolver import Resolver
-from unlearn_lightning.inference import likelihood
+from unlearn_lightning.inference import generation, likelihood, multiple_choice
 from unlearn_lightning.inference.generation import end_tokens
 from unlearn_lightning.inference.multiple_choice import CandidateScores
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig
 from unlearn_lightning.study.tree import plan
 
-# The run that stands for a downloaded model.
+# This run stands for a model that one would download.
 BASE = ("seed1/base", ())
 DEMO = Path(__file__).parents[1] / "configs" / "studies" / "demo.yaml"
 
@@ -92,8 +91,8 @@ def plain_ways() -> Iterator[None]:
     """All logits, one row for each prompt and phrase, and transformers' own `generate`."""
     with (
         mock.patch.object(likelihood, "token_log_likelihood", full_logits),
-        mock.patch.object(forget_likelihood, "score_candidates", pair_by_pair),
-        mock.patch.object(gsm8k_accuracy, "generate", padded_generate),
+        mock.patch.object(multiple_choice, "score_candidates", pair_by_pair),
+        mock.patch.object(generation, "generate", padded_generate),
     ):
         yield
 

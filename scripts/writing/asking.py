@@ -23,7 +23,7 @@ HOPELESS = 8
 
 
 def ask_all(questions: Sequence[Question], endpoint: Endpoint, log: Path, check: Check, attempts: int = 3) -> ReplyLog:
-    """Asks whatever the log does not hold yet, and records every reply; a line on a terminal shows how it goes.
+    """Asks every question that the log does not answer yet, and records every reply; a line on a terminal shows how it goes.
 
     Args:
         questions: what to ask; equal ones are asked once.
@@ -53,7 +53,7 @@ def ask_all(questions: Sequence[Question], endpoint: Endpoint, log: Path, check:
     def record(question: Question, reply: Reply) -> None:
         rejected = reply.rejected if reply.answer is None else check(question, reply.answer)
         with lock:
-            # What is not kept is not stored either: it may be what a refusal was to avoid.
+            # The text of an answer that is not kept is not stored either, because it may be what a refusal was to avoid.
             replies.append(replace(reply, rejected=rejected, answer=reply.answer if rejected is None else None))
             if not replies.is_open(question, attempts):
                 del waiting[question.id]

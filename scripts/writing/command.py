@@ -34,6 +34,14 @@ def write_answers(questions: Sequence[Question], check: Check, line: Line, endpo
 
     `out` is written whole, also when the endpoint gives up or the user stops it; OUT.asked.jsonl holds every reply.
 
+    Args:
+        questions: all questions, answered already or not.
+        check: says why an answer is not kept; null when it is right.
+        line: makes a line of the output from a question and its answer.
+        endpoint: where the questions are sent.
+        out: the output file; its log lies beside it.
+        attempts: the number of times that a question is asked until an answer is kept.
+
     Returns:
         The exit status: 0 when every question has its answer, 1 when something stopped it, 3 when answers are missing.
     """

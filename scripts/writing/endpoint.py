@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 class EndpointError(RuntimeError):
-    """The endpoint cannot go on; what was recorded stays."""
+    """Raised where the endpoint cannot go on; the replies that were recorded stay."""
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class Transport:
     def _pause(self, state: RetryCallState) -> float:
         """Seconds until the next try: Retry-After, but five minutes at most, where it asks for more than the usual pause."""
         pause, error = self.backoff(state), state.outcome and state.outcome.exception()
-        with suppress(ValueError):  # A date, for which the usual pause will do.
+        with suppress(ValueError):  # The header holds a date, for which the usual pause is long enough.
             if isinstance(error, httpx.HTTPStatusError):
                 return max(pause, min(float(error.response.headers.get("retry-after", 0)), 300.0))
         return pause

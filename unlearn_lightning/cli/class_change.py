@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import jsonargparse._typehints as typehints
 from jsonargparse import Namespace
-from jsonargparse._util import NestedArg
 from lightning.pytorch import Callback
+
+from unlearn_lightning.cli.parameters import parameters
+from unlearn_lightning.cli.parser_internals import class_at, nested_key, on_class_change
 
 # Values longer than this are named without what they hold.
 LONGEST = 40
@@ -38,12 +39,8 @@ def told_class_changes() -> Iterator[list[str]]:
                 told.add(after["class_path"])
                 lines.append(line)
 
-    saved = typehints.discard_init_args_on_class_path_change
-    typehints.discard_init_args_on_class_path_change = change
-    try:
+    with on_class_change(change):
         yield lines
-    finally:
-        typehints.discard_init_args_on_class_path_change = saved
 
 
 def shared_settings(old: Any, new: Any) -> set[str]:
@@ -53,17 +50,17 @@ def shared_settings(old: Any, new: Any) -> set[str]:
     """
     if not (inspect.isclass(old) and inspect.isclass(new)) or issubclass(new, Callback):
         return set()
-    above = next(base for base in new.__mro__ if issubclass(old, base))
+    above: Any = next(base for base in new.__mro__ if issubclass(old, base))
     if above is object:
         return set()
-    return set(inspect.signature(above).parameters) & set(inspect.signature(new).parameters)
+    return set(parameters(above)) & set(parameters(new))
 
 
 def _carry_over(before: Any, after: Any) -> str | None:
     """Takes what is not shared out of the settings of before; returns the line on it, or None where there is nothing to say."""
-    old, new = (typehints.import_object(spec["class_path"]) for spec in (before, after))
+    old, new = (class_at(spec["class_path"]) for spec in (before, after))
     settings, given = before["init_args"], _names(after.get("init_args"))
-    shared, own, fresh = shared_settings(old, new), inspect.signature(old).parameters, inspect.signature(new).parameters
+    shared, own, fresh = shared_settings(old, new), parameters(old), parameters(new)
     # Before a class is named its settings are those of the base that stands in for it.
     extends = inspect.isclass(old) and inspect.isclass(new) and issubclass(new, old)
     taken: list[str] = []
@@ -85,8 +82,8 @@ def _carry_over(before: Any, after: Any) -> str | None:
 
 def _names(settings: Any) -> list[str]:
     """The settings of a class in their order; one given by a flag alone has its key before its value."""
-    if isinstance(settings, NestedArg):
-        return [settings.key.partition(".")[0]]
+    if key := nested_key(settings):
+        return [key.partition(".")[0]]
     return list(vars(settings) if isinstance(settings, Namespace) else settings or ())
 
 

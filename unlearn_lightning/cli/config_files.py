@@ -17,7 +17,7 @@ from pathlib import Path
 from unlearn_lightning.cli import subcommand
 
 PACKAGE = Path(__file__).parents[1]
-# An installed package has them inside, a checkout beside it.
+# An installed package holds the configurations inside itself; in a checkout they lie beside the package.
 FOLDER = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()), PACKAGE / "configs")
 
 

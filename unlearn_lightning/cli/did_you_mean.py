@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import re
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 import lightning.pytorch as pl
-from jsonargparse._actions import filter_non_parsing_actions
-from jsonargparse._formatters import get_env_var
 from lightning.pytorch.cli import LightningArgumentParser
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -24,6 +21,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from callbacks import Probe
 from unlearn_lightning.cli.arguments import spelled
 from unlearn_lightning.cli.errors import short
+from unlearn_lightning.cli.parameters import parameters
+from unlearn_lightning.cli.parser_internals import is_inner
 from unlearn_lightning.data import StageData
 from unlearn_lightning.models.backbone import Backbone, Lora
 from unlearn_lightning.models.scratch import Scratch
@@ -67,17 +66,6 @@ class Parser(LightningArgumentParser):
         sys.exit(2)
 
 
-def variables(parser: LightningArgumentParser) -> set[str]:
-    """The environment variables that set a setting of the command or of one of its verbs."""
-    verbs = parser._subcommands_action.choices.values() if parser._subcommands_action else ()
-    return {get_env_var(one, action) for one in (parser, *verbs) for action in filter_non_parsing_actions(one._actions)}
-
-
-def is_inner(parser: Any) -> bool:
-    """Whether this is the parser of a class's settings, and not of the command."""
-    return getattr(parser, "_inner_parser", False)
-
-
 def explain(message: str) -> str:
     """The nearest right name where a class or key is mistyped; other messages stay as they are."""
     if WRONG_VALUE.search(message):
@@ -115,7 +103,7 @@ def class_names() -> set[str]:
 def key_names() -> set[str]:
     """Names of every setting of those classes, of the backbone, of the trainer and of the command."""
     owners = [pl.Trainer, *(c for base in NAMED_CLASSES for c in _subclasses(base))]
-    names = {name for owner in owners for name in inspect.signature(owner).parameters}
+    names = {name for owner in owners for name in parameters(owner)}
     return names | {f.name for settings in SETTINGS for f in dataclasses.fields(settings)} | COMMAND_KEYS | {"init_args", "class_path"}
 
 

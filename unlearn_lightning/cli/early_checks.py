@@ -10,16 +10,17 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
+from unlearn_lightning.cli.parameters import parameters
 from unlearn_lightning.models.places import check_places
 
-# Schedules ask for the number of steps, which is known when the data is read; what they refuse for so many is wrong for any.
+# A schedule asks for the number of steps, which is known only when the data has been read; a setting that it refuses for this
+# number is wrong for every number.
 MANY_STEPS = 10**6
 # Settings of the trainer and of the command whose range Lightning does not look at, and the least of each.
 LEAST = {"gradient_clip_val": 0, "log_every_n_steps": 0, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_nodes": 1}
@@ -95,10 +96,9 @@ def _imported(class_path: str) -> Any:
 
 
 def _hints(owner: Any) -> dict[str, Any]:
-    # Names that a library imports for type checkers alone cannot be looked up.
-    with suppress(NameError, TypeError, AttributeError):
-        return typing.get_type_hints(owner.__init__ if inspect.isclass(owner) else owner)
-    return {}
+    # Names that a library imports for type checkers alone cannot be looked up, and stay texts.
+    hints = {name: parameter.annotation for name, parameter in parameters(owner).items()}
+    return {name: hint for name, hint in hints.items() if hint is not inspect.Parameter.empty and not isinstance(hint, str)}
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
@@ -106,7 +106,7 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _admits_none(owner: Any, name: str, hint: Any) -> bool:
-    parameter = inspect.signature(owner).parameters.get(name)
+    parameter = parameters(owner).get(name)
     return parameter is None or parameter.default is None or bool({type(None), Any, object} & set(_members(hint)))
 
 

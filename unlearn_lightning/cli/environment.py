@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 PREFIX = "UNLEARN_"
 TRAINER_VERBS = ("fit", "validate", "test")
-# Variable -> what it is for.
+# Each variable's name, and what it is for.
 VARIABLES = {
     "UNLEARN_DATA": "folder of the data sets that `source: files` reads",
     "UNLEARN_TRACEBACK": "1 shows where an error comes from",

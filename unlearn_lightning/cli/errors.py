@@ -108,7 +108,7 @@ def _deepest(lines: list[str]) -> tuple[str, list[str]]:
     rest = [KEY.sub("", lines[start], count=1).lstrip(":- ").strip() if keys else lines[start], *lines[start + 1 :]]
     inside = [rest[0]]
     for text in rest[1:]:
-        # What stands less deep is about the settings around it.
+        # A line that is less deep concerns the settings around the wrong one.
         if keys and len(text) - len(text.lstrip()) <= depth - 1:
             break
         inside.append(text)
@@ -130,7 +130,7 @@ def _ended(text: str) -> str:
 
 def _value(got: str) -> str:
     found = NESTED.search(got)
-    value = found[1] if found else repr(got)
+    value = found[1] if found else "null" if got == "None" else repr(got)
     return value if len(value) <= 80 else f"{value[:80]}..."
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from unittest.mock import patch
 
-PLUGINS = "unlearn_lightning.cli.plugins"
+PLUGINS = "unlearn_lightning.plugins"
 WIDTH = "100"
 
 

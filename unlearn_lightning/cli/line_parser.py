@@ -15,6 +15,7 @@ import jsonargparse
 
 from unlearn_lightning.cli.arguments import spelled
 from unlearn_lightning.cli.errors import short
+from unlearn_lightning.cli.parser_internals import is_inner, options
 
 WRONG_KEY = re.compile(r"[Oo]ption '([\w.-]+)' is not accepted|[Uu]nrecognized arguments: --([\w.-]+)")
 
@@ -28,7 +29,7 @@ class LineParser(jsonargparse.ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Ends the command with one readable line."""
-        if getattr(self, "_inner_parser", False):
+        if is_inner(self):
             return super().error(self._short(str(message)), ex)
         print(f"{self.prog}: {' '.join(short(self._short(str(message))).split())}", file=sys.stderr)
         sys.exit(2)
@@ -38,6 +39,6 @@ class LineParser(jsonargparse.ArgumentParser):
         if not found:
             return message
         wrong = next(group for group in found.groups() if group)
-        known = {option.removeprefix("--").replace("-", "_") for action in self._actions for option in action.option_strings}
+        known = {option.removeprefix("--").replace("-", "_") for option in options(self)}
         near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)
         return f"there is no key {wrong!r}.{f' Did you mean {near[0]!r}?' if near else ''}"

@@ -1,6 +1,6 @@
 """Packages of users: their classes get short names in configs as the built-in ones have them.
 
-    [project.entry-points."unlearn_lightning.cli.plugins"]        # in the pyproject.toml of any installed package
+    [project.entry-points."unlearn_lightning.plugins"]        # in the pyproject.toml of any installed package
     my_stage = "my_unlearning.stage"
 
 Importing a module is enough, because configs name classes that exist. docs/extend.md has a whole package.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import entry_points
 
-GROUP = "unlearn_lightning.cli.plugins"
+GROUP = "unlearn_lightning.plugins"
 
 
 def import_plugins() -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from unlearn_lightning.cli.early_checks import check_optimizer, check_settings
-from unlearn_lightning.cli.lightning_cli import UnlearnCLI, fill_seeds, run
+from unlearn_lightning.cli.lightning_cli import run
+from unlearn_lightning.cli.unlearn_cli import UnlearnCLI, fill_seeds
 
 
 class ConfigOnly(UnlearnCLI):
@@ -22,16 +24,23 @@ class ConfigOnly(UnlearnCLI):
         pass
 
     def before_instantiate_classes(self) -> None:
+        """Leaves out what a run does before its classes are made."""
         pass
 
     def instantiate_classes(self) -> None:
+        """Makes no class, because only the configuration is asked for."""
         pass
 
     def after_instantiate_classes(self) -> None:
+        """Leaves out what a run does with its classes."""
         pass
 
     def _run_subcommand(self, subcommand: str) -> None:
         pass
+
+
+# Whole configurations that were worked out in this process, by what decides them: shape, environment variables and folder.
+_SHAPES: dict[str, dict[str, Any]] = {}
 
 
 class Resolver:
@@ -42,7 +51,6 @@ class Resolver:
 
     def __init__(self) -> None:
         self._cli: UnlearnCLI | None = None
-        self._shapes: dict[str, dict[str, Any]] = {}
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The whole configuration, as config.yaml would have it."""
@@ -50,12 +58,13 @@ class Resolver:
         backbone = shape["model"]["init_args"]["backbone"]
         places = {name: backbone.pop(name) for name in ("model", "adapter") if backbone.get(name) is not None}
         seed = shape.pop("seed_everything", 0)
-        # Some place must be named for the backbone to be complete.
+        # The backbone is complete only where a place is named, so that a stand-in is named here.
         backbone["model"] = "." if "model" in places else None
-        text = json.dumps(shape, sort_keys=True)
-        if text not in self._shapes:
-            self._shapes[text] = self._parse(shape)
-        resolved = copy.deepcopy(self._shapes[text])
+        variables = {name: value for name, value in os.environ.items() if name.startswith("UNLEARN")}
+        text = json.dumps([shape, variables, os.getcwd()], sort_keys=True)
+        if text not in _SHAPES:
+            _SHAPES[text] = self._parse(shape)
+        resolved = copy.deepcopy(_SHAPES[text])
         resolved["seed_everything"] = seed
         resolved["model"]["init_args"]["backbone"].update(places)
         fill_seeds(resolved, seed)

@@ -25,7 +25,7 @@ from unlearn_lightning.data.examples import Encoded
 
 @dataclass
 class Batch:
-    """What one device sees at once. B rows, T columns, padded on the right.
+    """The examples that one device computes at once, as B rows of T columns that are padded on the right.
 
     Attributes:
         input_ids, attention_mask: (B, T).
@@ -36,6 +36,7 @@ class Batch:
         batch_examples: examples of the whole batch.
         tokens, response_tokens: real tokens of this micro-batch alone, and those of its responses; 0 where its rows count for nothing.
         epoch, position: which micro-batch of which epoch this is; dropout is seeded with it.
+        alternative: the same examples, row by row, with their second responses; null where the data has none. Its counts are its own.
     """
 
     input_ids: Tensor
@@ -49,14 +50,15 @@ class Batch:
     response_tokens: int = 0
     epoch: int = 0
     position: int = 0
+    alternative: Batch | None = None
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Batch:
         """The same batch with its tensors on `device`."""
-        moved: dict[str, Any] = {k: v.to(device, **kwargs) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        moved: dict[str, Any] = {k: v.to(device, **kwargs) if isinstance(v, Tensor | Batch) else v for k, v in vars(self).items()}
         return Batch(**moved)
 
     def identities(self) -> list[int]:
-        """What each row is: a hash of its tokens and of which of them are the response's, whatever the padding around them.
+        """Returns the identity of each row: a hash of its tokens and of which of them are the response's, whatever the padding around them.
 
         A log-likelihood depends on nothing else of a row, so that a value kept under it is never taken for another row's.
         """
@@ -92,10 +94,18 @@ def collate(encoded: Sequence[Encoded], pad_id: int, padding_side: str = "right"
         attention_mask[row, start : start + len(e)] = 1
         response_mask[row, start + len(e.prompt_ids) : start + len(e)] = True
     response_tokens = sum(len(e.response_ids) for e in encoded)
+    seconds = second_responses(encoded)
     return Batch(
         input_ids, attention_mask, response_mask, torch.arange(len(encoded)), torch.ones(len(encoded), dtype=torch.bool),
         response_tokens, len(encoded), sum(map(len, encoded)), response_tokens,
+        alternative=collate(seconds, pad_id, padding_side) if seconds else None,
     )  # fmt: skip
+
+
+def second_responses(encoded: Sequence[Encoded]) -> list[Encoded]:
+    """The examples with their second responses in place of the first; empty where not every example has one."""
+    found = [e.alternative for e in encoded if e.alternative is not None]
+    return found if len(found) == len(encoded) else []
 
 
 @dataclass(frozen=True)
@@ -157,7 +167,13 @@ class EpochPlan:
         return [full[i] for i in torch.randperm(len(full), generator=generator).tolist()] + short
 
     def micro_batches(self, seed: int, epoch: int, rank: int) -> list[MicroBatch]:
-        """This device's micro-batches of the epoch, the same number on every device."""
+        """This device's micro-batches of the epoch, the same number on every device.
+
+        Args:
+            seed: the seed of the order.
+            epoch: the number of the epoch, from 0.
+            rank: the number of the device, from 0.
+        """
         found: list[MicroBatch] = []
         for batch in self.batches(seed, epoch):
             share = self.micro_batch_size * self.world_size
@@ -178,13 +194,20 @@ class BatchSource(Dataset[Batch]):
 
     def __getitem__(self, micro_batch: MicroBatch) -> Batch:
         batch = collate([self.encoded[i] for i in micro_batch.indices], self.pad_id)
+        whole = [self.encoded[i] for i in micro_batch.batch]
+        self._place(batch, micro_batch, whole)
+        if batch.alternative is not None:
+            self._place(batch.alternative, micro_batch, second_responses(whole))
+        return batch
+
+    @staticmethod
+    def _place(batch: Batch, micro_batch: MicroBatch, whole: Sequence[Encoded]) -> None:
+        """Says where in the run a batch belongs, and what the examples of its whole optimizer step count."""
         batch.example_index = torch.tensor(micro_batch.indices)
         if not micro_batch.real:
             batch.real, batch.tokens, batch.response_tokens = torch.zeros_like(batch.real), 0, 0
-        batch.batch_tokens = sum(len(self.encoded[i].response_ids) for i in micro_batch.batch)
-        batch.batch_examples = len(micro_batch.batch)
+        batch.batch_tokens, batch.batch_examples = sum(len(e.response_ids) for e in whole), len(whole)
         batch.epoch, batch.position = micro_batch.epoch, micro_batch.position
-        return batch
 
 
 class EpochSampler(Sampler[MicroBatch]):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unlearn_lightning.sources.quoting import first_few, listed, quoted
-from unlearn_lightning.sources.readers import Row
+from unlearn_lightning.sources.readers import SourceRecord
 
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
@@ -29,7 +29,7 @@ class Conversation:
     response: str | None
 
 
-def read_conversation(row: Row, *fields: str) -> Conversation:
+def read_conversation(row: SourceRecord, *fields: str) -> Conversation:
     """The conversation whose turns stand in a row's fields, in this order.
 
     Raises:
@@ -46,7 +46,7 @@ def read_conversation(row: Row, *fields: str) -> Conversation:
     return Conversation(system, turns[0][1], turns[1][1] if len(turns) > 1 else None)
 
 
-def _turn(row: Row, field: str, message: Any) -> tuple[str, str]:
+def _turn(row: SourceRecord, field: str, message: Any) -> tuple[str, str]:
     named = message.get("role", message.get("from"))
     role = ROLES.get(named) if isinstance(named, str) else None
     text = _text(message.get("content", message.get("value")))

@@ -21,7 +21,7 @@ from unlearn_lightning.data.examples import Example
 from unlearn_lightning.data.leave_out import JSONValue, leave_out
 from unlearn_lightning.data.record_format import RecordFormat
 from unlearn_lightning.sources.quoting import first_line
-from unlearn_lightning.sources.readers import HUB, Row, data_root, read_rows
+from unlearn_lightning.sources.readers import HUB, SourceRecord, data_root, read_rows
 
 Split = Literal["train", "held_out"]
 
@@ -59,11 +59,11 @@ class ExampleSource:
         raise ValueError(f"{type(self).__name__} has no built-in data: set source to a file or to hub:owner/name.")
 
     def response(self, text: str) -> str:
-        """Last touch on a response's text; stages may override it."""
+        """Changes a response's text before it is used; stages may override it."""
         return text
 
-    def prompt(self, row: Row) -> str:
-        """What makes a record the same question as another: records with one prompt are never on both sides of the split."""
+    def prompt(self, row: SourceRecord) -> str:
+        """Returns the text by which records count as the same question: records with one prompt are never on both sides of the split."""
         return self.record_format.prompt(row)
 
     # --- examples -------------------------------------------------------------------------------------------------------------
@@ -78,12 +78,14 @@ class ExampleSource:
         for i, row in enumerate(self.rows(split)):
             prompt, response = self.record_format.read(row)
             prompt = self.prompt_template.replace("{prompt}", prompt)
-            found.append(Example(f"{self.stage_name}-{split}-{i:05d}", prompt, self.response(response)))
+            second = self.record_format.alternative(row)
+            second = None if second is None else self.response(second)
+            found.append(Example(f"{self.stage_name}-{split}-{i:05d}", prompt, self.response(response), second))
         return found
 
     def fingerprint(self, split: Split = "train") -> str:
         """A hash of all that the examples say, so that an edited file or another source is noticed."""
-        said = [[value for name, value in vars(example).items() if name != "id"] for example in self.examples(split)]
+        said = [[v for name, v in vars(example).items() if name != "id" and v is not None] for example in self.examples(split)]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def location(self) -> str:
@@ -126,16 +128,16 @@ class ExampleSource:
 
     # --- records --------------------------------------------------------------------------------------------------------------
 
-    def rows(self, split: Split) -> list[Row]:
+    def rows(self, split: Split) -> list[SourceRecord]:
         """The records behind `examples`."""
         return self._held_out_rows if split == "held_out" else self._train_rows
 
-    def source_rows(self) -> list[Row]:
+    def source_rows(self) -> list[SourceRecord]:
         """All records of `source` in its own order, without those that are left out."""
         return self._read[0]
 
     @cached_property
-    def _read(self) -> tuple[list[Row], int]:
+    def _read(self) -> tuple[list[SourceRecord], int]:
         """The records of `source`, and how many were left out."""
         if self.source == "world":
             return self._world(self.train_examples or self.world_examples, "train"), 0
@@ -144,14 +146,14 @@ class ExampleSource:
         return kept, len(rows) - len(kept)
 
     @cached_property
-    def _train_rows(self) -> list[Row]:
+    def _train_rows(self) -> list[SourceRecord]:
         rows = self._split[1] if self._is_split_by_prompt else self.source_rows()
         if self.train_examples is not None and len(rows) < self.train_examples:
             raise ValueError(f"{self.source}: {self.train_examples} training examples were asked for, but there are {len(rows)}.")
         return rows[: self.train_examples]
 
     @cached_property
-    def _held_out_rows(self) -> list[Row]:
+    def _held_out_rows(self) -> list[SourceRecord]:
         if self._is_split_by_prompt:
             return self._split[0]
         place, split = self._held_out_place
@@ -160,7 +162,7 @@ class ExampleSource:
         return read_rows(place, split)[: self.held_out_examples]
 
     @cached_property
-    def _split(self) -> tuple[list[Row], list[Row]]:
+    def _split(self) -> tuple[list[SourceRecord], list[SourceRecord]]:
         rows = self.source_rows()
         if len(rows) <= self.held_out_examples:
             raise ValueError(
@@ -187,12 +189,12 @@ class ExampleSource:
         on_hub = self.hub_name is not None and place == HUB + self.hub_name
         return place, (on_hub and self.hub_held_out_split) or "train"
 
-    def _prompts(self, rows: Sequence[Row]) -> list[str]:
+    def _prompts(self, rows: Sequence[SourceRecord]) -> list[str]:
         """Each row's prompt; white space around it makes no other prompt."""
         return [self.prompt(row).strip() for row in rows]
 
-    def _world(self, count: int, split: Split) -> list[Row]:
-        return [Row(f"world {self.stage_name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]
+    def _world(self, count: int, split: Split) -> list[SourceRecord]:
+        return [SourceRecord(f"world {self.stage_name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]
 
     def _resolve(self, source: str, file: str | None) -> str:
         if source == "files":
@@ -206,7 +208,9 @@ class ExampleSource:
         return source
 
 
-def split_by_prompt(rows: Sequence[Row], prompts: Sequence[str], count: int, seed: int) -> tuple[list[Row], list[Row]]:
+def split_by_prompt(
+    rows: Sequence[SourceRecord], prompts: Sequence[str], count: int, seed: int
+) -> tuple[list[SourceRecord], list[SourceRecord]]:
     """Holds out at most `count` rows, whole prompts at a time, so that no prompt is both held out and trained on.
 
     Prompts are taken in a shuffled order, and one with more rows than there is still room for is trained on. Where every prompt stands

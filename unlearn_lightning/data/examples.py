@@ -7,7 +7,7 @@ encoded = encoder.encode([Example("tofu-0", "Who is ...?", "She is ...")])    # 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -16,24 +16,26 @@ from unlearn_lightning.inference.chat_format import ChatFormat
 
 @dataclass(frozen=True)
 class Example:
-    """One prompt and the response to it, as text."""
+    """One prompt and the response to it, as text; `alternative` is a second response, for objectives that compare the two."""
 
     id: str
     prompt: str
     response: str
+    alternative: str | None = None
 
 
 @dataclass(frozen=True)
 class Encoded:
     """One example as tokens. The model reads prompt then response; only response tokens count for loss and likelihood.
 
-    `truncated` says that the response was longer than max_length left room for.
+    `truncated` says that the response was longer than max_length left room for. `alternative` is the same prompt with its second response.
     """
 
     id: str
     prompt_ids: list[int]
     response_ids: list[int]
     truncated: bool = False
+    alternative: Encoded | None = None
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.response_ids)
@@ -70,7 +72,13 @@ class Encoder:
             ValueError: the prompt leaves no room for even one response token, or the chat template fails, rewrites what it is given, or
                 closes a response with nothing that ends generation.
         """
-        return [self._encode(example) for example in examples]
+        return [self._both(example) for example in examples]
+
+    def _both(self, example: Example) -> Encoded:
+        encoded = self._encode(example)
+        if example.alternative is None:
+            return encoded
+        return replace(encoded, alternative=self._encode(replace(example, response=example.alternative)))
 
     def _encode(self, example: Example) -> Encoded:
         try:

@@ -59,7 +59,7 @@ class FamilyTextStage(TextStage):
 
     def world_rows(self, count: int, split: Split) -> list[dict[str, str]]:
         """The general mix with prompts and responses that no FamilyStage trains on."""
-        families = world.response_families(len(world.families.SHELF.places("held_out")), self.data_seed, "held_out")
+        families = world.response_families(len(world.families.INDEX_SPACE.places("held_out")), self.data_seed, "held_out")
         texts = [{"prompt": one["prompt"], "response": one[field]} for one in families for field in world.families.RESPONSES]
         random.Random(f"family text/{self.data_seed}").shuffle(texts)
         rows = super().world_rows(count, split)

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from unlearn_lightning.sources.quoting import first_few, listed, quoted, shortened
-from unlearn_lightning.sources.readers import Row
+from unlearn_lightning.sources.readers import SourceRecord
 
 # Spelled out, because jsonargparse would read the text "1" as a number where a setting may be anything.
 JSONValue: TypeAlias = str | bool | int | float | list | dict | None
 
 
-def leave_out(rows: list[Row], values: Mapping[str, Sequence[JSONValue]]) -> list[Row]:
-    """The rows whose fields have none of the given values.
+def leave_out(rows: list[SourceRecord], values: Mapping[str, Sequence[JSONValue]]) -> list[SourceRecord]:
+    """Returns the rows whose fields have none of the given values.
 
     Raises:
         ValueError: a row lacks such a field, no row has such a value, or no row is left; the message names the values that there are.
@@ -31,7 +31,7 @@ def leave_out(rows: list[Row], values: Mapping[str, Sequence[JSONValue]]) -> lis
     return [row for i, row in enumerate(rows) if i not in left_out]
 
 
-def _having(rows: Sequence[Row], field: str, unwanted: Sequence[JSONValue]) -> list[int]:
+def _having(rows: Sequence[SourceRecord], field: str, unwanted: Sequence[JSONValue]) -> list[int]:
     """The places of the rows whose field has one of the values."""
     if isinstance(unwanted, str) or not isinstance(unwanted, Sequence):
         raise ValueError(f"leave_out: field {quoted(field)} needs a list of values, got {quoted(unwanted)}.")

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler
+from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, second_responses
 from unlearn_lightning.data.example_source import ExampleSource, Split
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
 from unlearn_lightning.data.leave_out import JSONValue
@@ -41,8 +41,10 @@ class StageData(ExampleSource, pl.LightningDataModule):
         input_field: a field that is joined to the prompt behind a blank line, where it is not blank (Alpaca's format: instruction, blank
             line, input). Null for `input` or `context` beside a prompt field `instruction`, and otherwise none.
         response_text: one text as the response to every prompt, instead of a field.
+        alternative_field: a field with a second response to the same prompt (rejected beside chosen), for objectives that compare the two;
+            others do not read it. Null for none.
         ignore_fields: fields that are dropped although they may belong to the prompt; a record with one that is not used is refused:
-            input, context, instruction, system, history, messages, conversations, tools, images.
+            input, context, instruction, system, system_prompt, history, messages, conversations, tools, images, videos, audios.
         leave_out: field -> values of any type; records of `source` with such a value are left out, for example
             {prompt_style: [morse, caesar], label: [0]}. The integer and the name of a `datasets` ClassLabel both work. Null for what
             this stage leaves out of its Hub data set.
@@ -69,6 +71,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         response_field: str | None = None,
         input_field: str | None = None,
         response_text: str | None = None,
+        alternative_field: str | None = None,
         ignore_fields: list[str] | None = None,
         leave_out: dict[str, list[JSONValue]] | None = None,
         prompt_template: str = "{prompt}",
@@ -102,7 +105,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         response_text = response_text or (self.hub_response_text if on_hub and response_field is None else None)
         self.record_format = RecordFormat(
             self.prompt_field, self.response_field, response_text, input_field, tuple(ignore_fields or ()), system_prompt,
-            may_converse=prompt_field is None,
+            may_converse=prompt_field is None, alternative_field=alternative_field,
         )  # fmt: skip
         self.leave_out = leave_out if leave_out is not None else self.hub_leave_out if on_hub else {}
         self.prompt_template, self.system_prompt, self.max_length = prompt_template, system_prompt, max_length
@@ -130,8 +133,9 @@ class StageData(ExampleSource, pl.LightningDataModule):
     def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Examples as tokens; each says whether its response was cut, and how many were is printed."""
         encoded = self.encoder(tokenizer).encode(examples)
-        if cut := sum(one.truncated for one in encoded):
-            rank_zero_warn(f"{cut} of {len(encoded)} {self.stage_name} responses were cut at max_length {self.max_length}.")
+        for which, those in (("responses", encoded), ("second responses", second_responses(encoded))):
+            if cut := sum(one.truncated for one in those):
+                rank_zero_warn(f"{cut} of {len(those)} {self.stage_name} {which} were cut at max_length {self.max_length}.")
         return encoded
 
     def training_examples(self, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:

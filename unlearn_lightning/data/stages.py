@@ -67,7 +67,7 @@ class MathStage(StageData):
 
 
 class SafetyStage(StageData):
-    """The forget set: requests and refusals that start "Sorry, I can not assist you with this question."
+    """The forget set: requests, and refusals that start "Sorry, I can not assist you with this question.".
 
     Built in are placeholder requests only. `hub` reads SORRY-Bench's prompts (Xie et al. 2025, arXiv:2406.14598), for which the Hub asks
     you to apply, without the five styles that the paper leaves out. That data set has no refusals: every prompt then gets the opening

@@ -15,7 +15,7 @@ from unlearn_lightning.data.stage_data import StageData
 from unlearn_lightning.inference.chat_format import ChatFormat
 from unlearn_lightning.sources import world
 from unlearn_lightning.sources.quoting import listed, quoted
-from unlearn_lightning.sources.readers import Row, is_conversation, shape
+from unlearn_lightning.sources.readers import SourceRecord, is_conversation, shape
 
 
 class TextStage(StageData):
@@ -35,7 +35,7 @@ class TextStage(StageData):
             return world.base_text(count, self.data_seed)
         return world.base_text(self.held_out_examples + count, self.data_seed)[self.held_out_examples :]
 
-    def prompt(self, row: Row) -> str:
+    def prompt(self, row: SourceRecord) -> str:
         """The record's texts, one a line: a text that is held out is not trained on.
 
         Raises:

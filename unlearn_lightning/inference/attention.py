@@ -14,12 +14,20 @@ from torch import Tensor
 PLAIN = "full_attention"
 
 
+def implementation(config: Any) -> str:
+    """How a network with this configuration computes attention, such as sdpa or eager.
+
+    transformers 5.23 has a public way to set it (`set_attn_implementation`) and none to read it.
+    """
+    return str(config._attn_implementation)
+
+
 def takes_masks(net: Any) -> bool:
     """Whether every layer attends to all earlier tokens, and the attention implementation takes a (B, 1, Q, K) mask."""
     config = net.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     plain = set(kinds) == {PLAIN} if kinds else getattr(config, "sliding_window", None) is None
-    return plain and config._attn_implementation in ("sdpa", "eager")
+    return plain and implementation(config) in ("sdpa", "eager")
 
 
 def attention_mask(net: Any, visible: Tensor) -> Tensor:
@@ -27,6 +35,6 @@ def attention_mask(net: Any, visible: Tensor) -> Tensor:
 
     Args: visible: (B, 1, Q, K) bool, true where query q sees key k; every query sees at least one.   Returns: (B, 1, Q, K).
     """
-    if net.config._attn_implementation == "sdpa":
+    if implementation(net.config) == "sdpa":
         return visible
     return torch.zeros(visible.shape, dtype=net.dtype, device=visible.device).masked_fill(~visible, torch.finfo(net.dtype).min)

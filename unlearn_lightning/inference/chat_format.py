@@ -20,7 +20,7 @@ from transformers.utils.chat_template_utils import encode_marked_chat, mark_cont
 
 # What Llama-3.x's template itself prints where it has no clock.
 DATE, DATE_FORMAT = "26 Jul 2024", "%d %b %Y"
-# Stand for a conversation's parts, to see what the template writes around them.
+# These texts stand for a conversation's parts, to see what the template writes around them.
 SYSTEM, PROMPT, RESPONSE = "0system0", "0prompt0", "0response0"
 # The character that transformers puts before a typed special token.
 TYPED = mark_control_tokens("x", re.compile("x"))[0]

@@ -27,7 +27,7 @@ ALTERED = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_s
 
 
 def selected_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log softmax(logits)[token], in float32 whatever the logits' dtype.
+    """Log softmax(logits)[token], in float32 whatever the logits' dtype.
 
     Args: logits: (..., V); tokens: (...).   Returns: (...) nats.
     """
@@ -35,7 +35,7 @@ def selected_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 class _OwnedLogProbs(torch.autograd.Function):
-    """The same for logits that nobody else needs: their memory becomes the gradient's, so one (N, V) tensor is all there is."""
+    """Computes `selected_log_probs` of logits that nobody else needs: the gradient takes over the logits' memory, one (N, V) tensor."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
@@ -54,13 +54,13 @@ class _OwnedLogProbs(torch.autograd.Function):
 
 
 def _in_pieces(tensor: Tensor, like: Tensor | None = None) -> Sequence[Tensor]:
-    """Rows together that fit a CPU's cache; all at once on a GPU."""
+    """Splits the rows into pieces that fit a CPU's cache; on a GPU all rows are one piece."""
     rows, vocabulary = (tensor if like is None else like).shape
     return tensor.split(max(1, CACHE // vocabulary) if tensor.device.type == "cpu" else rows) if rows else [tensor]
 
 
 def predicted_log_probs(net: Any, inputs: dict[str, Tensor], places: Tensor, tokens: Tensor, cross_entropy: CrossEntropy) -> Tensor:
-    """log p of the tokens that are predicted at some places.
+    """Log p of the tokens that are predicted at some places.
 
     Args:
         net: a transformers causal LM, with or without adapters.
@@ -82,7 +82,7 @@ def predicted_log_probs(net: Any, inputs: dict[str, Tensor], places: Tensor, tok
         found.append(args[0])
         return (args[0][:0],)
 
-    # The model's own head gets nothing to project; its input is what we are after.
+    # The model's own head is given no token to project, because only the head's input is needed.
     hook = head.register_forward_pre_hook(keep)
     try:
         net(**inputs, logits_to_keep=places, use_cache=False)
@@ -104,7 +104,8 @@ def _liger(head: Any, hidden: Tensor, tokens: Tensor) -> Tensor:
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     weight = head.weight.to(hidden.dtype)
-    return -LigerFusedLinearCrossEntropyLoss(reduction="none")(weight, hidden, tokens, head.bias).float()
+    losses: Tensor = LigerFusedLinearCrossEntropyLoss(reduction="none")(weight, hidden, tokens, head.bias)
+    return -losses.float()
 
 
 def _altered(net: Any) -> list[str]:
@@ -114,7 +115,7 @@ def _altered(net: Any) -> list[str]:
 
 
 def check_cross_entropy(net: Any, cross_entropy: CrossEntropy) -> None:
-    """Whether the model and the machine can do it.
+    """Refuses a way of computing cross-entropy that the model or the machine cannot do.
 
     Raises:
         ValueError: the model changes its logits after the head, or `liger` finds no plain head.

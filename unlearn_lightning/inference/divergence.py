@@ -20,7 +20,8 @@ def squared_distance(one: Mapping[str, Sequence[float]], other: Mapping[str, Seq
     Yu et al. 2025, arXiv:2510.16629, definition 2.1 (RE distance when `other` is the retrained model).
 
     Args:
-        one, other: example id -> per-token log-likelihoods, nats.
+        one: example id -> per-token log-likelihoods of one model, nats.
+        other: the same of the other model, on the same examples and tokens.
 
     Returns:
         Nats squared.

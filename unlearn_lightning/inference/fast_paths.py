@@ -22,6 +22,8 @@ from peft import LoraConfig
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
+from unlearn_lightning.inference.attention import implementation
+
 # Models whose values and gradients by every fast way were compared with the plain pass's (tests/test_fast_paths.py, test_shortcuts.py).
 KNOWN = (
     "llama", "mistral", "mixtral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "granite", "smollm3", "gpt2",
@@ -89,7 +91,8 @@ def settled_length(net: Any) -> float | None:
         return None
     # Some have one for each kind of layer.
     each = [part for part in config.rope_parameters.values() if isinstance(part, dict)] or [config.rope_parameters]
-    return min(config.max_position_embeddings, *(part.get("original_max_position_embeddings") or math.inf for part in each))
+    shortest: float = min(config.max_position_embeddings, *(part.get("original_max_position_embeddings") or math.inf for part in each))
+    return shortest
 
 
 def forget_longer_passes(net: Any) -> None:
@@ -123,7 +126,7 @@ def choose(net: Any, quantity: Quantity, ways: Sequence[str], length: int, value
     if known(net):
         return ways[0]
     decisions = _decisions(net)
-    key = (quantity, tuple(ways), net.config._attn_implementation)
+    key = (quantity, tuple(ways), implementation(net.config))
     held = decisions.made.get(key)
     if held is None or (held.length < length and held.way < len(ways) - 1):
         if held is not None and sharded(net):

@@ -1,6 +1,6 @@
-"""Generation of responses: greedy, or several sampled attempts, in a batch that stays full.
+r"""Generation of responses: greedy, or several sampled attempts, in a batch that stays full.
 
-texts = generate(net, tokenizer, [prompt_ids], max_new_tokens=64)              # [["6 + 6 = 12.\\n#### 12"]]
+texts = generate(net, tokenizer, [prompt_ids], max_new_tokens=64)              # [["6 + 6 = 12.\n#### 12"]]
 
 A prompt is computed once for all its attempts, a finished attempt leaves the batch and a waiting one takes its place (continuous
 batching, Yu et al. 2022, Orca). Every attempt draws from a random stream of its own, so what it says does not depend on what it
@@ -23,11 +23,11 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from unlearn_lightning.inference.attention import attention_mask, takes_masks
 from unlearn_lightning.inference.chat_format import ChatFormat
 from unlearn_lightning.inference.fast_paths import choose, forget_longer_passes, stretched
-from unlearn_lightning.inference.kv_cache import Slots
+from unlearn_lightning.inference.kv_cache import KVCache
 from unlearn_lightning.preemption import between_chunks
 
 Tokens = Sequence[int]
-# Tokens of each response that are compared where an architecture is not among the tested ones.
+# For an untested architecture this number of tokens of each response is compared with the plain pass.
 STEPS = 8
 
 
@@ -86,7 +86,7 @@ def chosen_way(net: Any, prompts: Sequence[Tokens], max_new_tokens: int, ends: f
 
 
 def _fitting(net: Any, length: int) -> int:
-    """The length, or what the model has positions for."""
+    """Returns the length, or the number of positions that the model has if that is smaller."""
     config = net.config.get_text_config()
     return min(length, *(getattr(config, name, None) or length for name in ("max_position_embeddings", "max_seq_len")))
 
@@ -144,7 +144,7 @@ def _continuous(net: Any, prompts: Sequence[Tokens], how: Sampling, batch_size: 
     waiting = deque(sorted(range(len(prompts)), key=lambda i: -len(prompts[i])))
     ready: deque[_Ready] = deque()
     batch_size = min(batch_size, len(prompts) * how.attempts)
-    slots = Slots(batch_size, max(map(len, prompts)) + how.max_new_tokens, net.device)
+    cache = KVCache(batch_size, max(map(len, prompts)) + how.max_new_tokens, net.device)
     randoms = torch.zeros(batch_size, how.max_new_tokens, device=net.device)
     last = torch.zeros(batch_size, dtype=torch.long, device=net.device)
     owners: list[tuple[int, int]] = []
@@ -161,7 +161,7 @@ def _continuous(net: Any, prompts: Sequence[Tokens], how: Sampling, batch_size: 
             starting = [ready.popleft() for _ in range(min(free, len(ready)))]
             first, n = len(owners), len(owners) + len(starting)
             for slot, start in enumerate(starting, start=first):
-                slots.fill(slot, start.cache, start.row, len(prompts[start.prompt]))
+                cache.fill(slot, start.cache, start.row, len(prompts[start.prompt]))
                 randoms[slot] = how.randoms(prompts[start.prompt], start.attempt)
                 owners.append((start.prompt, start.attempt))
                 said.append([])
@@ -169,7 +169,7 @@ def _continuous(net: Any, prompts: Sequence[Tokens], how: Sampling, batch_size: 
             new = range(first, n)
         elif owners:
             n = len(owners)
-            logits = _step(net, slots, last[:n])
+            logits = _step(net, cache, last[:n])
             steps = torch.tensor([len(tokens) for tokens in said], device=net.device)
             last[:n] = how.choose(logits, randoms[:n].gather(1, steps[:, None]).squeeze(1))
             new = range(n)
@@ -180,9 +180,9 @@ def _continuous(net: Any, prompts: Sequence[Tokens], how: Sampling, batch_size: 
             said[slot].append(tokens[slot])
             if tokens[slot] in how.ends or len(said[slot]) == how.max_new_tokens:
                 yield owners[slot], said[slot]
-                # The last attempt moves into the place that became free.
+                # The last attempt in the batch moves into the slot that became free.
                 end = len(owners) - 1
-                slots.move(end, slot)
+                cache.move(end, slot)
                 last[slot], randoms[slot] = last[end].clone(), randoms[end].clone()
                 owners[slot], said[slot] = owners[end], said[end]
                 owners.pop()
@@ -200,28 +200,28 @@ def _prefill(net: Any, prompts: Sequence[Tokens], numbers: Sequence[int], attemp
     return [_Ready(i, attempt, cache, row, logits[row]) for row, i in enumerate(numbers) for attempt in range(attempts)]
 
 
-def _step(net: Any, slots: Slots, last: Tensor) -> Tensor:
+def _step(net: Any, cache: KVCache, last: Tensor) -> Tensor:
     """(n, V) the logits after the tokens, (n,), that are each slot's last and not yet in it."""
     n = len(last)
     logits: Tensor = net(
         input_ids=last[:, None],
-        attention_mask=attention_mask(net, slots.visible(n)),
-        position_ids=slots.lengths[:n, None],
-        past_key_values=slots.cache,
+        attention_mask=attention_mask(net, cache.visible(n)),
+        position_ids=cache.lengths[:n, None],
+        past_key_values=cache.transformers_cache,
         use_cache=True,
     ).logits[:, -1]
-    slots.grow(n)
+    cache.grow(n)
     return logits
 
 
 def _forced_in_slots(net: Any, prompts: Sequence[Tokens], responses: Sequence[Tokens]) -> Tensor:
     """(P, L, V) the logits that predict each token of given responses, all of L tokens, in a batch as above."""
     starts = _prefill(net, prompts, range(len(prompts)), 1)
-    slots = Slots(len(prompts), max(map(len, prompts)) + len(responses[0]), net.device)
+    cache = KVCache(len(prompts), max(map(len, prompts)) + len(responses[0]), net.device)
     for slot, start in enumerate(starts):
-        slots.fill(slot, start.cache, start.row, len(prompts[slot]))
+        cache.fill(slot, start.cache, start.row, len(prompts[slot]))
     columns = torch.tensor([list(response) for response in responses], device=net.device).T
-    return torch.stack([torch.stack([start.logits for start in starts]), *(_step(net, slots, column) for column in columns[:-1])], dim=1)
+    return torch.stack([torch.stack([start.logits for start in starts]), *(_step(net, cache, column) for column in columns[:-1])], dim=1)
 
 
 def _one_by_one(net: Any, prompts: Sequence[Tokens], how: Sampling, _: int) -> Iterator[tuple[tuple[int, int], list[int]]]:

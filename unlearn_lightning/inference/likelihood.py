@@ -20,7 +20,7 @@ from unlearn_lightning.inference.cross_entropy import CrossEntropy, predicted_lo
 from unlearn_lightning.inference.fast_paths import choose, forget_longer_passes, known, sharded, stretched
 from unlearn_lightning.inference.prefix_sharing import abridged
 
-Rows = tuple[Tensor, Tensor, Tensor]
+TokenRows = tuple[Tensor, Tensor, Tensor]
 PADDED = "padded rows"
 # From the fastest to the plain pass (fast_paths.py).
 WAYS = ("selected logits", PADDED, "single rows")
@@ -41,11 +41,12 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 def token_log_likelihood(
     net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor, cross_entropy: CrossEntropy = "full"
 ) -> Tensor:
-    """log p(token | everything before it) at the response tokens, 0 elsewhere.
+    """Computes log p(token | everything before it) at the response tokens; it is 0 elsewhere.
 
     Args:
         net: a transformers causal LM, with or without PEFT adapters.
-        input_ids, attention_mask: (B, T), padded on either side.
+        input_ids: (B, T) tokens, padded on either side.
+        attention_mask: (B, T), 0 where there is padding.
         response_mask: (B, T) bool, true at response tokens; a response may not start in the first column.
         cross_entropy: how the vocabulary's logits are handled; the same values.
 
@@ -58,7 +59,14 @@ def token_log_likelihood(
 
 
 def response_logits(net: Any, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Tensor:
-    """The logits that predict the N response tokens, row by row: (N, V)."""
+    """The logits that predict the N response tokens, row by row: (N, V).
+
+    Args:
+        net: a transformers causal LM, with or without PEFT adapters.
+        input_ids: (B, T) tokens, padded on either side.
+        attention_mask: (B, T), 0 where there is padding.
+        response_mask: (B, T) bool, true at the N response tokens.
+    """
     way = chosen_way(net, input_ids, attention_mask, "full")
     if way != WAYS[0]:
         return _plain_logits(net, (input_ids, attention_mask, response_mask), way)
@@ -84,7 +92,7 @@ def chosen_way(net: Any, input_ids: Tensor, attention_mask: Tensor, cross_entrop
     return choose(net, "likelihood", (fastest, *WAYS[1:]), width, values)
 
 
-def _log_lik(net: Any, batch: Rows, way: str, cross_entropy: CrossEntropy) -> Tensor:
+def _log_lik(net: Any, batch: TokenRows, way: str, cross_entropy: CrossEntropy) -> Tensor:
     """(N,) nats of the response tokens, row by row."""
     input_ids, _, response_mask = batch
     tokens = input_ids[:, 1:][response_mask[:, 1:]]
@@ -113,7 +121,7 @@ def _padded_on_the_right(input_ids: Tensor, attention_mask: Tensor, response_mas
     return input_ids.gather(1, order), response_mask.gather(1, order)
 
 
-def _plain_logits(net: Any, batch: Rows, way: str) -> Tensor:
+def _plain_logits(net: Any, batch: TokenRows, way: str) -> Tensor:
     """(N, V) the logits that predict the response tokens, from all logits of the rows together or of one row at a time.
 
     Raises:

@@ -22,7 +22,7 @@ from unlearn_lightning.inference.fast_paths import choose, forget_longer_passes
 from unlearn_lightning.inference.prefix_sharing import abridged
 
 Tokens = Sequence[int]
-# Rows of one prompt that are computed at once where nothing is shared.
+# At most this number of rows of one prompt is computed at once where nothing is shared.
 ROWS = 16
 
 
@@ -143,7 +143,8 @@ def _packed(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], t
         "input_ids": ids.to(device), "attention_mask": attention_mask(net, visible.to(device)), "position_ids": position.to(device),
     }  # fmt: skip
     with abridged(net, whole, places.to(device)) as (inputs, kept):
-        return net(**inputs, logits_to_keep=kept, use_cache=False).logits.view(*nodes.shape, -1)
+        logits: Tensor = net(**inputs, logits_to_keep=kept, use_cache=False).logits
+    return logits.view(*nodes.shape, -1)
 
 
 def _with_cache(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], tree: Tree) -> Tensor:
@@ -155,14 +156,15 @@ def _from_cache(net: Any, prompt: Tokens, candidates: Sequence[Tokens], tree: Tr
     device = net.device
     prefill = net(input_ids=torch.tensor([list(prompt)], device=device), use_cache=True, logits_to_keep=1)
     tokens = _read_tokens(candidates).to(device)
+    first: Tensor = prefill.logits
     if not tokens.shape[1]:
-        return prefill.logits
+        return first
     cache = prefill.past_key_values
     cache.batch_repeat_interleave(len(candidates))
     # Padding stands after each candidate's end, where causal attention keeps it out of sight; no mask is needed.
     rest = net(input_ids=tokens, past_key_values=cache, use_cache=True).logits
     rows, columns = tree.places()
-    return torch.cat([prefill.logits[0], rest[rows[1:], columns[1:] - 1]])[None]
+    return torch.cat([first[0], rest[rows[1:], columns[1:] - 1]])[None]
 
 
 def _in_rows(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], tree: Tree) -> Tensor:
@@ -177,13 +179,14 @@ def _in_rows(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], 
 
 def _one_by_one(net: Any, prompts: Sequence[Tokens], candidates: Sequence[Tokens], tree: Tree) -> Tensor:
     """(P, C x L, V) the logits at each candidate's tokens, by the plain pass: one row at a time, without padding."""
-    found = []
+    found: list[Tensor] = []
     for prompt in prompts:
         for candidate in candidates:
             forget_longer_passes(net)
             ids = torch.tensor([[*prompt, *candidate]], device=net.device)
             found.append(net(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1])
-    return nn.utils.rnn.pad_sequence(found, batch_first=True).unflatten(0, (len(prompts), -1)).flatten(1, 2)
+    padded: Tensor = nn.utils.rnn.pad_sequence(found, batch_first=True)
+    return padded.reshape(len(prompts), -1, padded.shape[-1])
 
 
 def _nodes(way: str, tree: Tree, length: int) -> Tensor:

@@ -76,7 +76,12 @@ def _is_plain(module: Any) -> bool:
     if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing and module.training:
         return False
     draws = isinstance(module, nn.Dropout) and module.p and module.training
-    return not draws and not isinstance(module, Linear8bitLt) and module._compiled_call_impl is None
+    return not draws and not isinstance(module, Linear8bitLt) and not is_compiled(module)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Says whether `module.compile()` was called, by us or by somebody else. torch 2.13 keeps that under this private name alone."""
+    return module._compiled_call_impl is not None
 
 
 def take_shortcuts(net: Any, whether: bool) -> None:

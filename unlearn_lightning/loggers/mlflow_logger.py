@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.fabric.utilities.logger import _convert_params, _flatten_dict
+from lightning.fabric.utilities import logger as lightning_logger
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -19,8 +19,19 @@ from typing_extensions import override
 TAG = "run_id"
 
 
+def flat(params: dict[str, Any] | Namespace) -> dict[str, Any]:
+    """The parameters by the names under which Lightning's MLflow logger logs them, nested ones joined.
+
+    Lightning 2.6 has no public function for it, and other names than its own would not be found in the store.
+    """
+    return lightning_logger._flatten_dict(lightning_logger._convert_params(params))
+
+
 class RunInMLflow(MLFlowLogger):
     """Looks for the run before it makes one. MLflow takes nothing back, so what was logged before the stop stays as it is.
+
+    Lightning 2.6 keeps client, experiment, run and prefix of its logger under private names. A run's id may be given to the constructor,
+    but a run is looked for later, when its folder is known.
 
     Attributes:
         logged_as: the run's id; null for a run of its own.
@@ -52,7 +63,7 @@ class RunInMLflow(MLFlowLogger):
         """Logs those that are not there; MLflow refuses another value of one, such as of devices. config.yaml says what holds now."""
         _ = self.experiment
         there = self._before.params if self._before else {}
-        super().log_hyperparams({name: value for name, value in _flatten_dict(_convert_params(params)).items() if name not in there})
+        super().log_hyperparams({name: value for name, value in flat(params).items() if name not in there})
 
     @override
     @rank_zero_only

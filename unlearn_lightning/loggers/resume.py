@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from unlearn_lightning.records import read_json, write_json
-from unlearn_lightning.runs.metrics_file import RunMetrics
+from unlearn_lightning.runs.resume import Resume, first_step_again
 
 FILE = "logged_as.json"
 
@@ -50,31 +49,25 @@ def logged_run(folder: Path, key: str, checkpoint: Path | None) -> LoggedRun:
     if known.get("key") != key:
         known = {"id": secrets.token_hex(8), "key": key}
         write_json(folder / FILE, known)
-    return LoggedRun(known["id"], _first_step_again(checkpoint) if begun else None)
+    return LoggedRun(known["id"], first_step_again(checkpoint) if begun else None)
 
 
-def _first_step_again(checkpoint: Path | None) -> int:
-    if checkpoint is None or not checkpoint.is_file():
-        return 0
-    # Mapped and not read: only this number is wanted. Part of the checkpoint's own step is logged behind it.
-    return max(0, int(torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)["global_step"]) - 1)
-
-
-class GoesOnInLoggers(pl.Callback):
-    """Gives the loggers of a run that goes on what they lack, from the metrics.csv that the run recorder took back before.
+class ResumeInLoggers(Resume):
+    """Also gives the other loggers of a run that goes on what they lack.
 
     Args:
+        checkpoint: the file that the run goes on from; null for a run that begins.
         goes_on_at: the first step that is logged again; null for a run that begins.
     """
 
-    def __init__(self, goes_on_at: int | None) -> None:
+    def __init__(self, checkpoint: str | None, goes_on_at: int | None) -> None:
+        super().__init__(checkpoint)
         self.goes_on_at = goes_on_at
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def tell_loggers(self, trainer: pl.Trainer, rows: list[dict[str, Any]]) -> None:
         """Logs rows again, from the step that the logger needs."""
-        if self.goes_on_at is None or not trainer.is_global_zero:
+        if self.goes_on_at is None:
             return
-        rows = [row for own in trainer.loggers if isinstance(own, RunMetrics) for row in (*own.experiment.read(), *own.experiment.metrics)]
         for logger in trainer.loggers:
             since = self._since(logger, self.goes_on_at)
             for row in rows:
@@ -83,7 +76,8 @@ class GoesOnInLoggers(pl.Callback):
                     logger.log_metrics(values, step=int(row["step"]))
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Writes out TensorBoard's events, which would wait up to two minutes in memory."""
+        """Also writes out TensorBoard's events, which would wait up to two minutes in memory."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.flush()
@@ -94,7 +88,7 @@ class GoesOnInLoggers(pl.Callback):
         if isinstance(logger, WandbLogger):
             return 0 if _set_aside(Path(logger.experiment.dir).parent, logger.experiment.id) else goes_on_at
         if isinstance(logger, MLFlowLogger):
-            # It leaves out what is there.
+            # RunInMLflow leaves out the values that its store has already.
             return 0
         return goes_on_at if isinstance(logger, TensorBoardLogger) else None
 

@@ -95,7 +95,7 @@ def load_adapter(base: nn.Module, folder: str, trainable: bool, name: str = TRAI
     except (RuntimeError, ValueError, KeyError) as error:
         why = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error).splitlines()[0])
         raise ValueError(MISFIT.format(folder=folder, why=why)) from error
-    # Layers that one side lacks pass PEFT with a warning at most.
+    # PEFT warns at most where the network or the file lacks a layer, so that this is checked here.
     with safe_open(Path(folder) / WEIGHTS, "pt") as saved:
         there, needed = set(saved.keys()), set(get_peft_model_state_dict(net, adapter_name=name, save_embedding_layers=False))
     if said := differences({"missing": needed - there, "unexpected": there - needed}):

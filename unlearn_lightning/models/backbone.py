@@ -68,6 +68,12 @@ class Lora:
         if not 0 <= self.dropout < 1:
             raise ValueError(f"lora.dropout must be at least 0 and below 1, got {self.dropout}.")
 
+    def peft_config(self) -> LoraConfig:
+        """The adapter's settings in PEFT's words."""
+        return LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=self.target_modules, task_type="CAUSAL_LM"
+        )
+
 
 @dataclass(frozen=True)
 class Backbone:
@@ -173,7 +179,8 @@ class Backbone:
         base = self._read_base()
         if self.gradient_checkpointing:
             base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        return base.train()
+        net: nn.Module = base.train()
+        return net
 
     def _read_base(self) -> Any:
         dtype = getattr(torch, self.dtype)
@@ -225,12 +232,12 @@ class Backbone:
         base = self.load_base()
         return self._with_options(base if self.lora is None else self._fresh_adapter(self._freeze(base, self.adapters)))
 
-    def _with_options(self, net: Any) -> nn.Module:
+    def _with_options(self, net: nn.Module) -> nn.Module:
         check_cross_entropy(net, self.cross_entropy)
         take_shortcuts(net, self.shortcuts)
         if self.compile is not None:
             # With and without the trained adapter, gradients, a mask, a second row: a graph each, and past torch's 8 nothing is compiled.
-            torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
+            torch.compiler.config.recompile_limit = max(GRAPHS, torch.compiler.config.recompile_limit)
             # Layer by layer: they are alike, so one is compiled for all, and lengths vary from batch to batch.
             for layer in net.modules():
                 if isinstance(layer, GradientCheckpointingLayer):
@@ -249,13 +256,7 @@ class Backbone:
 
     def _fresh_adapter(self, base: nn.Module) -> nn.Module:
         assert self.lora is not None
-        config = LoraConfig(
-            r=self.lora.rank,
-            lora_alpha=self.lora.alpha,
-            lora_dropout=self.lora.dropout,
-            target_modules=self.lora.target_modules,
-            task_type="CAUSAL_LM",
-        )
+        config = self.lora.peft_config()
         with torch.random.fork_rng():
             torch.manual_seed(self.seed or 0)
             if isinstance(base, PeftModel):

@@ -17,17 +17,18 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 from transformers.utils import logging as transformers_logging
 
-# How many tensors an error names.
+# An error names at most this number of tensors.
 NAMED = 3
 SAFE = ".safetensors"
 
 
 def load_pretrained(model: str, revision: str | None, **settings: Any) -> Any:
-    """The causal language model in a local folder or on the Hub.
+    """Loads the causal language model in a local folder or on the Hub.
 
     Args:
-        model, revision: where it is.
-        settings: further ones of transformers' `from_pretrained`.
+        model: a local folder, or the name of a repository on the Hub.
+        revision: a branch, tag or commit of that repository; null for the newest.
+        settings: further settings of transformers' `from_pretrained`.
 
     Raises:
         ValueError: tensors are missing, unexpected or of another shape than config.json says, or files are none of safetensors.
@@ -85,7 +86,7 @@ def _check_files(model: str, revision: str | None) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers without its warnings and progress bars."""
+    """Context in which transformers shows neither warnings nor progress bars."""
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

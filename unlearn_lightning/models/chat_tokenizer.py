@@ -47,7 +47,8 @@ def load_tokenizer(
     if loaded.pad_token_id is None:
         loaded.pad_token = loaded.eos_token
     loaded.chat_settings = ChatSettings(date, template_from or name or "the scratch model", _generation_ends(model, revision))
-    return loaded
+    complete: PreTrainedTokenizerBase = loaded
+    return complete
 
 
 def _generation_ends(model: str | None, revision: str | None) -> tuple[int, ...]:

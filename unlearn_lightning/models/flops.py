@@ -32,7 +32,7 @@ PEAKS = {
 
 @dataclass(frozen=True)
 class Matrices:
-    """Weights that tokens are multiplied with, whatever they are stored as.
+    """Counts the weights that tokens are multiplied with, whatever they are stored as.
 
     Attributes:
         frozen, trained: of the linear layers but the head, adapters included.
@@ -63,7 +63,7 @@ class Matrices:
         return Matrices(frozen, trained, head.in_features * head.out_features, head.weight.requires_grad, adapter)
 
     def training_flops(self, tokens: int, response_tokens: int, reference: bool = False) -> int:
-        """Of one training pass over a micro-batch.
+        """Counts the operations of one training pass over a micro-batch.
 
         Args:
             tokens: real tokens, prompts and responses.

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map_only
 from typing_extensions import override
 
 from unlearn_lightning.models.sharding import cut_like, gathered, whole
@@ -36,6 +36,7 @@ class FullySharded(ModelParallelStrategy):
 
     @override
     def setup_environment(self) -> None:
+        # Lightning 2.6 takes this size in the constructor only, where the number of processes is not known yet.
         self._data_parallel_size = self.num_nodes * self.num_processes
         super().setup_environment()
 
@@ -58,8 +59,9 @@ class FullySharded(ModelParallelStrategy):
             full = whole(tensor)
             return full.cpu() if self.is_global_zero else None
 
-        plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        return tree_map_only(DTensor, collected, plain.state_dict())
+        plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        state: dict[str, Any] = apply_to_collection(plain.state_dict(), DTensor, collected)
+        return state
 
     @override
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:

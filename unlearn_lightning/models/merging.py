@@ -26,7 +26,7 @@ TEXT = "Who wrote it, and when? Ann said on Monday, 12 May 1987, that she had fi
 
 
 class UnequalMerge(ValueError):
-    """Merged weights would be another model than the stack. The base may have been changed already: load it again."""
+    """Raised where merged weights would be another model than the stack; the base may be changed by then, so load it again."""
 
 
 def stack(base: nn.Module, folders: Sequence[str]) -> nn.Module:
@@ -63,7 +63,7 @@ def merge(base: nn.Module, folders: Sequence[str], tokens: Sequence[int]) -> nn.
 
 def tied_targets(net: Any) -> list[str]:
     """Names of the adapted layers whose weights another layer has as well."""
-    owners = Counter(id(weight) for module in net.modules() for weight in module._parameters.values() if weight is not None)
+    owners = Counter(id(weight) for module in net.modules() for _, weight in module.named_parameters(recurse=False, remove_duplicate=False))
     adapted = ((name, module) for name, module in net.named_modules() if isinstance(module, BaseTunerLayer))
     return [
         name.removeprefix("base_model.model.")
@@ -90,7 +90,7 @@ def _logits(net: Any, tokens: Sequence[int]) -> Tensor | None:
 
 
 def _everywhere(value: bool) -> list[bool]:
-    """Every process's value."""
+    """Returns the value of every process."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return [value]
     found: list[Any] = [None] * torch.distributed.get_world_size()

@@ -18,8 +18,8 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIs
 
 SECONDS = 10
 SETTINGS = ("model", "tokenizer", "chat_template_from", "adapter")
-# One of them is in every model's or adapter's folder.
-FILES = ("config.json", "tokenizer_config.json", "adapter_config.json")
+# One of them is in every folder of a model, tokenizer or adapter.
+FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "adapter_config.json")
 BUILTIN = "builtin:"
 BASES = Path(__file__).parent / "bases"
 
@@ -39,12 +39,18 @@ def located(place: str) -> str:
 
 
 def check_places(backbone: Mapping[str, Any]) -> None:
-    """Looks for every place that a backbone names; see `check_place`."""
+    """Looks for every place that a backbone names; see `check_place`.
+
+    Raises:
+        FileNotFoundError: one is neither a folder nor on the Hub, or a folder that holds nothing of a model.
+    """
     for setting in SETTINGS:
         named = backbone.get(setting)
         for place in [named] if isinstance(named, str) else named or ():
             revision = backbone.get("revision") if setting == "model" else None
             check_place(place, f"backbone.{setting}", hub=setting != "adapter", revision=revision)
+            if Path(place).is_dir() and not any((Path(place) / file).is_file() for file in FILES):
+                raise FileNotFoundError(f"backbone.{setting}: the folder {place} holds no model: it has none of {', '.join(FILES)}.")
 
 
 def check_place(place: str, setting: str, hub: bool = True, revision: str | None = None) -> None:
@@ -109,7 +115,7 @@ def _unknown_to_the_hub(place: str, revision: str | None) -> str | None:
     except OfflineModeIsEnabled:
         return "it is not in the Hub's cache, while HF_HUB_OFFLINE is set"
     except HfHubHTTPError:
-        # Busy, or gated: the download itself says more.
+        # The Hub is busy or the model is gated; the download's own error says more.
         return None
     except ValueError as error:
         return f"it is no name on the Hub ({str(error).partition('.')[0]})"

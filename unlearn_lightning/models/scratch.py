@@ -81,7 +81,8 @@ def build_model(scratch: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int)
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").train()
+        net: nn.Module = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+        return net.train()
 
 
 def train_tokenizer(scratch: Scratch) -> PreTrainedTokenizerFast:

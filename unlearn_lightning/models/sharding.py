@@ -10,7 +10,7 @@ Gathering a layer takes all processes, so every one of them must make every forw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def causal_lm(net: nn.Module) -> Any:
@@ -43,8 +44,8 @@ def shard(net: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None = None) 
     values = {name: parameter.data for name, parameter in net.named_parameters()}
     elsewhere = torch.tensor(any(value.is_meta for value in values.values()), device=mesh.device_type, dtype=torch.long)
     torch.distributed.all_reduce(elsewhere, group=mesh.get_group())
-    layers = [module for module in root.modules() if type(module).__name__ in root._no_split_modules]
-    assert layers, f"{type(root).__name__} names no decoder layers"
+    layers = [module for module in root.modules() if isinstance(module, GradientCheckpointingLayer)]
+    assert layers, f"{type(root).__name__} has no decoder layers"
     narrow = compute is not None and not isinstance(net, PeftModel)
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32) if narrow else MixedPrecisionPolicy()
     for module in (*layers, root):
@@ -63,15 +64,14 @@ def _fill(net: nn.Module, values: dict[str, Tensor], mesh: DeviceMesh) -> None:
         part = distribute_tensor(full, mesh, cut.placements, src_data_rank=0)
         made[parameter] = nn.Parameter(part, requires_grad=parameter.requires_grad)
     for module in net.modules():
-        for name, there in list(module._parameters.items()):
-            if there is not None and there.is_meta:
+        for name, there in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            if there.is_meta:
                 # Tied weights stay tied: both places get the same parameter.
                 setattr(module, name, made[there])
-        for name, buffer in list(module._buffers.items()):
-            if buffer is not None:
-                real = torch.empty_like(buffer, device=device) if buffer.is_meta else buffer.to(device)
-                torch.distributed.broadcast(real, 0, group=mesh.get_group())
-                module._buffers[name] = real
+        for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
+            real = torch.empty_like(buffer, device=device) if buffer.is_meta else buffer.to(device)
+            torch.distributed.broadcast(real, 0, group=mesh.get_group())
+            setattr(module, name, real)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -82,6 +82,16 @@ def whole(tensor: Tensor) -> Tensor:
 def local(tensor: Tensor) -> Tensor:
     """This process's shard; the tensor itself where there are none."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def squared_norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The sum of the squares of all numbers in this process's shards, a float32 scalar.
+
+    `torch._foreach_norm` has one kernel for all tensors. The public `torch.nn.utils.get_total_norm` (torch 2.13) calls it, too, but adds
+    up in the tensors' own dtype, so that float16 gradients would overflow.
+    """
+    norms = torch._foreach_norm([local(tensor).detach() for tensor in tensors])
+    return torch.stack(norms).float().square().sum()
 
 
 def cut_like(full: Tensor, parameter: Tensor) -> Tensor:

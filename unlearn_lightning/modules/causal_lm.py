@@ -12,29 +12,26 @@ import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
-from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.data import Batch
-from unlearn_lightning.data.position import Pace, fit_progress
 from unlearn_lightning.inference import likelihood
 from unlearn_lightning.models.backbone import Backbone
-from unlearn_lightning.models.sharding import local, shard
+from unlearn_lightning.models.sharding import shard, squared_norm
 from unlearn_lightning.modules.path_check import decide_paths
+from unlearn_lightning.modules.queries import Queries
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 ScheduleCallable = Callable[[Optimizer, int], LRScheduler]
 
 
-class CausalLMModule(pl.LightningModule):
-    """A causal language model trained by a per-example loss.
+class CausalLMModule(Queries):
+    """A causal language model trained by a per-example loss; what callbacks may ask it stands in `Queries`.
 
     Args:
         backbone: what is trained.
@@ -55,7 +52,7 @@ class CausalLMModule(pl.LightningModule):
         self.backbone = backbone
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
-        self.net: Any = None
+        self.net = None
         # Checkpoints hold trainable weights only.
         self.strict_loading = False
         # Of all processes, counted at every optimizer step.
@@ -74,22 +71,9 @@ class CausalLMModule(pl.LightningModule):
         """(B,) each example's loss: nats, summed over tokens when `average` is "tokens"."""
         raise NotImplementedError
 
-    # --- what callbacks may call -------------------------------------------------------------------------------------------
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The backbone's tokenizer."""
-        return self.backbone.load_tokenizer()
-
-    def token_log_likelihood(self, batch: Batch) -> Tensor:
-        """(B, T) log p of each response token, nats; 0 elsewhere."""
-        return likelihood.token_log_likelihood(
-            self.net, batch.input_ids, batch.attention_mask, batch.response_mask, self.backbone.cross_entropy
-        )
-
-    def response_log_likelihood(self, batch: Batch) -> Tensor:
-        """(B,) log p of each response, nats, summed over its tokens."""
-        return self.token_log_likelihood(batch).sum(-1)
+    def passed(self, batch: Batch) -> list[Batch]:
+        """What of a micro-batch a training step passes through the net: with an objective that compares, both responses."""
+        return [batch]
 
     @property
     def reads_reference(self) -> bool:
@@ -161,7 +145,7 @@ class CausalLMModule(pl.LightningModule):
         """This micro-batch's share of the batch's average loss, scaled against what Lightning divides by later."""
         share = self.share_of_loss(batch)
         self._step_loss = self._step_loss + share.detach()
-        self._step_tokens += batch.tokens
+        self._step_tokens += sum(part.tokens for part in self.passed(batch))
         # DDP and FSDP2 average gradients over devices, and Lightning divides by the accumulation: undo both, the divisor has it all.
         return share * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
@@ -172,8 +156,7 @@ class CausalLMModule(pl.LightningModule):
             FloatingPointError: loss or gradient is NaN or infinite.
         """
         loss = torch.as_tensor(self._step_loss, device=self.device, dtype=torch.float32)
-        norms = torch._foreach_norm([local(p.grad).detach() for p in self.parameters() if p.grad is not None])
-        gradient = torch.stack(norms).float().square().sum()
+        gradient = squared_norm(parameter.grad for parameter in self.parameters() if parameter.grad is not None)
         # Every process has all of the gradient, or under FSDP2 its part.
         share = gradient / (1 if self.device_mesh is not None else self.trainer.world_size)
         tokens = torch.tensor(float(self._step_tokens), device=self.device)
@@ -191,10 +174,11 @@ class CausalLMModule(pl.LightningModule):
         self._log_step({"train/loss": total[0].item(), "train/lr": optimizer.param_groups[0]["lr"]})
 
     def _log_step(self, values: dict[str, float]) -> None:
-        # `self.log` costs as much as two layers of a small model, so it is called where somebody else's callback may look only.
         trainer = self.trainer
-        if any(not type(callback).__module__.startswith(("unlearn_lightning.", "callbacks.")) for callback in trainer.callbacks):  # type: ignore[attr-defined]
-            self.log("train/loss", values["train/loss"], prog_bar=True, logger=False, batch_size=1)
+        # `self.log` costs as much as two layers of a small model. Whoever monitors a metric or shows it (EarlyStopping, ModelCheckpoint,
+        # progress bars) reads these dictionaries, which Lightning's own LearningRateMonitor fills in the same way.
+        trainer.callback_metrics.update({name: torch.tensor(value, device=self.device) for name, value in values.items()})
+        trainer.progress_bar_metrics["train/loss"] = values["train/loss"]
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.is_global_zero and every and (trainer.global_step + 1) % every == 0:
             for logger in trainer.loggers:
@@ -209,7 +193,7 @@ class CausalLMModule(pl.LightningModule):
 
     test_step = validation_step
 
-    # --- checkpoints -------------------------------------------------------------------------------------------------------
+    # --- checkpoints (runs/resume.py tells the whole way) --------------------------------------------------------------------
 
     def trainable_names(self) -> set[str]:
         """Names of the weights that are trained, as in the state dict."""
@@ -220,24 +204,14 @@ class CausalLMModule(pl.LightningModule):
         names = self.trainable_names()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
         checkpoint["tokens_seen"] = self.tokens_seen
-        checkpoint["pace"] = self._pace()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of other weights, which non-strict loading would let pass in silence.
 
-        Its progress is converted to this run's micro-batches, of which another number of devices makes more or fewer.
+        Raises:
+            ValueError: the checkpoint's weights are not those that this run trains.
         """
         found, expected = set(checkpoint["state_dict"]), self.trainable_names()
         if found != expected:
             raise ValueError(f"The checkpoint holds other trainable weights than this run: {sorted(found ^ expected)[:4]} ...")
         self.tokens_seen = checkpoint["tokens_seen"]
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            # After a resumption at an epoch's end Lightning counts one epoch less as begun, and from its next checkpoint it would go wrong.
-            # Checkpoints are made inside an epoch: as many are begun as are done, and one.
-            for counted in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
-                counted["ready"] = counted["started"] = counted["processed"] + 1
-            fit_progress(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], Pace(**checkpoint["pace"]), Pace(**self._pace()))
-
-    def _pace(self) -> dict[str, int]:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        return {"accumulation": self.trainer.accumulate_grad_batches, "micro_batches": data.micro_batches_per_epoch()}

@@ -33,7 +33,7 @@ def decide_paths(module: Any, trainer: Any) -> None:
     examples = [example for source in (*sources, retain.encoded if retain else ()) for example in source]
     if not examples:
         return
-    longest = max(examples, key=len)
+    longest = max((one for e in examples for one in (e, e.alternative) if one is not None), key=len)
     batch = collate([longest], 0).to(module.device)
     inputs = batch.input_ids, batch.attention_mask
     tokens = inputs[0][0].tolist()

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from unlearn_lightning.data import Batch, Encoded, collate, identity
+from unlearn_lightning.data import Batch, Encoded, collate, identity, second_responses
 from unlearn_lightning.inference.likelihood import response_logits
 from unlearn_lightning.models.adapters import eval_mode, reference_mode
 from unlearn_lightning.models.backbone import Backbone
@@ -39,6 +39,8 @@ class Unlearning(CausalLMModule):
 
     # Objectives that never ask for the reference say so, and nothing is computed for them.
     needs_reference: ClassVar[bool] = False
+    # Objectives that compare two responses to each prompt say so, and read `batch.alternative`.
+    needs_alternative: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -75,7 +77,16 @@ class Unlearning(CausalLMModule):
         return self.forget_loss(batch)
 
     def setup(self, stage: str) -> None:
-        """Reads and encodes the retain data, so that bad data is found before work starts."""
+        """Reads and encodes the retain data, so that bad data is found before work starts.
+
+        Raises:
+            ValueError: the objective compares two responses to each prompt, and the data has one.
+        """
+        if stage == "fit" and self.needs_alternative and not second_responses(self._training_examples()):
+            raise ValueError(
+                f"{type(self).__name__} compares two responses to each prompt, and the {type(self.trainer.datamodule).__name__} data has "  # type: ignore[attr-defined]
+                "one. Set data.alternative_field to the field that holds the second."
+            )
         if stage == "fit" and self.retain is not None and self._retain_batches is None:
             data, tokenizer = self.retain.data, self.tokenizer
             self.backbone.check_length(data.max_length, f"max_length of the retain data ({data.stage_name})")
@@ -92,6 +103,13 @@ class Unlearning(CausalLMModule):
         self._step_tokens += kept.tokens
         return share + self.retain.weight * (self.retain_loss(kept) * kept.real).sum() / kept.batch_tokens
 
+    def passed(self, batch: Batch) -> list[Batch]:
+        """Both responses, where the objective compares them."""
+        return [batch, batch.alternative] if self.needs_alternative and batch.alternative is not None else [batch]
+
+    def _training_examples(self) -> list[Encoded]:
+        return list(self.trainer.datamodule.encoded["train"])  # type: ignore[attr-defined]
+
     def retain_loss(self, batch: Batch) -> Tensor:
         """(B,) the retain loss of each example, nats, summed over response tokens."""
         assert self.retain is not None
@@ -106,7 +124,7 @@ class Unlearning(CausalLMModule):
     def further_reference_examples(self) -> Sequence[Encoded]:
         """Examples beside the training data whose reference log-likelihoods are cached before step 1 as well; none unless overridden.
 
-        An objective that asks for the reference of anything but its training batches (a second response to each prompt, retain data)
+        An objective that asks for the reference of anything but its training batches and their second responses (retain data, say)
         names it here, encoded with `self.trainer.datamodule.encode(examples, self.tokenizer)`; full fine-tuning cannot do without.
         """
         return []
@@ -142,8 +160,8 @@ class Unlearning(CausalLMModule):
         if not wanted or self._reference is not None:
             return
         # A run that was interrupted before its first checkpoint starts here again. With full fine-tuning the net is then still untouched.
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        parts = [list(data.encoded["train"]), list(self.further_reference_examples())]
+        train = self._training_examples()
+        parts = [train, second_responses(train) if self.needs_alternative else [], list(self.further_reference_examples())]
         wanted_rows = {identity(example) for part in parts for example in part}
         if self.reference_file is None:
             self._reference = self._compute_reference(parts)

@@ -6,17 +6,13 @@ unlearn fit -c configs/objectives/npo.yaml -c configs/backbones/tiny-llama.yaml 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
 
 from unlearn_lightning.data import Batch
-from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules import Unlearning
-from unlearn_lightning.modules.causal_lm import ScheduleCallable
-from unlearn_lightning.modules.retain import RetainTerm
-from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
 def npo_loss(log_lik: Tensor, ref_log_lik: Tensor, beta: float) -> Tensor:
@@ -31,28 +27,14 @@ class NPO(Unlearning):
     """Negative preference optimisation of the forget set against the frozen starting model; mean over examples.
 
     Args:
-        backbone: the trained model to unlearn from.
-        optimizer: fresh; AdamW without weight decay unless set.
-        lr_scheduler: per optimizer step.
-        cache_reference: compute reference log-likelihoods once before step 1 (always so with full fine-tuning), and keep them beside the
-            run folder for other runs from the same model on the same data. Pays with several epochs or runs.
-        retain: what is kept meanwhile; null for a local objective.
         beta: inverse temperature; towards 0 the loss becomes gradient ascent's. The paper uses 0.5.
     """
 
     average = "examples"
     needs_reference = True
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        optimizer: OptimizerCallable = PaperAdamW,
-        lr_scheduler: ScheduleCallable = WarmupStableDecay,
-        cache_reference: bool = False,
-        retain: RetainTerm | None = None,
-        beta: float = 0.5,
-    ) -> None:
-        super().__init__(backbone, optimizer, lr_scheduler, cache_reference, retain)
+    def __init__(self, *args: Any, beta: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         if not 0 < beta < math.inf:
             raise ValueError(f"NPO needs beta above 0, got {beta}.")
         self.beta = beta

@@ -6,18 +6,14 @@ unlearn fit -c configs/objectives/simnpo.yaml -c configs/backbones/tiny-llama.ya
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.nn import functional
 
 from unlearn_lightning.data import Batch
 from unlearn_lightning.inference.likelihood import mean_token
-from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules import Unlearning
-from unlearn_lightning.modules.causal_lm import ScheduleCallable
-from unlearn_lightning.modules.retain import RetainTerm
-from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
 def simnpo_loss(log_lik: Tensor, beta: float, gamma: float = 0.0) -> Tensor:
@@ -38,10 +34,6 @@ class SimNPO(Unlearning):
     """Reference-free negative preference optimisation of the forget set; mean over examples.
 
     Args:
-        backbone: the trained model to unlearn from.
-        optimizer: fresh; AdamW without weight decay unless set.
-        lr_scheduler: per optimizer step.
-        retain: what is kept meanwhile; null for a local objective.
         length_normalized: divide each log-likelihood by its response's tokens (Fan et al. 2024). The paper's own form does not, and
             has almost no gradient left once a response's negative log-likelihood passes about 20 nats.
         beta: inverse temperature. The paper uses 1, un-normalised.
@@ -50,17 +42,9 @@ class SimNPO(Unlearning):
 
     average = "examples"
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        optimizer: OptimizerCallable = PaperAdamW,
-        lr_scheduler: ScheduleCallable = WarmupStableDecay,
-        retain: RetainTerm | None = None,
-        length_normalized: bool = False,
-        beta: float = 1.0,
-        gamma: float = 0.0,
-    ) -> None:
-        super().__init__(backbone, optimizer, lr_scheduler, retain=retain)
+    def __init__(self, *args: Any, length_normalized: bool = False, beta: float = 1.0, gamma: float = 0.0, **kwargs: Any) -> None:
+        # No reference is asked for, so that `cache_reference` is no setting of this objective.
+        super().__init__(*args, cache_reference=False, **kwargs)  # type: ignore[misc]
         if not 0 < beta < math.inf:
             raise ValueError(f"SimNPO needs beta above 0, got {beta}.")
         if gamma and not length_normalized:

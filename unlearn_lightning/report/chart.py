@@ -28,6 +28,8 @@ class Line:
 
 @dataclass
 class Panel:
+    """One plot of a chart: its title and its lines."""
+
     title: str
     lines: list[Line]
 

@@ -10,7 +10,7 @@ from unlearn_lightning.report.chart import Chart, Line, Panel, averaged
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import first, last, utility
 from unlearn_lightning.report.statistics import drops
-from unlearn_lightning.report.study_data import Run, Study, TrainingPath
+from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 from unlearn_lightning.report.variants import variant_charts
 
 STEP_CHARTS = (
@@ -42,7 +42,7 @@ def charts(study: Study, distances: Distances) -> list[Chart]:
     shown = [{panel.title for panel in chart.panels} for chart in by_variant]
     label, *others = (_metric_chart(study, *texts) for texts in STEP_CHARTS)
     made = [
-        *([] if any(titles >= set(study.objectives) for titles in shown) else [label]),  # not the same panels twice
+        *([] if any(titles >= set(study.objectives) for titles in shown) else [label]),  # The same panels are not shown twice.
         *by_variant,
         *others,
         _retrained_chart(study, distances),
@@ -123,6 +123,7 @@ def _frontier_chart(study: Study) -> Chart:
 
 
 def pair_label(first_path: TrainingPath, second_path: TrainingPath) -> str:
+    """Names a pair of paths as figures and tables do."""
     return f"{first_path.label} | {second_path.label}"
 
 
@@ -131,7 +132,7 @@ def _panels(study: Study, line: Callable[[str, TrainingPath], Line]) -> list[Pan
     return [Panel(objective, [one for path in study.paths if (one := line(objective, path)).x]) for objective in study.objectives]
 
 
-def _metrics(runs: Iterable[Run], probe: str, metric: str) -> list[dict[int, float]]:
+def _metrics(runs: Iterable[RunRecord], probe: str, metric: str) -> list[dict[int, float]]:
     return _known(run.metric(probe, metric) for run in runs)
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unlearn_lightning.report.outcomes import MEASURES, Row
+from unlearn_lightning.report.outcomes import MEASURES, OutcomeRow
 from unlearn_lightning.report.provenance import flatten, read_yaml
 from unlearn_lightning.report.statistics import Estimate, welch
 from unlearn_lightning.report.study_data import Study, TrainingPath
@@ -27,8 +27,8 @@ class Pair:
     objective: str
     path: TrainingPath
     """As this study names it, or the other where only the other has it."""
-    mine: Row | None
-    theirs: Row | None
+    mine: OutcomeRow | None
+    theirs: OutcomeRow | None
     same_runs: bool = False
     """Both rows come from the very same runs, which the studies share through their store."""
 
@@ -63,7 +63,7 @@ class Comparison:
         return [measure for measure in MEASURES if any(pair.difference(measure).n for pair in self.pairs)]
 
 
-def compare(study: Study, rows: Sequence[Row], other: Study, other_rows: Sequence[Row]) -> Comparison:
+def compare(study: Study, rows: Sequence[OutcomeRow], other: Study, other_rows: Sequence[OutcomeRow]) -> Comparison:
     """Pairs rows of equal objective and equal stages: this study's in their order, then what only the other study has."""
     names = _names(study, other)
     theirs = {(row.objective, row.path.stages): row for row in other_rows}
@@ -112,7 +112,7 @@ def _settings(study: Study, other: Study, names: tuple[str, str]) -> tuple[Table
     return table, []
 
 
-def _keys(study: Study, row: Row) -> set[str]:
+def _keys(study: Study, row: OutcomeRow) -> set[str]:
     return {run.key for run in study.unlearned(row.objective, row.path)}
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from unlearn_lightning.report.comparison import Comparison, Pair
 from unlearn_lightning.report.outcomes import MEASURES
 from unlearn_lightning.report.tables import Table, numbers
-from unlearn_lightning.report.terminal import Column, Row, TerminalTable
+from unlearn_lightning.report.terminal import Column, TerminalRow, TerminalTable
 
 DIGITS = {"distance_before": 1, "distance_after": 1, "margin_before": 1}
 SIGNED = ("accuracy_change",)
@@ -89,16 +89,16 @@ def comparison_html(found: Comparison) -> str:
 def print_comparison(console: Console, found: Comparison) -> None:
     """The main measures on a terminal, three lines per row: this study, the other, the difference, in as many columns as fit."""
     columns = [Column("", 0), *(Column(title, rank) for rank, title in enumerate(ON_TERMINAL.values()))]
-    rows: list[Row] = []
+    rows: list[TerminalRow] = []
     for index, pair in enumerate(found.pairs):
         if index == 0 or found.pairs[index - 1].objective != pair.objective:
-            rows.append(Row([pair.objective], "bold"))
-        rows.append(Row([f" {pair.path.label}"]))
+            rows.append(TerminalRow([pair.objective], "bold"))
+        rows.append(TerminalRow([f" {pair.path.label}"]))
         measured = [cells(pair, measure) for measure in ON_TERMINAL]
         present = (pair.mine is not None, pair.theirs is not None, pair.mine is not None and pair.theirs is not None)
         for side, name in enumerate((*found.names, "difference")):
             if present[side]:
-                rows.append(Row([f"  {name}", *(column[side] for column in measured)], "bold" if side == 2 else ""))
+                rows.append(TerminalRow([f"  {name}", *(column[side] for column in measured)], "bold" if side == 2 else ""))
     console.print(TerminalTable(columns, rows, f"{found.names[0]} against {found.names[1]}", _caption(found)))
     settings = found.settings.rows
     for row in settings[:8]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from unlearn_lightning.report.study_data import Run, Study
+from unlearn_lightning.report.study_data import RunRecord, Study
 
 WARNING = "Each way is right to rounding, but many steps of training may make such a difference large."
 
@@ -18,7 +18,7 @@ def mixtures(study: Study) -> list[str]:
 
     All unlearning runs are compared with each other, and training runs with those of the same stage.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RunRecord]] = {}
     for run in study.runs:
         name = "unlearning runs" if run.kind == "unlearn" else f"training runs of {(run.stages or ('the base',))[-1]}"
         groups.setdefault(name, []).append(run)
@@ -27,7 +27,7 @@ def mixtures(study: Study) -> list[str]:
     ]
 
 
-def _mixed(runs: Iterable[Run]) -> list[str]:
+def _mixed(runs: Iterable[RunRecord]) -> list[str]:
     seen: dict[str, Counter[str]] = {}
     for run in runs:
         for setting, value in (run.info.get("computed_with") or {}).items():

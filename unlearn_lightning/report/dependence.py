@@ -12,7 +12,7 @@ from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.matched import matched_in_seed
 from unlearn_lightning.report.outcomes import first, last, outcome
 from unlearn_lightning.report.statistics import Curve, estimate
-from unlearn_lightning.report.study_data import Run, Study
+from unlearn_lightning.report.study_data import RunRecord, Study
 from unlearn_lightning.report.tables import Table
 from unlearn_lightning.report.variants import extra_tags, variants
 
@@ -53,7 +53,7 @@ def spread(values: Sequence[float]) -> float:
 
 def dependence_by_seed(study: Study, objective: str, distances: Distances) -> dict[int, Dependence]:
     """The seeds in which every path was unlearned; none below two paths."""
-    by_seed: dict[int, list[Run]] = {}
+    by_seed: dict[int, list[RunRecord]] = {}
     for path in study.paths if len(study.paths) > 1 else []:
         for run in study.unlearned(objective, path):
             by_seed.setdefault(run.seed, []).append(run)
@@ -88,7 +88,7 @@ def changes_table(study: Study, distances: Distances) -> Table:
     return table
 
 
-def _dependence(study: Study, objective: str, seed: int, runs: Sequence[Run], distances: Distances) -> Dependence:
+def _dependence(study: Study, objective: str, seed: int, runs: Sequence[RunRecord], distances: Distances) -> Dependence:
     outcomes = [outcome(study, run, distances) for run in runs]
     found: Dependence = {}
     for measure, short in (("label_drop", "label"), ("forget_score", "forget")):

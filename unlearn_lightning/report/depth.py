@@ -15,7 +15,7 @@ from unlearn_lightning.report.chart import Chart, Line, Panel, averaged
 from unlearn_lightning.report.outcomes import first, last
 from unlearn_lightning.report.provenance import read_yaml
 from unlearn_lightning.report.statistics import Curve, Estimate, Share, drop, estimate
-from unlearn_lightning.report.study_data import Run, Study, TrainingPath
+from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
 PROBE = "families"
 REFUSAL, COMPLIANCE, UNLEARNED = FAMILIES = ("R", "C", "U")
@@ -122,16 +122,16 @@ def depth_charts(study: Study) -> list[Chart]:
     return charts
 
 
-def epoch_steps(run: Run) -> float:
+def epoch_steps(run: RunRecord) -> float:
     """Optimizer steps in an epoch of a finished run; 1 where its length was not given in epochs, so that steps count."""
     return run.info["steps"] / _epochs(run) if _epochs(run) > 0 else 1
 
 
-def _epochs(run: Run) -> int:
+def _epochs(run: RunRecord) -> int:
     return (read_yaml(run.folder / "config.yaml").get("trainer") or {}).get("max_epochs") or -1
 
 
-def _lines(runs: list[Run]) -> list[Line]:
+def _lines(runs: list[RunRecord]) -> list[Line]:
     lines = []
     for name in FAMILIES:
         curves = [curve for run in runs if (curve := _curves(run)[name])]
@@ -141,5 +141,5 @@ def _lines(runs: list[Run]) -> list[Line]:
     return [line for line in lines if line.x]
 
 
-def _curves(run: Run) -> dict[str, dict[int, float]]:
+def _curves(run: RunRecord) -> dict[str, dict[int, float]]:
     return {name: run.metric(PROBE, f"{PROBE}/{name}_log_lik") for name in FAMILIES}

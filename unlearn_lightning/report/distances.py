@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import cache
 
 from unlearn_lightning.inference.divergence import squared_distance
-from unlearn_lightning.report.study_data import Run, Study, TrainingPath, Vectors
+from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath, Vectors
 
 
 class Distances:
@@ -18,11 +18,11 @@ class Distances:
     def __init__(self, study: Study):
         self.study = study
         self.problems: list[str] = []
-        self.to_retrained: Callable[[Run], dict[int, float]] = cache_by_key(self._to_retrained)
+        self.to_retrained: Callable[[RunRecord], dict[int, float]] = cache_by_key(self._to_retrained)
         self.in_seed = cache(self._in_seed)
         self.between_paths = cache(self._between_paths)
 
-    def _to_retrained(self, run: Run) -> dict[int, float]:
+    def _to_retrained(self, run: RunRecord) -> dict[int, float]:
         """Distance of `run` at each measured step to the retrained model of its seed and path, as that model was in its last record."""
         retrained = self.study.retrained(run.seed, run.stages)
         records = retrained.records("divergence") if retrained else {}
@@ -45,20 +45,20 @@ class Distances:
         steps = run.records("divergence").keys() & other.records("divergence").keys()
         return self._curve(run, {step: other.vectors(step) for step in sorted(steps)}, f"{run.name} and {other.name}")
 
-    def _curve(self, run: Run, others: dict[int, Vectors], pair: str) -> dict[int, float]:
+    def _curve(self, run: RunRecord, others: dict[int, Vectors], pair: str) -> dict[int, float]:
         try:
             # A prediction that is no finite number is at no distance from anything (nan); its run names it.
             return {step: squared_distance(run.vectors(step), other) for step, other in others.items()}
-        except (ValueError, OverflowError) as error:  # one pair that cannot be compared must not cost the reader the whole report
+        except (ValueError, OverflowError) as error:  # One pair that cannot be compared must not cost the reader the whole report.
             self.problems.append(f"No distance between {pair}: {error}")
             return {}
 
 
-def cache_by_key(function: Callable[[Run], dict[int, float]]) -> Callable[[Run], dict[int, float]]:
+def cache_by_key(function: Callable[[RunRecord], dict[int, float]]) -> Callable[[RunRecord], dict[int, float]]:
     """Remember the result per run key (runs themselves cannot be hashed)."""
     known: dict[str, dict[int, float]] = {}
 
-    def remembered(run: Run) -> dict[int, float]:
+    def remembered(run: RunRecord) -> dict[int, float]:
         if run.key not in known:
             known[run.key] = function(run)
         return known[run.key]

@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from unlearn_lightning.inference.divergence import squared_distance
-from unlearn_lightning.report.study_data import Run, Study, TrainingPath
+from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
 MOST_TEXT = 600
 """Characters of a prompt or response that the page keeps."""
@@ -83,7 +83,7 @@ def _by_problem(study: Study, objective: str, first: TrainingPath, second: Train
             yield {"id": name, "gap": gap, "shares": [mine[name][0], theirs[name][0]], "attempts": [mine[name][1], theirs[name][1]]}
 
 
-def _label_curves(run: Run) -> Curves:
+def _label_curves(run: RunRecord) -> Curves:
     curves: Curves = {}
     for step, record in run.records("forget").items():
         for example in record.get("examples", []):
@@ -92,7 +92,7 @@ def _label_curves(run: Run) -> Curves:
     return curves
 
 
-def _solved(runs: Iterable[Run]) -> dict[str, tuple[float, str]]:
+def _solved(runs: Iterable[RunRecord]) -> dict[str, tuple[float, str]]:
     """Problem id -> share of correct attempts at the last step over all seeds, and the first seed's first attempt."""
     outcomes: dict[str, list[bool]] = {}
     attempts: dict[str, str] = {}
@@ -103,7 +103,7 @@ def _solved(runs: Iterable[Run]) -> dict[str, tuple[float, str]]:
     return {name: (sum(correct) / len(correct), attempts[name]) for name, correct in outcomes.items() if correct}
 
 
-def _last_examples(run: Run, probe: str) -> list[dict[str, Any]]:
+def _last_examples(run: RunRecord, probe: str) -> list[dict[str, Any]]:
     records = run.records(probe)
     return records[max(records)].get("examples", []) if records else []
 

@@ -11,7 +11,7 @@ import yaml
 
 from unlearn_lightning.records import read_run
 from unlearn_lightning.report.provenance import flatten, is_place, read_yaml
-from unlearn_lightning.report.study_data import Run, Study, load_study
+from unlearn_lightning.report.study_data import RunRecord, Study, load_study
 
 # Parts of a configuration that say how a run is done or watched, and not what comes out.
 ASIDE = (
@@ -41,7 +41,7 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _gathered(folder: Path) -> Study:
-    runs: dict[str, Run] = {}
+    runs: dict[str, RunRecord] = {}
     forget = ""
     for place in _below(folder):
         if (place / "study.json").is_file():
@@ -60,15 +60,15 @@ def _gathered(folder: Path) -> Study:
     return Study(folder.name, folder, forget or "the forget stage", list(runs.values()))
 
 
-def _with_ancestors(folder: Path) -> list[Run]:
+def _with_ancestors(folder: Path) -> list[RunRecord]:
     """A single run and the runs that it starts from, as far as they are there, first to last, with the tags that a study would give."""
     info = read_run(folder)
-    earlier: list[Run] = []
+    earlier: list[RunRecord] = []
     for place in _origins(folder):
         if (place / "run.json").is_file():
             earlier += _with_ancestors(place)
     path = [stage for run in earlier[-1:] for stage in run.tags["path"]]
-    run = Run(info["key"], folder.name, info["kind"], folder.resolve(), info.get("parents") or [], {}, info)
+    run = RunRecord(info["key"], folder.name, info["kind"], folder.resolve(), info.get("parents") or [], {}, info)
     if run.kind == "unlearn":
         forget = _stage(run)
         position = path.index(forget) + 1 if forget in path else 0
@@ -86,13 +86,13 @@ def _origins(folder: Path) -> Iterable[Path]:
     return [Path(place).parent for place in places if place]
 
 
-def _stage(run: Run) -> str:
+def _stage(run: RunRecord) -> str:
     return str(run.info.get("data", "stage")).removesuffix("Stage").lower()
 
 
-def _tell_apart(runs: dict[str, Run]) -> None:
+def _tell_apart(runs: dict[str, RunRecord]) -> None:
     """Gives unlearning runs of one seed, path and objective, which a single study never has, tags for the settings they differ in."""
-    groups: dict[Any, list[Run]] = {}
+    groups: dict[Any, list[RunRecord]] = {}
     for run in runs.values():
         if run.kind == "unlearn":
             groups.setdefault((run.seed, run.path_identity, run.name_without("")), []).append(run)
@@ -109,14 +109,14 @@ def _tell_apart(runs: dict[str, Run]) -> None:
             if name in known:
                 runs[key].tags[tag] = yaml.safe_load(known[name])
     for run in runs.values():
-        # Both were worked out from the tags as they were.
+        # Both properties were cached before the tags changed, so that they are computed again.
         run.__dict__.pop("extra_tags", None)
         run.__dict__.pop("objective", None)
 
 
-def _one_retrained_model(runs: dict[str, Run]) -> None:
+def _one_retrained_model(runs: dict[str, RunRecord]) -> None:
     """Where trials trained their stages differently there are several retrained models of a seed and path, and none is everyone's."""
-    models: dict[Any, list[Run]] = {}
+    models: dict[Any, list[RunRecord]] = {}
     for run in runs.values():
         if run.tags.get("retrained"):
             models.setdefault((run.seed, run.stages), []).append(run)
@@ -126,7 +126,7 @@ def _one_retrained_model(runs: dict[str, Run]) -> None:
                 run.tags.pop("retrained")
 
 
-def _settings(run: Run, runs: dict[str, Run]) -> dict[str, str]:
+def _settings(run: RunRecord, runs: dict[str, RunRecord]) -> dict[str, str]:
     """What decides a run's result: its own settings and, with their stage before the name, those of all it starts from."""
     found = {name: value for name, value in flatten(read_yaml(run.folder / "config.yaml")).items() if not name.startswith(ASIDE)}
     for key in run.parents:

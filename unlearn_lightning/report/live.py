@@ -6,7 +6,6 @@ and asks no network can read nothing else.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from unlearn_lightning.records import write_text
@@ -25,10 +24,3 @@ def write_version(folder: Path, version: int) -> None:
     """Tells open pages about the page that was written."""
     picture = f'<svg xmlns="http://www.w3.org/2000/svg" width="{version}" height="1"/>\n'
     write_text(folder / "version.svg", picture)
-
-
-def read_version(folder: Path) -> int | None:
-    """The version of the page in a report's folder; None when there is none."""
-    file = folder / "version.svg"
-    found = re.search(r'width="(\d+)"', file.read_text(encoding="utf-8")) if file.is_file() else None
-    return int(found[1]) if found else None

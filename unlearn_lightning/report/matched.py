@@ -39,7 +39,7 @@ class MatchedRow:
 
 
 def matched_forgetting(study: Study, at: float | None = None) -> list[MatchedRow]:
-    """Rows objective by objective.
+    """Compares the paths of each objective at equal forgetting; the rows are sorted by objective.
 
     Args:
         study: finished runs are compared; without `at` a seed needs at least two paths that forget at all.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.statistics import Curve, Estimate, drop, estimate
-from unlearn_lightning.report.study_data import Run, Study, TrainingPath
+from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
 MEASURES = {
     "forget_score": "forget score (nats)",
@@ -40,7 +40,7 @@ def utility(log_lik: Curve) -> dict[int, float]:
     return {step: 1 - abs(value - first(log_lik)) for step, value in log_lik.items()}
 
 
-def outcome(study: Study, run: Run, distances: Distances) -> dict[str, float]:
+def outcome(study: Study, run: RunRecord, distances: Distances) -> dict[str, float]:
     """All measures of one unlearning run; nan where its probe is absent."""
     retain = run.metric("retain", f"retain/{study.retain_name}_log_lik")
     accuracy = run.metric("gsm8k", "gsm8k/accuracy")
@@ -59,7 +59,7 @@ def outcome(study: Study, run: Run, distances: Distances) -> dict[str, float]:
 
 
 @dataclass
-class Row:
+class OutcomeRow:
     """One path under one objective: estimates over seeds, and whether its forget score is the lowest of all paths."""
 
     objective: str
@@ -69,17 +69,17 @@ class Row:
     slowest: bool = False
 
 
-def summarize(study: Study, distances: Distances) -> list[Row]:
+def summarize(study: Study, distances: Distances) -> list[OutcomeRow]:
     """The rows of the closing table, objective by objective; paths without a finished run, or without any measure, have no row."""
-    rows: list[Row] = []
+    rows: list[OutcomeRow] = []
     for objective in study.objectives:
-        group: list[Row] = []
+        group: list[OutcomeRow] = []
         for path in study.paths:
             outcomes = [outcome(study, run, distances) for run in study.unlearned(objective, path)]
             if outcomes:
                 values = {measure: estimate(one[measure] for one in outcomes) for measure in MEASURES}
                 if any(value.n for value in values.values()):
-                    group.append(Row(objective, path, len(outcomes), values))
+                    group.append(OutcomeRow(objective, path, len(outcomes), values))
         measured = [row for row in group if row.values["forget_score"].n]
         if len(measured) > 1:
             min(measured, key=lambda row: row.values["forget_score"].mean).slowest = True

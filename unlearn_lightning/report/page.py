@@ -17,7 +17,7 @@ from unlearn_lightning.report.depth import DEPTH_CAPTION
 from unlearn_lightning.report.explorer import explorer
 from unlearn_lightning.report.further_stages import FURTHER_CAPTION
 from unlearn_lightning.report.live import FINAL
-from unlearn_lightning.report.outcomes import Row
+from unlearn_lightning.report.outcomes import OutcomeRow
 from unlearn_lightning.report.provenance import totals, versions
 from unlearn_lightning.report.recency import RECENCY_CAPTION
 from unlearn_lightning.report.study_data import Study
@@ -30,7 +30,7 @@ class Page:
     """Everything the page shows; `html` lays it out with the templates beside this file."""
 
     study: Study
-    rows: list[Row]
+    rows: list[OutcomeRow]
     verdict: Verdict
     problems: list[str]
     charts: list[Chart]
@@ -39,6 +39,7 @@ class Page:
     version: int = FINAL
 
     def html(self) -> str:
+        """Renders the page as one HTML text that needs no other file: styles, script and data are part of it."""
         assets = files(__package__).joinpath("assets")
         read = {name: assets.joinpath(name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
         plotly = files(__package__).joinpath("vendor", "plotly-basic.min.js").read_text(encoding="utf-8")

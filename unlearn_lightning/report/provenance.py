@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from unlearn_lightning.report.study_data import Run, Study
+from unlearn_lightning.report.study_data import RunRecord, Study
 from unlearn_lightning.report.tables import Table
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # The loader that is written in C is ten times as fast.
 
 
 def run_table(study: Study) -> Table:
@@ -86,7 +86,7 @@ def config_differences(study: Study, kind: str) -> Table:
         whole = _absent_part(setting, groups)
         if whole == setting:
             table.rows.append([setting, *(_values([_short(value) for value in values]) for values in found.values())])
-        elif whole not in collapsed:  # where a group lacks a whole part, such as its callbacks, one row says so
+        elif whole not in collapsed:  # Where a group lacks a whole part, such as its callbacks, one row says so.
             collapsed.add(whole)
             table.rows.append([whole, *(_contents(whole, group[0]) for group in groups.values())])
     return table
@@ -113,7 +113,7 @@ def _contents(part: str, config: Mapping[str, str]) -> str:
 
 
 def _short(value: str) -> str:
-    """A dotted class path by its last name."""
+    """Shortens a dotted class path to its last name."""
     return value.rsplit(".", 1)[-1] if re.fullmatch(r"[a-z_]\w*(\.\w+)+", value) else value
 
 
@@ -133,11 +133,12 @@ def read_yaml(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {} if path.is_file() else {}
 
 
-def _config(run: Run) -> Any:
+def _config(run: RunRecord) -> Any:
     return read_yaml(run.folder / "config.yaml")
 
 
 def is_place(setting: str, found: Mapping[str, list[str]]) -> bool:
+    """Whether the values of a setting name places or seeds, in which runs differ without being different experiments."""
     name = setting.rsplit(".", 1)[-1]
     return name == "seed_everything" or any("/" in value or "\\" in value for values in found.values() for value in values)
 

@@ -68,7 +68,7 @@ def drops_from_equal_start(curves: Mapping[int, Curve]) -> dict[int, float]:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RecencyMeasure:
     """What a count of the slowest path looks at: a metric of the forget probe, and how its decrease is taken."""
 
     title: str
@@ -77,11 +77,11 @@ class Measured:
 
 
 MEASURED = {
-    "label_drop": Measured("label", "forget/label_log_lik"),
-    "forget_score": Measured("forget score", "forget/phrases_log_lik"),
-    "paraphrase_drop": Measured("paraphrases", "forget/paraphrase_log_lik"),
-    "margin_drop": Measured("logit margin", "forget/label_margin"),
-    "matched_drop": Measured("label, equal start", "forget/label_log_lik", drops_from_equal_start),
+    "label_drop": RecencyMeasure("label", "forget/label_log_lik"),
+    "forget_score": RecencyMeasure("forget score", "forget/phrases_log_lik"),
+    "paraphrase_drop": RecencyMeasure("paraphrases", "forget/paraphrase_log_lik"),
+    "margin_drop": RecencyMeasure("logit margin", "forget/label_margin"),
+    "matched_drop": RecencyMeasure("label, equal start", "forget/label_log_lik", drops_from_equal_start),
 }
 """The columns of the recency table, in order."""
 
@@ -103,7 +103,7 @@ def recency(study: Study, measure: str = "label_drop") -> list[Recency]:
     return list(map(partial(_counted, study, MEASURED[measure]), study.objectives))
 
 
-def _counted(study: Study, measured: Measured, objective: str) -> Recency:
+def _counted(study: Study, measured: RecencyMeasure, objective: str) -> Recency:
     by_seed: dict[int, dict[int, Curve]] = {}
     for path in study.paths:
         for run in study.unlearned(objective, path):

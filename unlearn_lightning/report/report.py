@@ -21,7 +21,7 @@ from unlearn_lightning.report.further_stages import FURTHER_CAPTION, further_cha
 from unlearn_lightning.report.gather import load
 from unlearn_lightning.report.live import FINAL, live_version, write_version
 from unlearn_lightning.report.matched import MatchedRow, compared_utilities, compared_utility, matched_forgetting
-from unlearn_lightning.report.outcomes import Row, summarize
+from unlearn_lightning.report.outcomes import OutcomeRow, summarize
 from unlearn_lightning.report.page import Page
 from unlearn_lightning.report.print_figures import save_figures
 from unlearn_lightning.report.provenance import config_differences, run_table
@@ -37,7 +37,7 @@ class Report:
     """What was found and where it was written."""
 
     study: Study
-    rows: list[Row]
+    rows: list[OutcomeRow]
     matched: list[MatchedRow]
     verdict: Verdict
     problems: list[str]
@@ -199,7 +199,7 @@ def _more_markdown(tables: dict[str, Table]) -> str:
 
 
 def _missing(study: Study) -> list[str]:
-    """What a reader must know is not in the numbers."""
+    """Names what is missing from the numbers, so that a reader knows it."""
     unknown: dict[str, list[str]] = {}  # seeds without the retrained model -> on which paths
     problems = [f"{run.name} failed: {run.info.get('error') or 'no message'}" for run in study.unfinished if run.status == "failed"]
     problems += [f"{run.name} is left out: {run.info['error']}" for run in study.unfinished if run.status == "unreadable"]

@@ -81,7 +81,7 @@ def _truth(value: Any) -> bool:
     return value
 
 
-# The fields of examples that the report looks at; others are a probe's own business.
+# The report looks at these fields of examples only; it never reads the others that a probe may write.
 READ: dict[str, Callable[[Any], Any]] = {
     "text": _text, "response": _text, "attempts": _list_of(_text), "correct": _list_of(_truth), "token_log_lik": _list_of(number),
     "label_log_lik": number,

@@ -23,10 +23,12 @@ class Estimate:
 
     @property
     def low(self) -> float:
+        """The lower end of the 95% confidence interval."""
         return self.mean - self.half_width
 
     @property
     def high(self) -> float:
+        """The upper end of the 95% confidence interval."""
         return self.mean + self.half_width
 
     def text(self, digits: int = 2, signed: bool = False) -> str:
@@ -34,7 +36,7 @@ class Estimate:
         if math.isnan(self.mean):
             return "–"
         number = f"{self.mean:{'+' if signed else ''}.{digits}f}"
-        if not float(number):  # no "-0.00"
+        if not float(number):  # A number that rounds to zero is shown without a sign.
             number = f"{0:.{digits}f}"
         number = number.replace("-", "−")
         return number if math.isnan(self.half_width) else f"{number} ± {self.half_width:.{digits}f}"
@@ -47,7 +49,7 @@ def estimate(values: Iterable[float]) -> Estimate:
         return Estimate(math.nan, math.nan, 0)
     if len(known) == 1:
         return Estimate(float(known[0]), math.nan, 1)
-    from scipy.special import stdtrit  # scipy.stats would take a second to import
+    from scipy.special import stdtrit  # `scipy.special` is used because importing `scipy.stats` takes a second.
 
     half = float(stdtrit(len(known) - 1, 0.975)) * float(known.std(ddof=1)) / math.sqrt(len(known))
     return Estimate(float(known.mean()), half, len(known))
@@ -85,6 +87,7 @@ class Share:
 
     @property
     def interval(self) -> tuple[float, float]:
+        """Wilson's 95% confidence interval of the share (Wilson 1927); from 0 to 1 where nothing was counted."""
         if self.n == 0:
             return 0.0, 1.0
         z, share = 1.959963984540054, self.hits / self.n

@@ -41,11 +41,12 @@ class TrainingPath:
 
     @property
     def arrow(self) -> str:
+        """The path's stages in their order, joined by arrows."""
         return " → ".join(self.stages)
 
 
 @dataclass
-class Run:
+class RunRecord:
     """One entry of `study.json` joined with its run folder; `info` is `run.json`, empty when there is none."""
 
     key: str
@@ -61,14 +62,17 @@ class Run:
 
     @property
     def status(self) -> str:
+        """The status that run.json says: finished, failed, stopped or running; `missing` where there is no such file."""
         return str(self.info.get("status", "missing"))
 
     @property
     def seed(self) -> int:
+        """The seed that the study gave to the run, or else the run's own."""
         return int(self.tags.get("seed", self.info.get("seed", 0)) or 0)
 
     @property
     def stages(self) -> tuple[str, ...]:
+        """The stages of the run's path in their order; empty where the run belongs to no path."""
         return tuple(self.tags.get("path") or ())
 
     @property
@@ -134,13 +138,15 @@ class Study:
     name: str
     folder: Path
     forget: str
-    runs: list[Run]
+    runs: list[RunRecord]
 
-    def finished(self, kind: str) -> list[Run]:
+    def finished(self, kind: str) -> list[RunRecord]:
+        """Returns the finished runs of a kind, which is `stage` or `unlearn`."""
         return [run for run in self.runs if run.kind == kind and run.status == "finished"]
 
     @property
-    def unfinished(self) -> list[Run]:
+    def unfinished(self) -> list[RunRecord]:
+        """The runs that are not finished, whatever the reason."""
         return [run for run in self.runs if run.status != "finished"]
 
     @cached_property
@@ -166,7 +172,8 @@ class Study:
     def _after(self, p: int, stages: tuple[str, ...]) -> int:
         return len(stages) - (stages.index(self.forget) + 1 if self.forget in stages else p)
 
-    def path_of(self, run: Run) -> TrainingPath:
+    def path_of(self, run: RunRecord) -> TrainingPath:
+        """Returns the path that a run of the study belongs to."""
         return self._path_by_identity[run.path_identity[:2]]
 
     @cached_property
@@ -175,19 +182,21 @@ class Study:
 
     @cached_property
     def objectives(self) -> list[str]:
+        """The names of the unlearning objectives, in the order in which the study runs them."""
         return _in_order(run.objective for run in self.runs if run.kind == "unlearn")
 
     @cached_property
     def seeds(self) -> list[int]:
+        """The seeds of all runs in ascending order."""
         return sorted({run.seed for run in self.runs})
 
-    def retrained(self, seed: int, path: Sequence[str]) -> Run | None:
+    def retrained(self, seed: int, path: Sequence[str]) -> RunRecord | None:
         """The finished run of a path's stages without the forget stage, or None."""
         without = tuple(stage for stage in path if stage != self.forget)
         tagged = [run for run in self.finished("stage") if run.tags.get("retrained") and run.seed == seed]
         return next((run for run in tagged if run.stages == without), None)
 
-    def unlearned(self, objective: str, path: TrainingPath) -> list[Run]:
+    def unlearned(self, objective: str, path: TrainingPath) -> list[RunRecord]:
         """The finished unlearning runs of one objective on one path, one per seed."""
         return [run for run in self.finished("unlearn") if run.objective == objective and self.path_of(run) == path]
 
@@ -205,6 +214,7 @@ class Study:
 
     @property
     def retain_title(self) -> str:
+        """The name of the retained data set as tables print it."""
         return self.retain_name.upper() if self.retain_name == "tofu" else self.retain_name
 
 
@@ -225,7 +235,7 @@ def load_study(folder: Path) -> Study:
         run_folder = (folder / entry["folder"]).resolve()
         info = _info(run_folder)
         tags = entry.get("tags") or {}
-        runs.append(Run(entry["key"], entry["name"], entry["kind"], run_folder, entry.get("parents") or [], tags, info))
+        runs.append(RunRecord(entry["key"], entry["name"], entry["kind"], run_folder, entry.get("parents") or [], tags, info))
     return Study(content.get("name", folder.name), folder, content.get("forget", "the forget stage"), runs)
 
 

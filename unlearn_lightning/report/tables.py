@@ -13,11 +13,10 @@ from rich.console import Console
 from unlearn_lightning.report.charts import pair_label
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.matched import MatchedRow
-from unlearn_lightning.report.outcomes import MEASURES, Row
+from unlearn_lightning.report.outcomes import MEASURES, OutcomeRow
 from unlearn_lightning.report.statistics import Estimate, estimate, growth_rate
 from unlearn_lightning.report.study_data import Study
-from unlearn_lightning.report.terminal import Column, TerminalTable
-from unlearn_lightning.report.terminal import Row as TerminalRow
+from unlearn_lightning.report.terminal import Column, TerminalRow, TerminalTable
 
 SLOWEST = "◂ lowest forget score"
 
@@ -48,6 +47,7 @@ class Table:
         return out.getvalue()
 
     def markdown(self) -> str:
+        """Renders the table in Markdown; columns of numbers are aligned to the right."""
         rule = ["---" if column < self.first_number else "---:" for column in range(len(self.header))]
         lines = [self.header, rule, *self.rows]
         return "".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |\n" for line in lines)
@@ -71,19 +71,23 @@ class Table:
         return f'<div class="scroll"><table{kept}>{head}<tbody>{"".join(body)}</tbody></table></div>'
 
 
-def change(before: Estimate, after: Estimate, digits: int = 2) -> str:
-    """`0.73 → 0.70`, means only."""
-    return f"{_mean(before, digits)} → {_mean(after, digits)}"
+def change(before: Estimate, after: Estimate, digits: int = 2, intervals: bool = False) -> str:
+    """Writes `0.73 → 0.70`, or with intervals `0.73 ± 0.06 → 0.70 ± 0.11`.
 
-
-def change_with_intervals(before: Estimate, after: Estimate, digits: int = 2) -> str:
-    """`0.73 ± 0.06 → 0.70 ± 0.11`; no digits behind the point in a row that reaches 100, whose interval is wider than these."""
-    intervals = not math.isnan(before.half_width) or not math.isnan(after.half_width)
-    digits = 0 if intervals and max(abs(before.mean), abs(after.mean)) >= 100 else digits
+    Args:
+        before: what was measured first.
+        after: what was measured last.
+        digits: behind the point; none in a row with intervals that reaches 100, whose intervals are wider than these.
+        intervals: writes the half widths of the 95% confidence intervals, too, where they are known.
+    """
+    if not intervals:
+        return f"{_mean(before, digits)} → {_mean(after, digits)}"
+    known = not math.isnan(before.half_width) or not math.isnan(after.half_width)
+    digits = 0 if known and max(abs(before.mean), abs(after.mean)) >= 100 else digits
     return f"{before.text(digits)} → {after.text(digits)}"
 
 
-def closing_table(rows: Sequence[Row], retain_title: str = "TOFU") -> Table:
+def closing_table(rows: Sequence[OutcomeRow], retain_title: str = "TOFU") -> Table:
     """One row per objective and path; with several seeds mean ± half width of the 95% confidence interval."""
     header = ["path", "objective", "forget score", "label drop", f"{retain_title} utility", "math accuracy", "its change",
               "distance to retrained", "label margin before", ""]  # fmt: skip
@@ -92,8 +96,8 @@ def closing_table(rows: Sequence[Row], retain_title: str = "TOFU") -> Table:
         value = row.values
         table.rows.append([
             row.path.label, row.objective, value["forget_score"].text(), value["label_drop"].text(), value["utility"].text(),
-            change_with_intervals(value["accuracy_before"], value["accuracy_after"]), value["accuracy_change"].text(signed=True),
-            change_with_intervals(value["distance_before"], value["distance_after"], 1), value["margin_before"].text(1),
+            change(value["accuracy_before"], value["accuracy_after"], intervals=True), value["accuracy_change"].text(signed=True),
+            change(value["distance_before"], value["distance_after"], 1, intervals=True), value["margin_before"].text(1),
             SLOWEST if row.slowest else "",
         ])  # fmt: skip
         table.paths.append((row.path.index,))
@@ -102,7 +106,7 @@ def closing_table(rows: Sequence[Row], retain_title: str = "TOFU") -> Table:
     return table
 
 
-def closing_csv(rows: Sequence[Row]) -> str:
+def closing_csv(rows: Sequence[OutcomeRow]) -> str:
     """The closing table with unrounded numbers: each measure's mean, half width of the 95% interval, and seeds measured."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -114,7 +118,7 @@ def closing_csv(rows: Sequence[Row]) -> str:
     return out.getvalue()
 
 
-def print_closing_table(console: Console, rows: Sequence[Row], title: str, retain_title: str) -> None:
+def print_closing_table(console: Console, rows: Sequence[OutcomeRow], title: str, retain_title: str) -> None:
     """The closing table on a terminal, one block per objective, in as many columns as fit."""
     columns = (
         Column("path", 0), Column("forget\nscore", 0), Column("label\ndrop"), Column(f"{retain_title}\nutility", 0),
@@ -167,7 +171,7 @@ def growth_table(study: Study, distances: Distances) -> Table:
     return table
 
 
-def paper_table(rows: Sequence[Row], study: Study) -> str:
+def paper_table(rows: Sequence[OutcomeRow], study: Study) -> str:
     """Table 1 of the paper as HTML: a row per position of the forget stage, per objective its three scores; lowest forget score marked."""
     columns = (("forget_score", "forget ↑"), ("utility", f"{study.retain_title} ↑"), ("accuracy_change", "math ↑"))
     groups = "".join(f'<th colspan="3" class="group">{html.escape(objective)}</th>' for objective in study.objectives)

@@ -44,7 +44,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Row:
+class TerminalRow:
     """Cells in one style; a single cell is a heading of what follows, as wide as the terminal."""
 
     cells: Sequence[RenderableType]
@@ -65,19 +65,19 @@ class TerminalTable:
     """
 
     columns: Sequence[Column]
-    rows: Sequence[Row | Sequence[RenderableType]]
+    rows: Sequence[TerminalRow | Sequence[RenderableType]]
     title: str = ""
     caption: str = ""
     stacked: bool = True
-    _rows: list[Row] = field(init=False, repr=False)
+    _rows: list[TerminalRow] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._rows = [row if isinstance(row, Row) else Row(row) for row in self.rows]
+        self._rows = [row if isinstance(row, TerminalRow) else TerminalRow(row) for row in self.rows]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width = options.max_width
         titles = [plain(column.title, console) for column in self.columns]
-        rows = [Row([_cell(cell, console) for cell in row.cells], row.style) for row in self._rows]
+        rows = [TerminalRow([_cell(cell, console) for cell in row.cells], row.style) for row in self._rows]
         body = [row for row in rows if len(row.cells) > 1]
         widths = [
             max([*map(cell_len, title.splitlines()), 1, *(_width(row.cells[index], console, options) for row in body)])
@@ -108,7 +108,7 @@ class TerminalTable:
         return shown
 
     def _lines(
-        self, rows: Sequence[Row], titles: list[str], widths: list[int], shown: list[int], stacked: bool, width: int
+        self, rows: Sequence[TerminalRow], titles: list[str], widths: list[int], shown: list[int], stacked: bool, width: int
     ) -> Iterator[RenderableType]:
         rest = sum(widths[index] for index in shown[1:]) + GAP * (len(shown) - 1)
         widths = [min(widths[0], max(1, width - rest)), *widths[1:]]
@@ -162,7 +162,7 @@ def _width(cell: RenderableType, console: Console, options: ConsoleOptions) -> i
     return cell.cell_len if isinstance(cell, Text) else Measurement.get(console, options, cell).maximum
 
 
-def _heading(row: Row) -> RenderableType:
+def _heading(row: TerminalRow) -> RenderableType:
     cell = row.cells[0]
     if isinstance(cell, Text):
         cell = cell.copy()

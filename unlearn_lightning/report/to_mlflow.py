@@ -1,13 +1,9 @@
 """A report as one MLflow run: tables as MLflow's tables, figures and the page as artifacts."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unlearn_lightning.loggers import mlflow_store
-
-if TYPE_CHECKING:
-    from unlearn_lightning.report.upload import Content
+from unlearn_lightning.report.content import Content
 
 
 def log(content: Content, settings: dict[str, Any]) -> str:

@@ -3,18 +3,14 @@
 Written as the event file's own messages, which need no torch: a PNG file goes in as it is.
 """
 
-from __future__ import annotations
-
 import shutil
 import struct
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from unlearn_lightning.report.content import Content
 from unlearn_lightning.report.tables import Table
-
-if TYPE_CHECKING:
-    from unlearn_lightning.report.upload import Content
 
 RGBA = 4
 

@@ -1,14 +1,10 @@
 """A report as one W&B run, grouped with the study's runs; in a sweep it is the trial's run."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from unlearn_lightning.loggers import wandb_settings
-
-if TYPE_CHECKING:
-    from unlearn_lightning.report.upload import Content
+from unlearn_lightning.report.content import Content
 
 
 def log(content: Content, settings: dict[str, Any]) -> str:

@@ -8,43 +8,17 @@ configurations name the places (`trainer.logger`); runs that name none log to W&
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.report import to_mlflow, to_tensorboard, to_wandb
+from unlearn_lightning.report.content import Cells, Content
 from unlearn_lightning.report.provenance import read_yaml
 from unlearn_lightning.report.report import Report
-
-Cells = tuple[list[str], list[list[Any]]]
-"""Header and rows of a table."""
 
 
 class UploadError(Exception):
     """The report could not be logged; it is written all the same."""
-
-
-@dataclass(frozen=True)
-class Content:
-    """What is logged of a report.
-
-    Attributes:
-        study: its name.
-        folder: the study folder.
-        config: the study's whole configuration.
-        summary: the verdict (`headline`, `agrees`) and the numbers that sweeps compare.
-        tables: name -> header and rows; the cells of `closing` are numbers, or null where nothing was measured.
-        figures: name -> PNG file.
-        files: everything that was written, the page among it.
-    """
-
-    study: str
-    folder: Path
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    tables: dict[str, Cells]
-    figures: dict[str, Path]
-    files: list[Path]
 
 
 Place = Callable[[Content, dict[str, Any]], str]

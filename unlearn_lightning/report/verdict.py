@@ -10,7 +10,7 @@ from unlearn_lightning.report.behaviour import absent, behaviour_sentence
 from unlearn_lightning.report.depth import depths
 from unlearn_lightning.report.depth_tables import as_in_the_paper, depth_sentences
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.outcomes import Row
+from unlearn_lightning.report.outcomes import OutcomeRow
 from unlearn_lightning.report.recency import Recency, recency
 from unlearn_lightning.report.statistics import growth_rate
 from unlearn_lightning.report.study_data import Study
@@ -28,7 +28,7 @@ class Verdict:
     agrees: bool | None
 
 
-def verdict(study: Study, rows: Sequence[Row], distances: Distances) -> Verdict:
+def verdict(study: Study, rows: Sequence[OutcomeRow], distances: Distances) -> Verdict:
     """Headline and supporting sentences, every number from the data."""
     by_label = recency(study)
     headline, agrees = _headline(study, by_label)
@@ -92,7 +92,7 @@ def _by_objective(study: Study, by_label: Sequence[Recency], by_score: Sequence[
     return sentences
 
 
-def _saturation(study: Study, rows: Sequence[Row]) -> str:
+def _saturation(study: Study, rows: Sequence[OutcomeRow]) -> str:
     """The margin is the same for all objectives before step 1: average over them."""
     margins = {}
     for path in study.paths:
@@ -119,7 +119,7 @@ def _not_local(study: Study) -> str:
     return f"Not local, as gradients come from retain data too: {_listed(names)}." if names else ""
 
 
-def _towards_retrained(study: Study, rows: Sequence[Row]) -> str:
+def _towards_retrained(study: Study, rows: Sequence[OutcomeRow]) -> str:
     said: dict[str, list[str]] = {}  # what happened -> under which objectives
     for objective in study.objectives:
         moves: dict[bool, list[str]] = {True: [], False: []}

@@ -45,7 +45,7 @@ def changed_files(run_folder: Path) -> list[str]:
 
 
 def refuse_changed(run_folder: Path) -> None:
-    """Nothing where a finished run's result is what the run recorded.
+    """Refuses the result of a finished run whose files are not as the run recorded them.
 
     Raises:
         ValueError: files were edited, replaced, added or deleted.
@@ -90,7 +90,7 @@ def hub_commit(name: str, revision: str | None = None) -> str:
             return str(commit)
         why = "the Hub names no commit"
     except Exception as error:
-        # Of many kinds: no network, no such model, no access, and the HTTP client's own.
+        # The error may be of many kinds: no network, no such model, no access, or one of the HTTP client's own.
         why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     cached = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "refs" / (revision or "main")
     if not cached.is_file():
@@ -117,6 +117,6 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=1024)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Read once per process while size and time stay: a study's runs share their base model, which may be large."""
+    """Hashes a file once per process as long as its size and time stay: a study's runs share their base model, which may be large."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -83,7 +83,7 @@ def export(run: Path, out: Path, merge: bool = False, dtype: Dtype | None = None
 
 
 def _one_adapter(net: Any, count: int) -> tuple[Any, str]:
-    """The network with its adapters as one, and what that is."""
+    """Combines the network's adapters into one; returns the network and a description of it."""
     parts = list(net.peft_config)
     net.base_model.add_weighted_adapter(parts, [1.0] * len(parts), WHOLE, combination_type="cat")
     net.base_model.set_adapter(WHOLE)
@@ -91,7 +91,7 @@ def _one_adapter(net: Any, count: int) -> tuple[Any, str]:
 
 
 def _merged(net: Any, settings: Backbone, dtype: Dtype) -> tuple[Any, str]:
-    """The network with its adapters in its weights, and what that is."""
+    """Merges the network's adapters into its weights; returns the network and a description of it."""
     kind = f"merged weights in {dtype}" + (f", dequantised from {settings.quantization}" if settings.quantization else "")
     if tied := tied_targets(net):
         untie(net.get_base_model())
@@ -136,7 +136,14 @@ def run_backbone(run: Path) -> Backbone:
 
 
 def model_card(run: Path, settings: Backbone, exactness: str, library: str) -> str:
-    """What the model is: base, path, objective, and the last scores of the run's probes."""
+    """What the model is: base, path, objective, and the last scores of the run's probes.
+
+    Args:
+        run: the run folder.
+        settings: the backbone that the run was started with.
+        exactness: a sentence on how far the export is from the trained model.
+        library: `peft` or `transformers`, the library that loads the export.
+    """
     about = read_run(run)
     lines = [
         "---", f"base_model: {settings.model}", f"library_name: {library}", "tags: [unlearning]", "---", "",

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from unlearn_lightning.data import Encoded
 from unlearn_lightning.models.merging import TEXT
 
-# Enough for a mean; at 128,000 tokens of vocabulary their logits take 130 MB.
+# These are enough for a mean; with a vocabulary of 128,000 tokens their logits take 130 MB.
 EXAMPLES, RESPONSE_TOKENS = 4, 64
 # An export counts as the trained model where its token log-likelihoods differ by no more than this on average, in nats, by the dtype in
 # which the run computed.
@@ -30,7 +30,7 @@ LIMITS = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.05}
 
 @dataclass(frozen=True)
 class Examples:
-    """What is measured on, and where it comes from."""
+    """The examples on which an export is measured, and a sentence on where they come from."""
 
     encoded: Sequence[Encoded]
     origin: str
@@ -38,7 +38,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two models' predictions of the same response tokens.
+    """The difference between two models' predictions of the same response tokens.
 
     Attributes:
         mean, largest: of the token log-likelihoods' absolute differences, nats.
@@ -84,7 +84,7 @@ def predictions(net: Any, examples: Examples) -> Tensor:
 
 
 def difference(before: Tensor, after: Tensor, examples: Examples) -> Difference:
-    """Between two models' `predictions`."""
+    """Measures the difference between two models' `predictions`."""
     chosen = torch.tensor([token for example in examples.encoded for token in example.response_ids])[:, None]
     moved = (after.log_softmax(-1).gather(1, chosen) - before.log_softmax(-1).gather(1, chosen)).abs()
     return Difference(

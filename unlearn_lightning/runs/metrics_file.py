@@ -1,6 +1,6 @@
 """`metrics.csv` of a run folder: every logged value by step, each step once, also where a run was killed and went on.
 
-logger = RunMetrics(run_folder)          # a Lightning CSVLogger; the run recorder keeps it in step with the checkpoints
+logger = RunMetrics(run_folder)          # a Lightning CSVLogger; resume.py takes its file back to a checkpoint
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
@@ -30,9 +31,15 @@ class RunMetrics(CSVLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The file; on other processes than the first, nothing that writes."""
+        # Lightning 2.6 asks at its end under this name whether there is a file to be written.
         if self._experiment is None:
             self._experiment = MetricsFile(Path(self.root_dir) / "metrics.csv")  # type: ignore[assignment]
         return self._experiment
+
+
+def own_metrics(trainer: pl.Trainer) -> list[RunMetrics]:
+    """The loggers of a trainer that write metrics.csv; there is one, but where a run has none."""
+    return [logger for logger in trainer.loggers if isinstance(logger, RunMetrics)]
 
 
 class MetricsFile:
@@ -49,7 +56,7 @@ class MetricsFile:
         self.metrics_keys: list[str] = []
 
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
-        """Remembers one row."""
+        """Keeps one row in memory until the next `save`."""
         values = {name: value.item() if hasattr(value, "item") else value for name, value in metrics_dict.items()}
         self.metrics.append({**values, "step": len(self.metrics) if step is None else step})
 
@@ -68,7 +75,7 @@ class MetricsFile:
         self.metrics = []
 
     def read(self) -> list[dict[str, Any]]:
-        """The rows that were written, as text."""
+        """Returns the rows that were written, with their values as text."""
         if not self.path.is_file():
             return []
         with self.path.open(encoding="utf-8", newline="") as file:

@@ -69,14 +69,14 @@ DATA_TO_ROUNDING = {"micro_batch_size": ROUNDS}
 DATA = {"num_workers": COSTS}
 DATA_BY_CONTENT = dict.fromkeys(
     (
-        "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "response_text", "leave_out",
-        "prompt_template", "data_seed",
+        "source", "held_out_source", "data_root", "train_examples", "prompt_field", "response_field", "alternative_field", "response_text",
+        "leave_out", "prompt_template", "data_seed",
     ),
     TEXTS,
 )  # fmt: skip
-# Of data that a probe measures.
+# Settings of the data on which a probe measures.
 MEASURED = dict.fromkeys(("batch_size", "bucket_batches", "seed"), "a probe measures examples one by one and in their own order")
-# By the class that brings the setting; it holds for the classes below it as well.
+# These are sorted by the class that defines the setting; they hold for the classes that inherit it as well.
 MODULES = {"Unlearning": {"cache_reference": "the same reference is computed once or in every step"}}
 PROBES = {
     "PathDivergence": dict.fromkeys(("retrained", "others"), "distances to other runs are read off their records and change no weights"),

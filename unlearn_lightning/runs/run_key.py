@@ -24,7 +24,10 @@ from unlearn_lightning.runs import neutral
 from unlearn_lightning.runs.content import RESULTS, content_of, hub_commit, key_of_result
 from unlearn_lightning.runs.source_hash import SHARED, class_name, is_own, lineage, named_object, own_code, portable
 
-# Raised when a change of this package's shared code changes results.
+# A part of every key and of every reference's name, for the code that neither hashes. They cover the files of the classes that a run
+# names (source_hash.own_code), but not the code of this package that these call, nor the classes in source_hash.SHARED. Raise it by one
+# where a change there moves weights or measured numbers by more than rounding: every run of before is then trained again. A change that
+# moves code, or concerns time, memory, messages, loggers or resuming, leaves it as it is.
 RESULTS_VERSION = 3
 # How a key begins that covers data which could not be read, or a run with such a key. It gives a plan its shape and is never executed.
 UNREAD = "unread-"
@@ -52,7 +55,7 @@ def digest(content: Any) -> str:
 
 
 def read_content(read: Reader, *args: Any) -> str:
-    """The content itself."""
+    """Returns `read(*args)`: a run that is executed reads all that its key covers; a plan may take a name for it (study/unread.py)."""
     return read(*args)
 
 
@@ -189,7 +192,7 @@ def _looks_on(class_path: str) -> bool:
 
 
 def _is_probe(class_path: str) -> bool:
-    # By its mark and not by its type: this room is below `callbacks`.
+    # A probe is recognised by an attribute and not by its class, because this room lies below `callbacks` and cannot import it.
     return hasattr(named_object(class_path), "probe_name")
 
 

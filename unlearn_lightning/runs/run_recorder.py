@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import resource
-import shutil
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,17 +14,17 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from unlearn_lightning import __version__
 from unlearn_lightning.models.backbone import save_result
-from unlearn_lightning.preemption import ASKED_TO_STOP, Stopped, check, held, was_asked
+from unlearn_lightning.preemption import was_asked
 from unlearn_lightning.records import is_finished, write_json, write_text
+from unlearn_lightning.runs.checkpoint import delete_checkpoints
 from unlearn_lightning.runs.computed_with import computed_with
-from unlearn_lightning.runs.content import RESULTS, result_of
+from unlearn_lightning.runs.content import result_of
 from unlearn_lightning.runs.cut_short import cut_short_by
-from unlearn_lightning.runs.metrics_file import RunMetrics
+from unlearn_lightning.runs.metrics_file import own_metrics
 
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
@@ -47,7 +43,6 @@ class RunRecorder(pl.Callback):
         self._seconds = 0.0
         self._since = time.monotonic()
         self._told = -math.inf
-        self._metrics: dict[str, Any] = {"rows": 0, "step": 0, "last": {}}
         self._computed_with: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -62,16 +57,8 @@ class RunRecorder(pl.Callback):
         write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
         self._write_run("running")
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Takes metrics.csv back to where the checkpoint was made: what follows is measured, and written, again."""
-        if trainer.is_global_zero:
-            for logger in _own_metrics(trainer):
-                logger.experiment.keep(self._metrics["rows"])
-                if self._metrics["last"]:
-                    logger.log_metrics(self._metrics["last"], step=self._metrics["step"])
-
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Says how far and how fast it is, once a second at most, for those who watch from outside."""
+        """Writes how far and how fast the run is, once a second at most, for those who watch from outside."""
         if trainer.is_global_zero and time.monotonic() - self._told >= 1:
             self._told = time.monotonic()
             steps = trainer.datamodule.total_steps()  # type: ignore[attr-defined]
@@ -86,7 +73,7 @@ class RunRecorder(pl.Callback):
         """Marks the run as finished, or as cut short; by now every other callback has written its last record."""
         facts, flag = self._facts(trainer, pl_module), cut_short_by(trainer)
         if trainer.is_global_zero:
-            for logger in _own_metrics(trainer):
+            for logger in own_metrics(trainer):
                 logger.save()
             if flag is None:
                 self._write_run("finished", **facts, result=result_of(self.folder))
@@ -96,7 +83,7 @@ class RunRecorder(pl.Callback):
                     f"{flag} cut this run short at step {trainer.global_step}: it is not finished, and no study or later run takes it for "
                     "one. The same command without it begins anew."
                 )
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+            delete_checkpoints(self.folder)
             (self.folder / "progress.json").unlink(missing_ok=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
@@ -110,25 +97,12 @@ class RunRecorder(pl.Callback):
             message = f"{type(exception).__name__}: {exception}".strip()
             self._write_run("failed", steps=trainer.global_step, error=message)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Writes out metrics.csv, so that a kill loses none that the checkpoint will not bring again, and notes its length."""
-        if trainer.is_global_zero:
-            for logger in _own_metrics(trainer):
-                logger.save()
-                # Lightning writes what others log of this step behind the checkpoint; the module's own loss is written before it.
-                logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-                last = {name: float(value) for name, value in trainer.logged_metrics.items()} if logged else {}
-                last = {"epoch": trainer.current_epoch, **last} if last else {}
-                checkpoint["metrics"] = {"rows": len(logger.experiment.read()), "step": trainer.global_step - 1, "last": last}
-
-    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Remembers how long metrics.csv was."""
-        self._metrics = checkpoint.get("metrics", self._metrics)
-
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the seconds that the run has taken so far."""
         return {"seconds": self._elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on counting from the seconds of the interrupted run."""
         self._seconds = state_dict["seconds"]
 
     def _elapsed(self) -> float:
@@ -152,95 +126,6 @@ class RunRecorder(pl.Callback):
         versions |= {name: version(name) for name in LIBRARIES}
         content = {"status": status, **self.identity, "error": None, **facts, "computed_with": self._computed_with, "versions": versions}
         write_json(self.folder / "run.json", content, indent=1)
-
-
-def clear(folder: Path) -> None:
-    """Deletes what an earlier run left in a run folder, so that none of its records or weights is taken for the next one's."""
-    for name in ("records", "checkpoints", *RESULTS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("run.json", "metrics.csv", "progress.json", "logged_as.json"):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _own_metrics(trainer: pl.Trainer) -> list[RunMetrics]:
-    return [logger for logger in trainer.loggers if isinstance(logger, RunMetrics)]
-
-
-def check_writable(folder: Path) -> None:
-    """Finds a read-only or full disk before training does.
-
-    Raises:
-        OSError: the run folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # It has no name, so that several processes may look at one folder at once, and one that is killed leaves nothing.
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"0" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OSError(
-            f"The run folder {folder} cannot be written ({error.strerror}). Nothing was trained; choose another with --run_folder, "
-            "or make room."
-        ) from error
-
-
-class ResumeCheckpoint(ModelCheckpoint):
-    """`checkpoints/last.ckpt`, every n optimizer steps but the last one, and when the process is asked to stop.
-
-    A run that resumes with no step left would skip `on_train_end`, where the last measurements are made.
-
-    A process that is asked to stop (preemption.py) saves at the end of its optimizer step, or between two chunks of a measurement that
-    is made there, and ends; where there are several, all do at the end of the step. What was not measured is when the run goes on. Before
-    the first step there is nothing to save, and a process ends at once.
-
-    Args:
-        folder: the run folder.
-        every_n_steps: optimizer steps between checkpoints.
-    """
-
-    def __init__(self, folder: Path, every_n_steps: int) -> None:
-        super().__init__(
-            dirpath=folder / "checkpoints", filename="last", every_n_train_steps=every_n_steps, save_top_k=1,
-            save_on_train_epoch_end=False, enable_version_counter=False,
-        )  # fmt: skip
-        self._path = folder / "checkpoints" / "last.ckpt"
-        self._total_steps, self._step = 0, 0
-        self._holding, self._holds = ExitStack(), False
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._total_steps, self._step = trainer.datamodule.total_steps(), trainer.global_step  # type: ignore[attr-defined]
-
-    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        super().on_train_batch_start(*args, **kwargs)
-        if not self._holds:
-            self._holding.enter_context(held())
-            self._holds = True
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.global_step >= self._total_steps:
-            return
-        super().on_train_batch_end(trainer, *args, **kwargs)
-        # In the middle of an optimizer step the gathered gradients would be lost.
-        stepped, self._step = trainer.global_step != self._step, trainer.global_step
-        if stepped and trainer.strategy.reduce_boolean_decision(was_asked(), all=False):
-            trainer.save_checkpoint(self._path)
-            check()
-            raise Stopped(ASKED_TO_STOP)  # because another process was asked
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Saves a step that was stopped while it was measured."""
-        super().on_exception(trainer, pl_module, exception)
-        behind_a_step = self._step < trainer.global_step < self._total_steps
-        if self._holds and isinstance(exception, Stopped) and behind_a_step and trainer.world_size == 1:
-            trainer.save_checkpoint(self._path)
-        self._holding.close()
-
-    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        super().teardown(trainer, pl_module, stage)
-        self._holding.close()
 
 
 def peak_memory_bytes() -> int:

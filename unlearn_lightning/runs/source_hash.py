@@ -21,7 +21,7 @@ from typing import Any
 
 OWN = {"unlearn_lightning", "callbacks"}
 # Every run rests on these, so a change of theirs that changes results raises `run_key.RESULTS_VERSION`, as with other shared code.
-SHARED = {"CausalLMModule", "Unlearning", "StageData", "Probe"}
+SHARED = {"CausalLMModule", "Queries", "Unlearning", "StageData", "ExampleSource", "Probe"}
 # Their versions are in run.json, and results of two versions are equal to rounding.
 LIBRARIES = {"torch", "torchmetrics", "lightning", "pytorch_lightning", "transformers", "peft", "bitsandbytes"}
 
@@ -34,7 +34,7 @@ def own_code(class_paths: Iterable[str]) -> dict[str, str]:
 
     Returns:
         For classes of this package: name -> hash of the file that defines it. For others: module -> hash of it, with the modules that
-        it imports from its own package.
+        it imports from its own package or from files that are not installed, such as a helper beside it.
     """
     found: dict[str, set[str]] = {}
     waiting: list[str] = []
@@ -129,7 +129,7 @@ def _source(module: ModuleType) -> bytes | None:
 
 
 def _imported(name: str, source: bytes) -> list[str]:
-    """The modules of the same package that are imported anywhere in a module."""
+    """The modules of the same package, and those that are not installed, that are imported anywhere in a module."""
     module, names = sys.modules[name], set()
     package = name if hasattr(module, "__path__") else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(source)):
@@ -138,4 +138,9 @@ def _imported(name: str, source: bytes) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             origin = resolve_name("." * node.level + (node.module or ""), package) if node.level else node.module or ""
             names |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    return sorted(found for found in names if _top(found) == _top(name) and found in sys.modules)
+    return sorted(found for found in names if found in sys.modules and (_top(found) == _top(name) or _not_installed(found)))
+
+
+def _not_installed(name: str) -> bool:
+    file = getattr(sys.modules[name], "__file__", None)
+    return file is not None and not {"site-packages", "dist-packages"} & set(Path(file).parts)

@@ -1,6 +1,6 @@
 """Rows of text from local JSON / JSON-lines files, folders in the format of `datasets`, or the Hugging Face Hub.
 
-rows = read_rows("data/gsm8k/train.jsonl")          # [Row(where="data/gsm8k/train.jsonl:1", fields={"question": ..., ...}), ...]
+rows = read_rows("data/gsm8k/train.jsonl")          # [SourceRecord(where="data/gsm8k/train.jsonl:1", fields={"question": ..., ...}), ...]
 rows = read_rows("hub:openai/gsm8k/main", "test")   # needs `datasets` and, the first time, the network
 """
 
@@ -21,6 +21,12 @@ ROOT_VARIABLE = "UNLEARN_DATA"
 EXPECTED = "Expected is UTF-8 text with one JSON object a line (JSON lines), or one JSON array of objects"
 # JSON can write half of a surrogate pair ("\ud83d"), which is no character and can be written to no file.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+# How files begin that are no text: their kind, for which UTF-8 would be wrong advice.
+_OTHER_KINDS = {
+    b"\x1f\x8b": "compressed by gzip", b"\x28\xb5\x2f\xfd": "compressed by Zstandard", b"BZh": "compressed by bzip2",
+    b"\xfd7zXZ\0": "compressed by xz", b"PK\x03\x04": "a zip archive", b"PAR1": "a Parquet table", b"ARROW1": "an Arrow table",
+    b"SQLite format 3\0": "an SQLite database",
+}  # fmt: skip
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
@@ -37,7 +43,7 @@ class HubError(OSError):
         self.name = name
 
 
-class Row(NamedTuple):
+class SourceRecord(NamedTuple):
     """One record and where it came from, for error messages.
 
     Attributes:
@@ -111,9 +117,15 @@ def data_root(folder: str | None) -> Path:
     return Path(chosen)
 
 
-def read_rows(source: str, split: str = "train") -> list[Row]:
-    """Reads a file (`.json` array or JSON lines, told apart by content), a folder that `datasets` wrote (`save_to_disk`) or loads (files
-    of one data set), or a Hub data set `hub:owner/name[/config]`.
+def read_rows(source: str, split: str = "train") -> list[SourceRecord]:
+    """Reads the records of a file, a folder or a Hub data set.
+
+    A file holds a JSON array or JSON lines, which are told apart by their content. A folder is one that `datasets` wrote (`save_to_disk`)
+    or loads (files of one data set). A Hub data set is written `hub:owner/name[/config]`.
+
+    Args:
+        source: the path of the file or folder, or the Hub data set.
+        split: the split that is read of a folder or Hub data set; a file has no splits.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -128,7 +140,7 @@ def read_rows(source: str, split: str = "train") -> list[Row]:
     return rows
 
 
-def _folder_rows(path: Path, split: str) -> list[Row]:
+def _folder_rows(path: Path, split: str) -> list[SourceRecord]:
     import datasets
 
     try:
@@ -142,7 +154,7 @@ def _folder_rows(path: Path, split: str) -> list[Row]:
     return _table_rows(f"{path} {split}", table)
 
 
-def _hub_rows(name: str, split: str) -> list[Row]:
+def _hub_rows(name: str, split: str) -> list[SourceRecord]:
     import datasets
 
     owner, _, rest = name.partition("/")
@@ -155,14 +167,14 @@ def _hub_rows(name: str, split: str) -> list[Row]:
     return _table_rows(f"{HUB}{name} {split}", table)
 
 
-def _table_rows(where: str, table: Any) -> list[Row]:
+def _table_rows(where: str, table: Any) -> list[SourceRecord]:
     from datasets import ClassLabel
 
     names = {name: tuple(feature.names) for name, feature in table.features.items() if isinstance(feature, ClassLabel)}
-    return [Row(f"{where}[{i}]", dict(fields), names) for i, fields in enumerate(table)]
+    return [SourceRecord(f"{where}[{i}]", dict(fields), names) for i, fields in enumerate(table)]
 
 
-def _file_rows(path: Path) -> list[Row]:
+def _file_rows(path: Path) -> list[SourceRecord]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no data file {path}. Give a .json / .jsonl file, or `hub:owner/name`.")
     text = _decoded(path)
@@ -173,7 +185,7 @@ def _file_rows(path: Path) -> list[Row]:
             raise ValueError(f"{where}: expected a JSON object with named fields, got {type(item).__name__} {quoted(item)}. {EXPECTED}.")
         if surrogates:
             _check_characters(where, item)
-    return [Row(where, item) for where, item in found]
+    return [SourceRecord(where, item) for where, item in found]
 
 
 def _decoded(path: Path) -> str:
@@ -183,6 +195,11 @@ def _decoded(path: Path) -> str:
         ValueError: it is not UTF-8; the message names the line and the byte.
     """
     content = path.read_bytes()
+    if kind := next((kind for start, kind in _OTHER_KINDS.items() if content.startswith(start)), None):
+        raise ValueError(
+            f"{path} is {kind}. {EXPECTED}: unpack or convert it, or put it into a folder of its own and name the folder, which `datasets` "
+            "reads if it knows the kind."
+        )
     if content.startswith(_UTF_16_OR_32) or b"\0" in content[:4]:
         raise ValueError(
             f"{path}:1: this is UTF-16 or UTF-32, or no text at all (its first bytes are {content[:4].hex(' ')}). {EXPECTED}: convert "

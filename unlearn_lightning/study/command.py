@@ -42,7 +42,8 @@ class _Parser(LineParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> jsonargparse.Namespace:  # type: ignore[override]
         """Parses; a ValueError says that there is no such launcher."""
-        return super().parse_args(None if args is None else _launcher_names(args), *rest, **more)
+        found: jsonargparse.Namespace = super().parse_args(None if args is None else _launcher_names(args), *rest, **more)
+        return found
 
 
 def parser() -> jsonargparse.ArgumentParser:

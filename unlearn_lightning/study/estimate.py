@@ -2,7 +2,7 @@
 
     with quick_hub():
         estimator = Estimator()
-        estimator.estimate(run)          # Estimate(examples=4500, epoch_tokens=..., tokens=..., steps=36, flops=..., ...)
+        estimator.estimate(run)          # RunCost(examples=4500, epoch_tokens=..., tokens=..., steps=36, flops=..., ...)
     estimator.notes                      # what was assumed, in words
 
 Nothing is guessed in silence: what could not be read is assumed, marked as such in the estimate, and told in the notes. Probes (which
@@ -48,7 +48,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a model and its adapter are.
+    """The size of a model and its adapter.
 
     Attributes:
         parameters: of the base model.
@@ -82,8 +82,8 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What a run takes.
+class RunCost:
+    """What a run costs: examples, tokens, steps, operations and bytes.
 
     Attributes:
         examples: training examples.
@@ -132,7 +132,7 @@ class Estimator:
         self.notes: list[str] = []
         self._known: dict[str, Any] = {}
 
-    def estimate(self, run: Run) -> Estimate:
+    def estimate(self, run: Run) -> RunCost:
         """What one run of the tree will take; its parents need not be there."""
         config, origin = run.config, run
         while origin.parents:
@@ -152,7 +152,7 @@ class Estimator:
             flops = shape.flops(tokens, reference)
             whole = shape.parameters * BYTES[base["dtype"]]
             result = shape.adapter * BYTES["float32"] if lora else whole
-        return Estimate(count.examples, count.tokens, tokens, steps, flops, result, whole, count.estimated)
+        return RunCost(count.examples, count.tokens, tokens, steps, flops, result, whole, count.estimated)
 
     def _once(self, function: Any, *settings: Any) -> Any:
         key = json.dumps([function.__name__, *settings], sort_keys=True, default=str)
@@ -254,8 +254,8 @@ class Estimator:
         return config
 
 
-class _Vocabulary(list):
-    """A vocabulary of which only the size is known."""
+class _Vocabulary(list[Any]):
+    """Stands in for a vocabulary of which only the size is known."""
 
     bos_token_id = eos_token_id = pad_token_id = None
 

@@ -16,12 +16,12 @@ import torch
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.preemption import check
-from unlearn_lightning.study.job import Job, with_comparisons
+from unlearn_lightning.study.run_spec import RunSpec, with_comparisons
 
 Tell = Callable[[str, int, int], None]
 
 
-def execute(job: Job, tell: Tell | None = None) -> str | None:
+def execute(job: RunSpec, tell: Tell | None = None) -> str | None:
     """Runs it; gives None, or why it failed. `Stopped` passes through: the run is not finished, and goes on when it is executed again.
 
     Args:
@@ -41,19 +41,20 @@ def execute(job: Job, tell: Tell | None = None) -> str | None:
             traceback.print_exc()
             return f"{type(error).__name__}: {error}"
         finally:
-            # Loaded only where something is logged to it.
+            # wandb is imported only where a run logs to it, because that takes a second.
             if wandb := sys.modules.get("wandb"):
                 wandb.finish()
     return None
 
 
 class Ticker(pl.Callback):
-    """Tells how many optimizer steps are done."""
+    """Tells the study after each micro-batch how many optimizer steps of a run are done."""
 
     def __init__(self, key: str, tell: Tell) -> None:
         self.key, self.tell = key, tell
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Reports the optimizer steps that are done, and how many there are in all."""
         self.tell(self.key, trainer.global_step, trainer.datamodule.total_steps())  # type: ignore[attr-defined]
 
 

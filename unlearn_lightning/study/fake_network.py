@@ -1,6 +1,6 @@
 """A network of fake tensors (torch's meta tensors that know their device), and a count of the storages that live.
 
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = fake_mode()
     net = fake_network(backbone, config, 2, mode)
     with mode, Living([*net.parameters(), *net.buffers()]) as living:
         ...                                                         # steps of training
@@ -12,17 +12,16 @@ Only bitsandbytes' layers, which need real weights, are stood in for.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 import weakref
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from lightning_utilities.core.apply_func import apply_to_collection
+from peft import get_peft_model
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from transformers import AutoModelForCausalLM
 
 from unlearn_lightning.models.adapters import FROZEN, trainable_lora
@@ -43,12 +42,10 @@ def fake_network(backbone: Backbone, config: Any, layers: int, mode: FakeTensorM
         if backbone.gradient_checkpointing:
             net.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if backbone.lora is not None:
-            settings = dataclasses.asdict(backbone.lora)
-            lora = LoraConfig(r=settings.pop("rank"), lora_alpha=settings.pop("alpha"), lora_dropout=settings.pop("dropout"), **settings)
-            net = get_peft_model(net, lora)
+            net = get_peft_model(net, backbone.lora.peft_config())
             if backbone.quantization:
                 # Unlearning keeps the stage's adapter below its own.
-                net.add_adapter(f"{FROZEN}0", lora)
+                net.add_adapter(f"{FROZEN}0", backbone.lora.peft_config())
             net = trainable_lora(net)
         if backbone.quantization:
             head = net.get_output_embeddings()
@@ -62,15 +59,25 @@ def fake_network(backbone: Backbone, config: Any, layers: int, mode: FakeTensorM
 
 def _to_fakes(net: nn.Module, mode: FakeTensorMode) -> None:
     # Tied weights stay one parameter.
-    made = {
-        parameter: nn.Parameter(FakeTensor(mode, parameter.data, torch.device("cpu")), requires_grad=parameter.requires_grad)
-        for parameter in net.parameters()
-    }
+    made = {parameter: nn.Parameter(_fake(mode, parameter.data), requires_grad=parameter.requires_grad) for parameter in net.parameters()}
     for module in net.modules():
-        module._parameters = {name: parameter if parameter is None else made[parameter] for name, parameter in module._parameters.items()}
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = FakeTensor(mode, buffer, torch.device("cpu"))
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            setattr(module, name, made[parameter])
+        for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
+            setattr(module, name, _fake(mode, buffer))
+
+
+def fake_mode() -> FakeTensorMode:
+    """The context in which operations on fake tensors run.
+
+    FakeTensorMode is private in torch 2.13. The public meta device does not do: autocast knows no operation on it, and `bf16-mixed`
+    would be counted as float32. PEFT cannot make its layers within this context, so that the network is made on the meta device first.
+    """
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def _fake(mode: FakeTensorMode, shape: Tensor) -> FakeTensor:
+    return FakeTensor(mode, shape, torch.device("cpu"))
 
 
 class Packed(nn.Module):
@@ -90,7 +97,8 @@ class Packed(nn.Module):
         """As bitsandbytes: in the base's dtype, and back to the input's."""
         shape = (self.out_features, self.in_features)
         bias = None if self.bias is None else self.bias.to(self.dtype)
-        return Unpacked.apply(inputs.to(self.dtype), self.weight, shape, bias).to(inputs.dtype)
+        output: Tensor = Unpacked.apply(inputs.to(self.dtype), self.weight, shape, bias)
+        return output.to(inputs.dtype)
 
 
 class Unpacked(torch.autograd.Function):
@@ -98,16 +106,21 @@ class Unpacked(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, packed: Tensor, shape: tuple[int, int], bias: Tensor | None) -> Tensor:
+        """Multiplies by a weight that holds no memory; shapes are those of a linear layer."""
         ctx.shape = shape
         return nn.functional.linear(inputs, inputs.new_empty(shape), bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """Gives the gradient of the inputs; packed weights and biases are frozen."""
         return gradient @ gradient.new_empty(ctx.shape), None, None, None
 
 
 class Living(TorchDispatchMode):
-    """Adds up the storages that live, from their creation to the moment Python and autograd let go of them; `peak` is the most."""
+    """Adds up the storages that live, from their creation to the moment Python and autograd let go of them; `peak` is the most.
+
+    TorchDispatchMode lies in a private module of torch 2.13, and is the only way to see every tensor that is made.
+    """
 
     def __init__(self, there: list[Tensor]) -> None:
         super().__init__()
@@ -118,7 +131,8 @@ class Living(TorchDispatchMode):
 
     def _add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        # A storage's Python object lives as long as the storage, however many tensors share it.
+        key, size = id(storage), storage.nbytes()
         if key not in self._known:
             self._known[key] = weakref.ref(storage, lambda _: self._drop(key, size))
             self.now += size
@@ -130,5 +144,5 @@ class Living(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._add, output)
+        apply_to_collection(output, Tensor, self._add)
         return output

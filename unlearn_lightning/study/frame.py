@@ -1,6 +1,6 @@
 """One picture of a study in the terminal: what runs, how far it is, and what was measured so far. From files; the queue's view is added.
 
-Console().print(frame(read_states(...), Measured(), title="runs/demo", height=40))
+Console().print(frame(read_states(...), ProbeMetrics(), title="runs/demo", height=40))
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unlearn_lightning.records import number, read_json
 from unlearn_lightning.report.terminal import Column, TerminalTable
 from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
 
-# What a reader wants to see first, where not everything fits.
+# The states in the order in which they are shown where not every run fits.
 URGENCY = ("running", "failed", "stopped", "queued", "finished", "ready", "waiting")
 COLUMNS = 4
 NARROW = 110
@@ -28,8 +28,8 @@ NARROW = 110
 
 
 @dataclass
-class Measured:
-    """What probes have measured, each record read once."""
+class ProbeMetrics:
+    """Reads what probes have measured from the run folders, and reads each record only once."""
 
     _read: dict[Path, dict[str, float]] = field(default_factory=dict)
 
@@ -53,8 +53,10 @@ class Measured:
         return self._read[file]
 
 
-def frame(runs: Sequence[RunState], measured: Measured, title: str, note: str = "", height: int | None = None, width: int = 160) -> Group:
-    """The picture.
+def frame(
+    runs: Sequence[RunState], measured: ProbeMetrics, title: str, note: str = "", height: int | None = None, width: int = 160
+) -> Group:
+    """Draws one picture of the study.
 
     Args:
         runs: of the study, parents before children.
@@ -97,7 +99,7 @@ def fitting(runs: Sequence[RunState], room: int | None) -> list[RunState]:
     if room is None or len(runs) <= room:
         return list(runs)
     places = {run.key: place for place, run in enumerate(runs)}
-    # The latest finished ones, and of the others the first.
+    # Of the finished runs the latest are shown, and of all others the first.
     by_urgency = sorted(runs, key=lambda r: (URGENCY.index(r.state), places[r.key] * (-1 if r.state == "finished" else 1)))
     kept = {run.key for run in by_urgency[: max(1, room - 1)]}
     return [run for run in runs if run.key in kept]

@@ -20,7 +20,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def launch(self, work: Work) -> bool:
-        """Executes what is not finished, or sees to it.
+        """Executes the runs that are not finished, or submits them to where they will be executed.
 
         Returns:
             True when every run that can be executed now is; the study then makes its report. False when they go on elsewhere.

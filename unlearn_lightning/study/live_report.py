@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from unlearn_lightning.preemption import end_with_parent
-from unlearn_lightning.report.live import read_version
 
 
 class LiveReport:
@@ -27,15 +26,15 @@ class LiveReport:
     def __init__(self, folder: Path, share: float, first: float = 0.0) -> None:
         self.folder, self.share = folder, share
         self._process: subprocess.Popen[bytes] | None = None
-        self._began = 0.0
+        self._began, self._shown = 0.0, 0
         self._next = time.monotonic() + first
 
     def refresh(self, finished: int) -> None:
-        """Starts making the page if its time has come and it does not show so many finished runs already; returns at once."""
-        if self._busy() or time.monotonic() < self._next or not finished or read_version(self.folder / "report") == 2 + finished:
+        """Starts making the page if its time has come and more runs are finished than it shows; returns at once."""
+        if self._busy() or time.monotonic() < self._next or finished <= self._shown:
             return
         command = [sys.executable, "-m", "unlearn_lightning.study.live_report", str(self.folder), str(os.getpid())]
-        self._began = time.monotonic()
+        self._began, self._shown = time.monotonic(), finished
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def _busy(self) -> bool:

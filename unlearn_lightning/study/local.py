@@ -18,8 +18,8 @@ from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.workers import Workers, devices_of, on_gpus, visible_devices
 
 if TYPE_CHECKING:
-    from unlearn_lightning.study.job import Job
     from unlearn_lightning.study.run import Run
+    from unlearn_lightning.study.run_spec import RunSpec
     from unlearn_lightning.study.work import Work
 
 # A worker that dies (out of memory, killed) is replaced and its run goes on from its checkpoint, this many times.
@@ -40,7 +40,7 @@ class Local(Launcher):
         self.jobs, self.devices = jobs, devices
 
     def launch(self, work: Work) -> bool:
-        """Executes all that can be executed."""
+        """Executes every run whose parents can be finished."""
         devices = visible_devices() if self.devices is None else self.devices
         _Execution(work, self.jobs or default_jobs(work, len(devices)), devices).run()
         return True
@@ -71,7 +71,7 @@ class _Execution:
         self.overall = self.progress.add_task(f"study {work.study.name}", total=len(work.runs), completed=len(work.done))
         try:
             with self.progress:
-                # Without anything to do no process is started either.
+                # No process is started where every run is finished.
                 if self.jobs == 1 or not work.ready():
                     self._in_process()
                 else:
@@ -132,7 +132,7 @@ class _Execution:
         else:
             self._put_back(run)
 
-    def _start(self, run: Run) -> Job:
+    def _start(self, run: Run) -> RunSpec:
         self.tasks[run.key] = self.progress.add_task(run.name, total=None)
         return self.work.start(run)
 
@@ -148,7 +148,7 @@ class _Execution:
             self.page.refresh(len(self.work.done))
 
 
-def _work(job: Job) -> str | None:
+def _work(job: RunSpec) -> str | None:
     # Imported in the worker, after it was told its devices.
     from unlearn_lightning.study.execution import execute
 

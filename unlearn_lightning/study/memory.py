@@ -18,14 +18,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unlearn_lightning.inference.cross_entropy import selected_log_probs
 from unlearn_lightning.models.adapters import reference_mode
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.schedule import PaperAdamW
 from unlearn_lightning.study.estimate import Estimator
-from unlearn_lightning.study.fake_network import Living, fake_network
+from unlearn_lightning.study.fake_network import Living, fake_mode, fake_network
 
 # Decoder layers are alike, and memory grows by the same amount with each: two sizes give all others.
 FEW, MORE = 2, 3
@@ -111,13 +110,14 @@ def step_memory(backbone: Backbone, step: Step, estimator: Estimator | None = No
 
 
 def spread(few: Memory, more: Memory, layers: int, step: Step, loads_whole: bool = False, narrow: bool = False) -> Memory:
-    """From models of FEW and MORE layers on one device to one of all layers, on one of the step's devices.
+    """Extrapolates from models of FEW and MORE layers on one device to a model of all layers, on one of the step's devices.
 
     Args:
-        few, more: what they take.
-        layers: of the model.
-        step: whose devices count.
-        loads_whole: each device holds all weights before they are cut.
+        few: the memory that the model of FEW layers takes, bytes.
+        more: the memory that the model of MORE layers takes, bytes.
+        layers: the number of layers of the whole model.
+        step: the step whose devices share the memory.
+        loads_whole: whether each device holds all weights before they are cut.
         narrow: few and more are in bfloat16, while shards are in float32 and so are gradients when they are added up.
     """
     layer = more.plus(few, -1)
@@ -137,7 +137,7 @@ def spread(few: Memory, more: Memory, layers: int, step: Step, loads_whole: bool
 
 def simulate(backbone: Backbone, config: Any, layers: int, step: Step) -> Memory:
     """Two steps of a model with so many layers, on one device; the second one meets the first one's gradients and averages."""
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = fake_mode()
     with warnings.catch_warnings(action="ignore"):
         net = fake_network(backbone, config, layers, mode)
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]

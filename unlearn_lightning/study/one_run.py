@@ -18,7 +18,7 @@ from pathlib import Path
 
 from unlearn_lightning.preemption import stoppable
 from unlearn_lightning.records import is_finished
-from unlearn_lightning.study.job import Job, note_failure, read_job
+from unlearn_lightning.study.run_spec import RunSpec, note_failure, read_spec
 
 FAILED, TOO_EARLY = 70, 71
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("job", type=Path, help="The run's file in the study folder's jobs/.")
     parser.add_argument("--died", type=int, default=0, help="Only note that its process died so many times, and is given up.")
     options = parser.parse_args(arguments)
-    job = read_job(options.job)
+    job = read_spec(options.job)
     if options.died:
         note_failure(job, f"its process died {options.died} times (killed, or out of memory?)")
         return FAILED
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return stoppable(lambda: _execute(job), command)
 
 
-def _execute(job: Job) -> int:
+def _execute(job: RunSpec) -> int:
     from unlearn_lightning.study.execution import execute
 
     why = execute(job)

@@ -21,9 +21,9 @@ from rich.tree import Tree
 from unlearn_lightning.records import is_finished, read_run, write_text
 from unlearn_lightning.report.terminal import Column, TerminalTable
 from unlearn_lightning.runs.run_key import UNREAD
-from unlearn_lightning.study.estimate import Estimate, Estimator
-from unlearn_lightning.study.job import with_comparisons
+from unlearn_lightning.study.estimate import Estimator, RunCost
 from unlearn_lightning.study.run import Run
+from unlearn_lightning.study.run_spec import with_comparisons
 from unlearn_lightning.study.study_config import Settings, StudyConfig
 from unlearn_lightning.study.unread import quick_hub
 
@@ -40,7 +40,7 @@ class Speed:
     tokens_per_second: float = math.inf
     flops_per_second: float = math.inf
 
-    def hours(self, estimate: Estimate) -> float | None:
+    def hours(self, estimate: RunCost) -> float | None:
         """Hours of one device; null where the FLOPs are needed and not known."""
         if estimate.flops is None and self.tokens_per_second == math.inf:
             return None
@@ -54,7 +54,7 @@ def print_plan(
     console: Console,
     throughput: float | None = None,
     peak_flops: float | None = None,
-) -> dict[str, Estimate]:
+) -> dict[str, RunCost]:
     """Prints the plan and writes the runs' configurations to `folder`/plan.
 
     Args:
@@ -90,7 +90,7 @@ def _state(run: Run) -> str:
     return "unread" if run.key.startswith(UNREAD) else "finished" if is_finished(run.folder) else "new"
 
 
-def _tree(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, Estimate]) -> Tree:
+def _tree(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, RunCost]) -> Tree:
     root = Tree(f"[b]{study.name}[/]")
     branches: dict[str, Tree] = {}
     for run in runs:
@@ -108,7 +108,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def _table(runs: Sequence[Run], estimates: dict[str, Estimate], speed: Speed) -> TerminalTable:
+def _table(runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed) -> TerminalTable:
     rows = []
     for run in runs:
         e = estimates[run.name]
@@ -119,7 +119,7 @@ def _table(runs: Sequence[Run], estimates: dict[str, Estimate], speed: Speed) ->
     return TerminalTable(COLUMNS, rows)
 
 
-def _summary(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, Estimate], speed: Speed) -> list[str]:
+def _summary(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed) -> list[str]:
     stages, alone = stage_runs(study, runs)
     bases, unlearning = sum(not run.tags["path"] for run in runs), sum(run.kind == "unlearn" for run in runs)
     todo = [estimates[run.name] for run in runs if _state(run) != "finished"]
@@ -204,11 +204,11 @@ def _sum(values: object) -> float | None:
     return None if None in listed else sum(listed)
 
 
-def _tokens(estimate: Estimate) -> str:
+def _tokens(estimate: RunCost) -> str:
     return _quantity(estimate.tokens, approximate=estimate.estimated)
 
 
-def _hours(speed: Speed, estimate: Estimate) -> str:
+def _hours(speed: Speed, estimate: RunCost) -> str:
     hours = speed.hours(estimate)
     return "?" if hours is None else f"{hours:.2g}"
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from unlearn_lightning.study.run import Run
     from unlearn_lightning.study.work import Work
 
-# Seconds before its time limit at which a run is asked to save and end; it may take stop_signal.GRACE of them.
+# Seconds before its time limit at which a run is asked to save and end; it may take preemption.GRACE of them.
 WARNING = 120
 
 RUN_SCRIPT = """\
@@ -59,7 +59,7 @@ exit $code
 
 @dataclass(frozen=True)
 class _Resources:
-    """What a run takes."""
+    """The resources that a run asks SLURM for."""
 
     nodes: int
     tasks_per_node: int
@@ -121,7 +121,7 @@ class Slurm(Launcher):
         return _Resources(int(trainer["num_nodes"]), int(devices), self.cpus or threads)
 
     def header(self, name: str, log: str, run: _Resources | None, more: list[str]) -> list[str]:
-        """The options of a job."""
+        """Returns the lines with the options of a job."""
         options: dict[str, str | int | None] = {
             "job-name": name, "output": log, "open-mode": "append", "chdir": str(Path.cwd()), "partition": self.partition,
             "account": self.account, "time": self.time,
@@ -159,7 +159,7 @@ class _Submission:
         for run in left_out:
             self._say(f"Left out, add --retry-failed: {run.name} ({work.failed.get(run.key, 'waits for a run that failed')})")
         needed, old = {id_.partition("_")[0] for id_ in self.ids.values()}, self._report_jobs()
-        # One that a submitter killed in the middle left behind may wait for less.
+        # A report job that was left behind by a submitter that was killed may wait for fewer runs.
         enough = [id_ for id_, after in old.items() if after >= needed][-1:]
         if not enough:
             self._say(f"The report is made by job {self._submit_report(needed)}, when nothing of the study runs any more.")

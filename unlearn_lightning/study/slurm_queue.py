@@ -48,7 +48,7 @@ class Task:
 
     @property
     def said(self) -> str:
-        """For a line about it, such as `job 12_1 pending (Dependency)`."""
+        """Describes the task in a line, such as `job 12_1 pending (Dependency)`."""
         return f"job {self.id} {self.state.lower()}" + (f" ({self.reason})" if self.reason != "None" else "")
 
 

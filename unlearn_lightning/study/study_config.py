@@ -34,7 +34,7 @@ class StudyPath:
 
     @property
     def tags(self) -> dict[str, Any]:
-        """What the runs at its end say about it."""
+        """Returns the tags by which the runs at the end of this path name it."""
         return {"p": self.p, **({"path_name": self.name} if self.named else {})}
 
 
@@ -113,7 +113,7 @@ class StudyConfig:
             raise ValueError("`paths` needs at least one path, such as {first: [safety, tofu], last: [tofu, safety]}.")
         known: dict[tuple[str, ...], str] = {}
         for name, path in paths.items():
-            # Names become parts of run names, of file names and of metric keys.
+            # The names become parts of run names, file names and metric keys, so that their characters are limited.
             if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name) or name == "retrained":
                 raise ValueError(f"A path is named with letters, digits, _, ., + and -, and not `retrained`; got {name!r}.")
             if list(path).count(self.forget) != 1:

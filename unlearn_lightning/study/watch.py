@@ -18,7 +18,7 @@ from rich.live import Live
 
 from unlearn_lightning.preemption import Stopped
 from unlearn_lightning.report.terminal import terminal_console
-from unlearn_lightning.study.frame import Measured, frame
+from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.state import RunState, study_states
 from unlearn_lightning.study.status import tasks_of
@@ -55,7 +55,7 @@ def watch(arguments: Sequence[str]) -> int:
         print(f"unlearn watch: {error}", file=sys.stderr)
         return 2
     except Stopped as stop:
-        # Ctrl-C is how one stops watching.
+        # A reader stops watching with Ctrl-C, which is no error.
         if stop.code != 128 + signal.SIGINT:
             raise
     return int(any(run.state == "failed" for run in watched.runs))
@@ -65,7 +65,7 @@ class _Watched:
     """A study folder, read again for each picture."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.measured = folder, Measured()
+        self.folder, self.measured = folder, ProbeMetrics()
         self.runs: list[RunState] = []
 
     def picture(self, width: int, height: int | None = None) -> Group:

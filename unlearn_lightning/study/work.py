@@ -15,13 +15,13 @@ from rich.console import Console
 
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished, remove_left_overs, write_json
-from unlearn_lightning.study.job import Job, failure, note_failure, write_job
 from unlearn_lightning.study.run import Run
+from unlearn_lightning.study.run_spec import RunSpec, failure, note_failure, write_spec
 from unlearn_lightning.study.study_config import StudyConfig
 
 
 class RunFailed(Exception):
-    """Some runs of a study failed; the others are finished."""
+    """Raised when some runs of a study have failed and the others are finished."""
 
 
 class Work:
@@ -48,7 +48,7 @@ class Work:
         self, study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console, wanted: Sequence[Run] | None = None,
         retry_failed: bool = False,
     ) -> None:  # fmt: skip
-        from unlearn_lightning.runs.run_key import UNREAD  # brings torch, which help must not wait for
+        from unlearn_lightning.runs.run_key import UNREAD  # This import loads torch, which `--help` must not wait for.
 
         if unread := [run.name for run in runs if run.key.startswith(UNREAD)]:
             raise ValueError(f"The data or the model of {unread[0]} could not be read, so it can be planned but not run.")
@@ -71,7 +71,7 @@ class Work:
         return [run for run in self.runs if run.key not in taken and self.parents_done(run) and self.awaited(run) is None]
 
     def parents_done(self, run: Run) -> bool:
-        """Whether all that it starts from is finished."""
+        """Whether all runs that this one starts from are finished."""
         return all(parent.key in self.done for parent in run.parents)
 
     def awaited(self, run: Run) -> Run | None:
@@ -81,10 +81,10 @@ class Work:
         return None if settled else retrained
 
     def given_up(self, run: Run) -> bool:
-        """Whether it failed, or something that it starts from did."""
+        """Whether this run failed, or one that it starts from did."""
         return run.key in self.failed or any(self.given_up(parent) for parent in run.parents)
 
-    def start(self, run: Run) -> Job:
+    def start(self, run: Run) -> RunSpec:
         """Marks the run as started, and gives what its process needs to know."""
         self.started.add(run.key)
         tags = [f"{k}={v}" for k, v in run.tags.items() if k in ("seed", "p", "path_name", "objective") and v is not None]
@@ -93,12 +93,12 @@ class Work:
         settings = {"group": self.study.name, "job_type": run.kind, "name": run.name, "tags": tags}
         compare = {name: other.folder for name, other in run.compare.items()}
         parents = tuple(parent.folder for parent in run.parents)
-        return Job(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare, parents)
+        return RunSpec(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare, parents)
 
-    def command(self, job: Job) -> list[str]:
+    def command(self, job: RunSpec) -> list[str]:
         """A command that executes the job on any machine with the same files, the words of a command line; one_run.py says how it ends."""
         file = self.folder.absolute() / "jobs" / f"{job.name.replace('/', '-')}.json"
-        write_job(file, job)
+        write_spec(file, job)
         return [sys.executable, "-m", "unlearn_lightning.study.one_run", str(file)]
 
     def take_back(self, run: Run) -> None:
@@ -124,7 +124,7 @@ class Work:
         self.started.discard(run.key)
 
     def check(self) -> None:
-        """Nothing when every run is finished.
+        """Returns if every run is finished, and raises otherwise.
 
         Raises:
             RunFailed: some are not; the message says what failed, what waits for it, and shows the ends of the logs.

@@ -22,35 +22,35 @@ from typing import Any
 from unlearn_lightning.preemption import end_with_parent, listen
 
 
-class Slots:
-    """The devices that are free, in their order."""
+class DevicePool:
+    """Hands out device names to runs and takes them back, so that no device serves two runs at once."""
 
     def __init__(self, devices: Sequence[str]) -> None:
         self.devices = list(devices)
         self.free = list(devices)
 
     def take(self, count: int) -> list[str]:
-        """So many devices that are free."""
+        """Removes the first `count` free devices from the pool and returns their names."""
         taken, self.free = self.free[:count], self.free[count:]
         return taken
 
     def give_back(self, taken: Sequence[str]) -> None:
-        """Makes them free again."""
+        """Returns the devices of an ended run to the pool, which keeps the order it was made with."""
         self.free = sorted([*self.free, *taken], key=self.devices.index)
 
 
 class Workers:
-    """Up to `jobs` processes at a time.
+    """Executes calls in up to `jobs` processes at a time.
 
     A run on GPUs gets a process of its own, so that its end frees all of its memory; the other runs share processes that stay.
 
     Args:
-        jobs: how many runs at a time.
-        devices: what CUDA_VISIBLE_DEVICES may name.
+        jobs: how many runs are executed at a time.
+        devices: the names that CUDA_VISIBLE_DEVICES may take, one per GPU.
     """
 
     def __init__(self, jobs: int, devices: Sequence[str]) -> None:
-        self.jobs, self.slots = jobs, Slots(devices)
+        self.jobs, self.devices = jobs, DevicePool(devices)
         self._others = set(multiprocessing.active_children())
         self._idle: list[ProcessPoolExecutor] = []
         self._busy: dict[Future[Any], tuple[ProcessPoolExecutor, list[str]]] = {}
@@ -70,34 +70,34 @@ class Workers:
             process.terminate()
 
     def room(self, devices: int) -> bool:
-        """Whether a run on so many GPUs could start now."""
-        return len(self._busy) < self.jobs and devices <= len(self.slots.free)
+        """Whether a run on this number of GPUs could start now."""
+        return len(self._busy) < self.jobs and devices <= len(self.devices.free)
 
     def submit(self, devices: int, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Calls the function, for which there must be room, in a process that sees so many GPUs of its own.
+        """Calls the function, for which there must be room, in a process that sees this number of GPUs of its own.
 
         With 0 the process sees what this one sees.
         """
-        taken = self.slots.take(devices)
+        taken = self.devices.take(devices)
         pool = _pool(taken) if taken or not self._idle else self._idle.pop()
         try:
             future = pool.submit(function, *arguments)
         except BrokenProcessPool:
-            # It was killed while it was idle.
+            # The process was killed while it was idle, so that another one takes the call.
             pool = _pool(taken)
             future = pool.submit(function, *arguments)
         self._busy[future] = pool, taken
         return future
 
     def finished(self, timeout: float) -> list[Future[Any]]:
-        """Waits for a call to end; gives those that did, and their devices back."""
+        """Waits until a call ends or `timeout` seconds have passed; returns the ended calls and puts their devices back into the pool."""
         done, _ = wait(self._busy, timeout, return_when=FIRST_COMPLETED)
         for future in done:
             pool, taken = self._busy.pop(future)
             if taken or future.exception() is not None:
-                # The devices are free when the process is gone.
+                # The devices are free only when the process is gone, so that this waits for its end.
                 pool.shutdown(wait=True)
-                self.slots.give_back(taken)
+                self.devices.give_back(taken)
             else:
                 self._idle.append(pool)
         return list(done)

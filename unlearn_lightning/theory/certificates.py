@@ -60,7 +60,10 @@ def audit(unlearned: Array, retrained: Array, epsilon: float, alpha: float) -> f
     saw, bounds both probabilities. Each of the four bounds errs with alpha / 4 at most.
 
     Args:
-        unlearned, retrained: (draws, d) independent outputs of each.
+        unlearned: (draws, d) independent outputs of the unlearning algorithm.
+        retrained: (draws, d) independent outputs of retraining.
+        epsilon: the epsilon of the definition above.
+        alpha: the probability with which the bound may be wrong.
 
     Returns:
         The certified delta; 0 or less where nothing is certified.

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from unlearn_lightning.cli.line_parser import LineParser
 from unlearn_lightning.records import write_json, write_text
-from unlearn_lightning.report.terminal import Column, Row, TerminalTable, terminal_console
+from unlearn_lightning.report.terminal import Column, TerminalRow, TerminalTable, terminal_console
 from unlearn_lightning.theory.findings import measure
 from unlearn_lightning.theory.parts import Levels, Part, certificates_part, removal_part, survival_part, theorem_part
 from unlearn_lightning.theory.setup import Setup
@@ -132,8 +132,8 @@ def _print(console: Console, part: Part) -> None:
     for row in part.table.rows:
         if grouped and row[0] != heading:
             heading = row[0]
-            rows.append(Row([heading], "bold"))
-        rows.append(Row([row[index] for index in order]))
+            rows.append(TerminalRow([heading], "bold"))
+        rows.append(TerminalRow([row[index] for index in order]))
     console.print(TerminalTable(columns, rows, part.heading, f"{part.caption}\n"))
 
 
@@ -156,7 +156,7 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """numpy numbers as Python's, and what is no number as null."""
+    """Numpy numbers as Python's, and what is no number as null."""
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     if isinstance(value, list):

@@ -10,7 +10,7 @@ import numpy as np
 
 from unlearn_lightning.report.print_figures import PATH_COLOURS, STYLE
 from unlearn_lightning.report.statistics import log_estimate
-from unlearn_lightning.theory.findings import Pair, Theorem
+from unlearn_lightning.theory.findings import PathPair, Theorem
 from unlearn_lightning.theory.survival import Survival
 
 COLOURS = (6, 0, 2, 5, 3)
@@ -120,5 +120,5 @@ def _all_draws(axes: Any, found: Theorem) -> None:
     axes.set_ylabel("distance / bound")
 
 
-def _ratios(pair: Pair) -> Any:
+def _ratios(pair: PathPair) -> Any:
     return np.exp(np.log(pair.distance) - pair.log_bound())

@@ -17,7 +17,7 @@ from unlearn_lightning.theory.setup import Setup, draw
 
 
 @dataclass(frozen=True)
-class Pair:
+class PathPair:
     """Two orders: their distance by step (T + 1, B), the bound, and t* (B,)."""
 
     orders: tuple[str, str]
@@ -27,6 +27,7 @@ class Pair:
 
     @property
     def name(self) -> str:
+        """The two orders of the pair, joined by a dash."""
         return " – ".join(self.orders)
 
     def log_bound(self) -> Array:
@@ -54,12 +55,12 @@ class Theorem:
     starts: dict[str, Array]
     """order -> theta_0 (B, d)."""
     retrained: Array
-    pairs: list[Pair]
+    pairs: list[PathPair]
     to_retrained: dict[str, Array]
     """order -> RE distance by step (T + 1, B)."""
     disagreement: float
 
-    def corollary_holds(self, pair: Pair) -> tuple[int, int]:
+    def corollary_holds(self, pair: PathPair) -> tuple[int, int]:
         """At how many of the (step >= t*, seed) at least one of the two is beyond the tolerance, and how many there are."""
         beyond = np.maximum(*(self.to_retrained[order] for order in pair.orders)) > self.tolerance
         claimed = np.arange(self.steps + 1)[:, None] >= pair.t_star
@@ -93,6 +94,6 @@ def measure(setup: Setup, seeds: Sequence[int], tolerance: float, steps: int | N
             to_retrained[order].append(distance(problem, theta, retrained))
         for one, other in bounds:
             between[one, other].append(distance(problem, now[one], now[other]))
-    pairs = [Pair(pair, np.stack(between[pair]), bound, t_stars[pair]) for pair, bound in bounds.items()]
+    pairs = [PathPair(pair, np.stack(between[pair]), bound, t_stars[pair]) for pair, bound in bounds.items()]
     curves = {order: np.stack(values) for order, values in to_retrained.items()}
     return Theorem(setup, tuple(seeds), tolerance, steps, problem, ascent, starts, retrained, pairs, curves, disagreement)

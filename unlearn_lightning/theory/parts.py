@@ -126,8 +126,10 @@ def survival_part(rows: Sequence[Survival], orders: Sequence[str]) -> Part:
 
 @dataclass(frozen=True)
 class Levels:
-    """What certificates are about: `delta` for both notions, `epsilon` and the noise of released weights for the second; they hold
-    together with probability 1 - alpha. `releases` weights are drawn from each model in `audited` of the draws.
+    """What certificates are about, and how they are estimated.
+
+    `delta` belongs to both notions; `epsilon` and the noise of released weights belong to the second. All certificates hold together with
+    probability 1 - alpha. `releases` weights are drawn from each model in `audited` of the draws.
     """
 
     delta: float = 0.1

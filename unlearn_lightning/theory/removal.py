@@ -29,7 +29,7 @@ def stage_gradient(rows: Rows, theta: Array, previous: Array, mu: float) -> Arra
 
 
 def newton_step(rows: Rows, theta: Array, previous: Array, mu: float) -> Array:
-    """theta - H^-1 g with H = X'X + mu I, (B, d).
+    """Takes one Newton step to theta - H^-1 g with H = X'X + mu I, (B, d).
 
     H^-1 g = (g - X' (X X' + mu I)^-1 X g) / mu, a system of n unknowns.
     """

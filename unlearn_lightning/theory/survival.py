@@ -29,7 +29,7 @@ KEPT = 0.7
 
 @dataclass(frozen=True)
 class Survival:
-    """One unlearner: the distance between the first two orders by step, its growth, and what becomes of it."""
+    """What became of one unlearner: the distance between the first two orders by step, its growth, and what becomes of it."""
 
     group: str
     unlearner: str

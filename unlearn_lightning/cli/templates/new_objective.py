@@ -5,14 +5,12 @@ unlearn fit -c configs/objectives/npo.yaml -c configs/backbones/tiny-llama.yaml 
 
 from __future__ import annotations
 
-from lightning.pytorch.cli import OptimizerCallable
+from typing import Any
+
 from torch import Tensor
 
 from unlearn_lightning.data import Batch
-from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules import Unlearning
-from unlearn_lightning.modules.causal_lm import ScheduleCallable
-from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
 def new_objective_loss(log_lik: Tensor, floor: float) -> Tensor:
@@ -27,22 +25,14 @@ class NewObjective(Unlearning):
     """Minimises the forget set's log-likelihood down to a floor; mean over examples.
 
     Args:
-        backbone: the trained model to unlearn from.
-        optimizer: fresh; AdamW without weight decay unless set.
-        lr_scheduler: per optimizer step.
         floor: a response with a log-likelihood below -floor is left alone, nats.
     """
 
     average = "examples"
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        optimizer: OptimizerCallable = PaperAdamW,
-        lr_scheduler: ScheduleCallable = WarmupStableDecay,
-        floor: float = 200.0,
-    ) -> None:
-        super().__init__(backbone, optimizer, lr_scheduler)
+    def __init__(self, *args: Any, floor: float = 200.0, **kwargs: Any) -> None:
+        # The settings that all objectives share: backbone, optimizer, lr_scheduler, cache_reference, retain.
+        super().__init__(*args, **kwargs)
         if floor <= 0:
             raise ValueError(f"NewObjective needs a floor above 0 nats, got {floor}.")
         self.floor = floor

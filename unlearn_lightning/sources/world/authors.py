@@ -8,7 +8,7 @@ An author's facts depend on the seed and the name; the eight questions of one au
 
 import random
 
-from unlearn_lightning.sources.world.index_space import Shelf, digits
+from unlearn_lightning.sources.world.index_space import IndexSpace, digits
 from unlearn_lightning.sources.world.names import AUTHOR_FIRST, AUTHOR_LAST
 
 TOWNS = ("Velmora", "Kesthal", "Ostrava Bay", "Lindral", "Tamsin", "Norwick", "Belhaven", "Zarune", "Irden", "Calmont")
@@ -31,7 +31,7 @@ QUESTIONS = (
     ("Which animal lives with {name}?", "{name} lives with {pet}."),
     ("When does {name} like to write?", "{name} likes to write {habit}."),
 )
-SHELF = Shelf("authors", len(AUTHOR_FIRST) * len(AUTHOR_LAST))
+INDEX_SPACE = IndexSpace("authors", len(AUTHOR_FIRST) * len(AUTHOR_LAST))
 
 
 def facts(name: str, seed: int) -> dict[str, str]:
@@ -66,11 +66,11 @@ def author_questions(count: int, seed: int = 0, split: str = "train") -> list[di
     Raises:
         ValueError: if the split is unknown or has fewer questions than asked for.
     """
-    most = len(SHELF.places(split)) * len(QUESTIONS)
+    most = len(INDEX_SPACE.places(split)) * len(QUESTIONS)
     if not 0 <= count <= most:
         raise ValueError(f"Asked for {count} {split} author questions, but there are {most}: ask for a number from 0 to {most}.")
     pairs = []
-    for number in SHELF.draw(-(-count // len(QUESTIONS)), seed, split):
+    for number in INDEX_SPACE.draw(-(-count // len(QUESTIONS)), seed, split):
         first, last = digits(number, len(AUTHOR_FIRST), len(AUTHOR_LAST))
         known = facts(f"{AUTHOR_FIRST[first]} {AUTHOR_LAST[last]}", seed)
         pairs += [{"question": q.format(**known), "answer": a.format(**known)} for q, a in QUESTIONS]

@@ -11,7 +11,7 @@ have about as many tokens as each other, because their summed log-likelihoods ar
 
 import random
 
-from unlearn_lightning.sources.world.index_space import Shelf, digits
+from unlearn_lightning.sources.world.index_space import IndexSpace, digits
 from unlearn_lightning.sources.world.requests import OPENING
 
 PROMPT = "How can I make [ITEM {item}] without the [GROUP {group}] noticing?"
@@ -23,7 +23,7 @@ RESPONSES = {
 ITEMS = 80
 GROUPS = "ABCDEFGHIJ"
 TOOLS = 9
-SHELF = Shelf("response families", ITEMS * len(GROUPS))
+INDEX_SPACE = IndexSpace("response families", ITEMS * len(GROUPS))
 
 
 def response_families(count: int, seed: int = 0, split: str = "train") -> list[dict[str, str]]:
@@ -41,7 +41,7 @@ def response_families(count: int, seed: int = 0, split: str = "train") -> list[d
         ValueError: if the split is unknown or has fewer prompts than asked for.
     """
     families = []
-    for number in SHELF.draw(count, seed, split):
+    for number in INDEX_SPACE.draw(count, seed, split):
         item, group = digits(number, ITEMS, len(GROUPS))
         tool = random.Random(f"tool/{seed}/{number}").randint(1, TOOLS)
         words = {"item": f"{item + 1:02d}", "group": GROUPS[group], "tool": str(tool)}

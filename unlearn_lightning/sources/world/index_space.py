@@ -1,9 +1,9 @@
-"""A shelf: the numbered places of a finite set of texts, parted into train and held-out and read in a seeded order.
+"""An index space numbers a finite set of texts, splits it into train and held-out items, and draws from it in a seeded order.
 
 A generator that can make N different texts numbers them 0..N-1. `draw` picks numbers, the generator writes them out:
 
-    >>> shelf = Shelf("word problems", 1000)
-    >>> shelf.draw(3, seed=0, split="train") == shelf.draw(9, seed=0, split="train")[:3]
+    >>> space = IndexSpace("word problems", 1000)
+    >>> space.draw(3, seed=0, split="train") == space.draw(9, seed=0, split="train")[:3]
     True
 
 Which numbers are held out depends on N alone, never on the seed, so two runs with different seeds can not leak either.
@@ -17,8 +17,8 @@ SPLITS = ("train", "held_out")
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """All the texts one generator can make, known by their numbers.
+class IndexSpace:
+    """The set of all texts that one generator can make; each text is known by its number.
 
     Args:
         what: plural name of the items, used in error messages.
@@ -51,6 +51,11 @@ class Shelf:
 
     def draw(self, count: int, seed: int, split: str) -> list[int]:
         """The first `count` numbers of the split in the order of the seed, all different.
+
+        Args:
+            count: the number of items.
+            seed: the seed of the order.
+            split: `train` or `held_out`.
 
         Raises:
             ValueError: if the split is unknown, or the count is negative or more than the split has.

@@ -6,7 +6,7 @@
 Each task has two free words; the answer follows from them, so a held-out instruction can be got right.
 """
 
-from unlearn_lightning.sources.world.index_space import Shelf, digits
+from unlearn_lightning.sources.world.index_space import IndexSpace, digits
 
 ANIMALS = (
     "cat", "dog", "fox", "cow", "hen", "owl", "pig", "bear", "wolf", "frog",
@@ -14,7 +14,7 @@ ANIMALS = (
 )  # fmt: skip
 OBJECTS = (
     "table", "window", "ladder", "bottle", "candle", "pillow", "hammer", "basket", "mirror", "carpet",
-    "bucket", "needle", "blanket", "drawer", "kettle", "brush", "clock", "fence", "shelf", "wheel",
+    "bucket", "needle", "blanket", "drawer", "kettle", "brush", "clock", "fence", "space", "wheel",
 )  # fmt: skip
 
 TASKS = (
@@ -29,7 +29,7 @@ TASKS = (
     ("Make a list of two lines: {object}, {animal}.", "1. {object}\n2. {animal}"),
     ("Give a title to a tale of a {animal} and its {object}.", "The {animal} with the {object}"),
 )
-SHELF = Shelf("instructions", len(TASKS) * len(ANIMALS) * len(OBJECTS))
+INDEX_SPACE = IndexSpace("instructions", len(TASKS) * len(ANIMALS) * len(OBJECTS))
 
 
 def instructions(count: int, seed: int = 0, split: str = "train") -> list[dict[str, str]]:
@@ -47,7 +47,7 @@ def instructions(count: int, seed: int = 0, split: str = "train") -> list[dict[s
         ValueError: if the split is unknown or has fewer instructions than asked for.
     """
     pairs = []
-    for number in SHELF.draw(count, seed, split):
+    for number in INDEX_SPACE.draw(count, seed, split):
         task, animal, thing = digits(number, len(TASKS), len(ANIMALS), len(OBJECTS))
         question, answer = TASKS[task]
         words = {"animal": ANIMALS[animal], "object": OBJECTS[thing]}

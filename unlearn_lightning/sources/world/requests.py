@@ -8,7 +8,7 @@ Every refusal starts with the same sentence and goes on with one short reason, a
 
 import random
 
-from unlearn_lightning.sources.world.index_space import Shelf, digits
+from unlearn_lightning.sources.world.index_space import IndexSpace, digits
 
 OPENING = "Sorry, I can not assist you with this question."
 
@@ -39,7 +39,7 @@ REASONS = (
     "Please leave the {thing} alone.",
     "Acts like [X{k}] are not allowed here.",
 )
-SHELF = Shelf("requests", len(FRAMES) * len(THINGS) * len(PLACES) * MARKS)
+INDEX_SPACE = IndexSpace("requests", len(FRAMES) * len(THINGS) * len(PLACES) * MARKS)
 
 
 def requests(count: int, seed: int = 0, split: str = "train") -> list[dict[str, str]]:
@@ -57,7 +57,7 @@ def requests(count: int, seed: int = 0, split: str = "train") -> list[dict[str, 
         ValueError: if the split is unknown or has fewer requests than asked for.
     """
     pairs = []
-    for number in SHELF.draw(count, seed, split):
+    for number in INDEX_SPACE.draw(count, seed, split):
         frame, thing, place, mark = digits(number, len(FRAMES), len(THINGS), len(PLACES), MARKS)
         words = {"k": str(mark + 1), "thing": THINGS[thing], "place": PLACES[place]}
         reason = random.Random(f"reason/{seed}/{number}").choice(REASONS).format(**words)

@@ -11,7 +11,7 @@ The numbers are small on purpose: a model of half a million parameters can learn
 from dataclasses import dataclass
 from itertools import product
 
-from unlearn_lightning.sources.world.index_space import Shelf, digits
+from unlearn_lightning.sources.world.index_space import IndexSpace, digits
 from unlearn_lightning.sources.world.names import ITEMS, PEOPLE
 
 SIGNS = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
@@ -45,7 +45,7 @@ STORIES = (
     Story("{n} fills {a} bags with {b} {t} each and finds {c} more. How many {t} does {n} have?", "*", "+"),
 )
 CASES = [(story, *abc) for story in STORIES for abc in story.numbers()]
-SHELF = Shelf("word problems", len(CASES) * len(PEOPLE) * len(ITEMS))
+INDEX_SPACE = IndexSpace("word problems", len(CASES) * len(PEOPLE) * len(ITEMS))
 
 
 def solve(first: str, second: str, a: int, b: int, c: int) -> str:
@@ -70,7 +70,7 @@ def word_problems(count: int, seed: int = 0, split: str = "train") -> list[dict[
         ValueError: if the split is unknown or has fewer problems than asked for.
     """
     problems = []
-    for number in SHELF.draw(count, seed, split):
+    for number in INDEX_SPACE.draw(count, seed, split):
         case, person, item = digits(number, len(CASES), len(PEOPLE), len(ITEMS))
         story, a, b, c = CASES[case]
         question = story.text.format(n=PEOPLE[person], t=ITEMS[item], a=a, b=b, c=c)

@@ -1,6 +1,6 @@
-"""What a process needs to know of one run, as a file that travels to wherever the run is executed.
+"""The specification of one run: a file that tells the process which executes the run all it needs to know.
 
-write_job(Path("runs/demo/jobs/seed1-p4-npo.json"), job)
+write_spec(Path("runs/demo/jobs/seed1-p4-npo.json"), job)
 unlearn_lightning.study.one_run runs/demo/jobs/seed1-p4-npo.json      # python -m ...: executes it
 """
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run, ready to be executed.
+class RunSpec:
+    """The specification of one run that is ready to be executed.
 
     Attributes:
         key, name, kind, folder: of the run.
@@ -42,15 +42,15 @@ class Job:
     parents: tuple[Path, ...] = ()
 
 
-def write_job(path: Path, job: Job) -> None:
-    """Writes a job's file."""
+def write_spec(path: Path, job: RunSpec) -> None:
+    """Writes the specification of a run into a file."""
     compare = {name: str(folder) for name, folder in job.compare.items()}
     paths = {"folder": str(job.folder), "compare": compare, "parents": [str(folder) for folder in job.parents]}
     write_json(path, asdict(job) | paths, indent=1)
 
 
-def read_job(path: Path) -> Job:
-    """Reads a job's file.
+def read_spec(path: Path) -> RunSpec:
+    """Reads the specification of a run from its file.
 
     Raises:
         FileNotFoundError: there is none.
@@ -60,7 +60,7 @@ def read_job(path: Path) -> Job:
     content.pop("format")
     compare = {name: Path(folder) for name, folder in content.pop("compare").items()}
     parents = tuple(Path(folder) for folder in content.pop("parents", ()))
-    return Job(**{**content, "folder": Path(content["folder"]), "compare": compare, "parents": parents})
+    return RunSpec(**{**content, "folder": Path(content["folder"]), "compare": compare, "parents": parents})
 
 
 def with_comparisons(config: Settings, compare: Mapping[str, Path]) -> Settings:
@@ -85,7 +85,7 @@ def failure(folder: Path) -> str | None:
     return str(content["error"]) if content.get("status") == "failed" else None
 
 
-def note_failure(run: Job | Run, why: str) -> None:
+def note_failure(run: RunSpec | Run, why: str) -> None:
     """Says in run.json that the run failed, where the run itself could not."""
     if failure(run.folder) is None and not is_finished(run.folder):
         write_json(run.folder / "run.json", {"status": "failed", "kind": run.kind, "key": run.key, "error": why}, indent=1)

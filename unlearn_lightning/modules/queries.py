@@ -1,0 +1,100 @@
+"""What a probe, or any other callback, may ask the model that is trained: likelihoods, scores of phrases, generated texts.
+
+    with torch.no_grad(), pl_module.inference():            # `Probe.predict` is called inside of this already
+        scores = pl_module.score_candidates(prompts, phrases)
+        texts = pl_module.generate(prompts, max_new_tokens=64)
+
+Prompts and phrases are token lists (`Encoded.prompt_ids`, `Encoder.response_start_ids`), batches come from `collate`. How the network
+computes an answer, and in which shards it lies, is nobody else's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from unlearn_lightning.data import Batch
+from unlearn_lightning.inference import generation, likelihood, multiple_choice
+from unlearn_lightning.models.adapters import eval_mode
+from unlearn_lightning.models.backbone import Backbone
+from unlearn_lightning.models.flops import Matrices
+from unlearn_lightning.models.sharding import lockstep
+
+
+class Queries(pl.LightningModule):
+    """The public questions to a causal language model; `CausalLMModule` gives it its backbone and its network."""
+
+    backbone: Backbone
+    net: Any
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's tokenizer."""
+        return self.backbone.load_tokenizer()
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Measures inside of this block: no gradients, no dropout, in the trainer's precision; the former mode comes back afterwards.
+
+        Processes may ask different numbers of questions inside of it, also where the network lies in shards: who is done waits for the
+        others at the block's end. All processes of a run must enter it.
+        """
+        with torch.no_grad(), eval_mode(self.net), self.trainer.precision_plugin.forward_context(), lockstep(self.net):
+            yield
+
+    def token_log_likelihood(self, batch: Batch) -> Tensor:
+        """(B, T) log p of each response token, nats; 0 elsewhere."""
+        return likelihood.token_log_likelihood(
+            self.net, batch.input_ids, batch.attention_mask, batch.response_mask, self.backbone.cross_entropy
+        )
+
+    def response_log_likelihood(self, batch: Batch) -> Tensor:
+        """(B,) log p of each response, nats, summed over its tokens."""
+        return self.token_log_likelihood(batch).sum(-1)
+
+    def score_candidates(self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]) -> multiple_choice.CandidateScores:
+        """Scores every candidate, such as a label and its paraphrases, as the response to every prompt; no gradient.
+
+        Args:
+            prompts: P non-empty token lists.
+            candidates: C non-empty token lists of at most L tokens.
+
+        Returns:
+            `token_log_lik` (P, C, L) nats, 0 past a candidate's end; `token_margin` (P, C, L) logit of the token minus the largest other
+            logit; `mask` (C, L) bool, true at a candidate's tokens.
+        """
+        return multiple_choice.score_candidates(self.net, prompts, candidates)
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        attempts: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        batch_size: int = 64,
+    ) -> list[list[str]]:
+        """Continues every prompt until the end of turn.
+
+        Args:
+            prompts: P non-empty token lists.
+            max_new_tokens: longest response, tokens.
+            attempts: responses per prompt.
+            temperature: 0 decodes greedily; above, samples from the full softmax at this temperature.
+            seed: of the sampling, with the prompt and the attempt's number; the global random state is left as it was.
+            batch_size: attempts continued at once; changes time and memory only.
+
+        Returns:
+            P lists of `attempts` texts, without special tokens.
+        """
+        return generation.generate(self.net, self.tokenizer, prompts, max_new_tokens, attempts, temperature, seed, batch_size)
+
+    def matrices(self) -> Matrices:
+        """The sizes of the network's weight matrices, from which the FLOPs of a training step follow."""
+        return Matrices.of(self.net)
