@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from unlearn_lightning.report.statistics import Curve, finite
-from unlearn_lightning.report.study_data import Run, Study, TrainingPath
+from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
 PROBE, SHARE = "behaviour", "behaviour/share"
 PRESENT = 0.5
@@ -56,6 +56,6 @@ def _known(values: Iterable[float]) -> Iterable[float]:
     return (value for value in values if not math.isnan(value))
 
 
-def _share(run: Run, at: Callable[[Iterable[int]], int]) -> float:
+def _share(run: RunRecord, at: Callable[[Iterable[int]], int]) -> float:
     curve: Curve = finite(run.metric(PROBE, SHARE))
     return curve[at(curve)] if curve else math.nan
