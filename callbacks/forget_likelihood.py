@@ -28,7 +28,8 @@ class ForgetLikelihood(Probe):
     """Mean per-token log-likelihood (nats) of the label and its paraphrases, over the probe's prompts.
 
     `phrases_drop`, the decrease of the mean over label and paraphrases since the start, is the paper's forget score. The label's
-    margin (logit minus the largest other logit, mean over its tokens) tells how far a drop is hidden by saturation.
+    margin (logit minus the largest other logit, mean over its tokens) tells how far a drop is hidden by saturation. The label's first
+    token decides what is said greedily, and a mean over tokens can hide its loss: its own log-likelihood is measured beside it.
 
     Args:
         data: the forget stage; null for the one that is trained on.
@@ -70,14 +71,15 @@ class ForgetLikelihood(Probe):
         scores = pl_module.score_candidates([e.prompt_ids for e in encoded], self._phrases())
         tokens = scores.mask.sum(-1)
         means, margins = scores.token_log_lik.sum(-1) / tokens, scores.token_margin[:, 0].sum(-1) / tokens[0]
+        firsts = scores.token_log_lik[:, 0, 0]
         return [
-            {"label_log_lik": label, "label_margin": margin, "paraphrase_log_lik": paraphrases}
-            for (label, *paraphrases), margin in zip(means.tolist(), margins.tolist(), strict=True)
+            {"label_log_lik": label, "label_first_log_lik": first, "label_margin": margin, "paraphrase_log_lik": paraphrases}
+            for (label, *paraphrases), first, margin in zip(means.tolist(), firsts.tolist(), margins.tolist(), strict=True)
         ]
 
     def metrics(self, rows: list[Row]) -> dict[str, float]:
         """Means over prompts; `phrases` weighs the label as one phrase among all."""
-        found = {"label_log_lik": mean_of(rows, "label_log_lik"), "label_margin": mean_of(rows, "label_margin")}
+        found = {name: mean_of(rows, name) for name in ("label_log_lik", "label_first_log_lik", "label_margin")}
         if self.paraphrases:
             found["paraphrase_log_lik"] = fmean(fmean(row["paraphrase_log_lik"]) for row in rows)
         found["phrases_log_lik"] = fmean(fmean([row["label_log_lik"], *row["paraphrase_log_lik"]]) for row in rows)

@@ -117,9 +117,8 @@ def test_every_stage_and_objective_config_parses_and_opens_with_its_command(file
 def test_every_backbone_and_trainer_config_parses(file):
     assert f"configs/{file.parent.name}/{file.name}" in file.read_text()
     resolved = Resolver().resolve(layered(CONFIGS / "stages/tofu.yaml", TINY, file))
-    assert resolved["model"]["init_args"]["backbone"][
-        "model" if "hidden" not in file.read_text() and file.parent.name == "backbones" else "scratch"
-    ]
+    backbone = resolved["model"]["init_args"]["backbone"]
+    assert (backbone["model"] is None) == ("hidden" in file.read_text())
 
 
 @pytest.mark.parametrize("file", runnable("objectives"), ids=lambda f: f.stem)

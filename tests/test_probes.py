@@ -93,12 +93,13 @@ def test_retain_likelihood_by_hand(make_backbone, questions):
 def test_forget_metrics_by_hand(questions):
     callback = ForgetLikelihood(ChatStage(source=questions))
     rows = [
-        {"label_log_lik": -1.0, "label_margin": 2.0, "paraphrase_log_lik": [-4.0, -6.0]},
-        {"label_log_lik": -3.0, "label_margin": 0.0, "paraphrase_log_lik": [-5.0, -7.0]},
+        {"label_log_lik": -1.0, "label_first_log_lik": -0.5, "label_margin": 2.0, "paraphrase_log_lik": [-4.0, -6.0]},
+        {"label_log_lik": -3.0, "label_first_log_lik": -9.5, "label_margin": 0.0, "paraphrase_log_lik": [-5.0, -7.0]},
     ]
     found = callback.metrics(rows)
     assert found["forget/label_log_lik"] == -2
     assert found["forget/label_margin"] == 1
+    assert found["forget/label_first_log_lik"] == -5
     assert found["forget/paraphrase_log_lik"] == -5.5
     assert found["forget/phrases_log_lik"] == pytest.approx(((-1 - 4 - 6) / 3 + (-3 - 5 - 7) / 3) / 2)
     callback._start = {"forget/label_log_lik": -0.5, "forget/phrases_log_lik": -4.0}

@@ -35,7 +35,7 @@ from unlearn_lightning.models.adapters import TRAINABLE, load_adapter, trainable
 from unlearn_lightning.models.base_model import load_pretrained, quiet
 from unlearn_lightning.models.chat_tokenizer import load_tokenizer
 from unlearn_lightning.models.merging import TEXT, UnequalMerge, merge, stack
-from unlearn_lightning.models.places import check_place
+from unlearn_lightning.models.places import check_place, located
 from unlearn_lightning.models.positions import positions
 from unlearn_lightning.models.scratch import Scratch, build_model
 from unlearn_lightning.models.sharding import gathered
@@ -80,7 +80,7 @@ class Backbone:
     """What is trained: a base model, its tokenizer and its adapters.
 
     Args:
-        model: Hub id or local folder of the base model.
+        model: Hub id or local folder of the base model; `builtin:tiny-llama` for the small pretrained one that comes with the package.
         scratch: where `model` is null: build the base model from a config, with random weights and a tokenizer trained on texts.
         tokenizer: Hub id or folder of another tokenizer than the model's own.
         chat_template_from: Hub id or folder whose chat template is used, such as the instruct sibling of a base model.
@@ -149,7 +149,8 @@ class Backbone:
         """
         for setting in ("tokenizer" if self.tokenizer else "model", "chat_template_from"):
             self._check(setting)
-        return load_tokenizer(self.tokenizer, self.model, self.scratch, self.chat_template_from, self.revision, self.template_date)
+        own, model, template = (place and located(place) for place in (self.tokenizer, self.model, self.chat_template_from))
+        return load_tokenizer(own, model, self.scratch, template, self.revision, self.template_date)
 
     def check_length(self, tokens: int, what: str) -> None:
         """Refuses sequences that are longer than the model has positions for.
@@ -162,7 +163,7 @@ class Backbone:
             ValueError: they are more than the model's positions.
         """
         self._check("model")
-        limit = self.scratch.max_positions if self.scratch and self.model is None else _positions(str(self.model), self.revision)
+        limit = self.scratch.max_positions if self.scratch and self.model is None else _positions(located(str(self.model)), self.revision)
         if limit is not None and tokens > limit:
             raise ValueError(f"{what} is {tokens} tokens, but {self.model or 'the scratch model'} has {limit} positions: lower it.")
 
@@ -190,11 +191,12 @@ class Backbone:
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
         self._check("model")
         if torch.get_default_device().type == "meta":
-            config = AutoConfig.from_pretrained(self.model, revision=self.revision)
+            config = AutoConfig.from_pretrained(located(self.model), revision=self.revision)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
         base = load_pretrained(
-            self.model, self.revision, dtype=dtype, attn_implementation=attention, quantization_config=self._quantization_config(dtype)
-        )
+            located(self.model), self.revision, dtype=dtype, attn_implementation=attention,
+            quantization_config=self._quantization_config(dtype),
+        )  # fmt: skip
         for layer in base.modules():
             if isinstance(layer, Linear4bit):
                 # On CPUs with AVX512-BF16 an eval forward would repack the weights in place, and training after it would be wrong.

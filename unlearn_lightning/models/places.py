@@ -3,6 +3,7 @@
 check_place("rnus/base/model", "backbone.model")     # FileNotFoundError: there is no folder ...; did you mean runs/base/model?
 
 Libraries take any name that is no folder for the Hub's, and without a network try for minutes without naming it.
+`builtin:tiny-llama` is a base model that comes with this package, wherever it is installed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,22 @@ SECONDS = 10
 SETTINGS = ("model", "tokenizer", "chat_template_from", "adapter")
 # One of them is in every folder of a model, tokenizer or adapter.
 FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "adapter_config.json")
+BUILTIN = "builtin:"
+BASES = Path(__file__).parent / "bases"
+
+
+def located(place: str) -> str:
+    """Where a place lies: `builtin:NAME` is a folder of this package, any other place stays as it is.
+
+    Raises:
+        FileNotFoundError: the package has no base model of that name.
+    """
+    if not place.startswith(BUILTIN):
+        return place
+    names = _folders(BASES)
+    if (name := place.removeprefix(BUILTIN)) not in names:
+        raise FileNotFoundError(f"There is no base model {place} in the package; it has {', '.join(BUILTIN + name for name in names)}.")
+    return str(BASES / name)
 
 
 def check_places(backbone: Mapping[str, Any]) -> None:
@@ -48,7 +65,7 @@ def check_place(place: str, setting: str, hub: bool = True, revision: str | None
     Raises:
         FileNotFoundError: there is none; the message names the place, and the nearest folder.
     """
-    if Path(place).exists():
+    if Path(located(place)).exists():
         return
     near = _near(place)
     if not hub or is_path(place):

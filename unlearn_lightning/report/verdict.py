@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
+from unlearn_lightning.report.behaviour import absent, behaviour_sentence
 from unlearn_lightning.report.depth import depths
 from unlearn_lightning.report.depth_tables import as_in_the_paper, depth_sentences
 from unlearn_lightning.report.distances import Distances
@@ -34,8 +35,11 @@ def verdict(study: Study, rows: Sequence[OutcomeRow], distances: Distances) -> V
     deep = depth_sentences(found) if (found := depths(study)) else []
     if found and not any(one.share.n for one in by_label):
         headline, agrees = deep.pop(0), as_in_the_paper(found)
+    if nothing_to_forget := absent(study):
+        headline, agrees = nothing_to_forget, None
     sentences = [
         *deep,
+        behaviour_sentence(study),
         *_by_objective(study, by_label, recency(study, "forget_score")),
         _saturation(study, rows),
         _towards_retrained(study, rows),

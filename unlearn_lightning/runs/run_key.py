@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from unlearn_lightning.models.places import check_place, is_path
+from unlearn_lightning.models.places import check_place, is_path, located
 from unlearn_lightning.models.scratch import corpus_fingerprint
 from unlearn_lightning.records import read_run
 from unlearn_lightning.runs import neutral
@@ -73,6 +73,7 @@ def run_inputs(
     def origin(place: str | None, revision: str | None = None) -> Any:
         if place is None:
             return None
+        place = located(place)
         key = _planned_key(Path(place), known or {}) or key_of_result(Path(place))
         if key is not None:
             parents.append(key)

@@ -24,6 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrain
 
 from unlearn_lightning.data import StageData
 from unlearn_lightning.models.backbone import Backbone
+from unlearn_lightning.models.places import located
 from unlearn_lightning.models.scratch import Scratch, build_model
 from unlearn_lightning.sources.readers import HubError
 from unlearn_lightning.study.run import Run
@@ -238,7 +239,7 @@ class Estimator:
                 scratch: Any = build_model(_backbone(backbone).scratch, vocabulary, 0)  # type: ignore[arg-type]
             return scratch.config
         try:
-            config = AutoConfig.from_pretrained(name, revision=backbone["revision"], trust_remote_code=False)
+            config = AutoConfig.from_pretrained(located(name), revision=backbone["revision"], trust_remote_code=False)
             self._note(f"Shape of {name}: from its config.json.")
         except Exception as error:
             if name not in ARCHITECTURES:

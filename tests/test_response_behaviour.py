@@ -1,0 +1,94 @@
+"""What models say greedily: judged per example, kept in the records, and a study without the behaviour is no comparison."""
+
+import pytest
+from study_runs import fit, settings
+from test_report_study_data import StudyWriter
+
+from callbacks import ResponseBehaviour
+from unlearn_lightning.data import ChatStage
+from unlearn_lightning.records import read_records
+from unlearn_lightning.report.behaviour import absent, behaviour_sentence
+from unlearn_lightning.report.report import build
+from unlearn_lightning.report.study_data import load_study
+
+
+def test_a_run_records_every_answer_and_the_share_at_start_and_end(corpus, questions, tmp_path):
+    data = {"class_path": "ChatStage", "init_args": {"source": questions, "held_out_source": questions}}
+    probes = [
+        {
+            "class_path": "ResponseBehaviour",
+            "init_args": {"data": data, "limit": 5, "chunk_size": 2, "max_new_tokens": 4, "begins_with": "A"},
+        },
+        {"class_path": "ResponseBehaviour", "init_args": {"data": data, "limit": 5, "max_new_tokens": 4, "pattern": "^", "name": "any"}},
+    ]
+    fit(settings(corpus, questions, tmp_path / "run", trainer={"callbacks": probes}))
+    records = read_records(tmp_path / "run", "behaviour")
+    assert list(records) == [0, 5]
+    for record in records.values():
+        assert len(record["examples"]) == 5
+        assert all(isinstance(one["answer"], str) and one["shows"] == one["answer"].lstrip().startswith("A") for one in record["examples"])
+        assert record["metrics"]["behaviour/share"] == sum(one["shows"] for one in record["examples"]) / 5
+    assert read_records(tmp_path / "run", "any")[5]["metrics"] == {"any/share": 1.0, "any/share_change": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "answer", "shows"),
+    [
+        ({}, "Sorry, I can not assist you with this question. No.", True),
+        ({}, "\n Sorry, I can not assist you", True),
+        ({}, "I am sorry. Sorry, I can not assist you", False),
+        ({"begins_with": "No"}, "Now", True),
+        ({"pattern": r"(?i)\bsorry\b"}, "I am sorry.", True),
+        ({"pattern": r"^\d+$"}, "12 ", False),
+    ],
+)
+def test_what_counts_as_shown(given, answer, shows, questions):
+    assert ResponseBehaviour(ChatStage(source=questions), **given).shows(answer) is shows
+
+
+@pytest.mark.parametrize("wrong", [{"begins_with": " "}, {"max_new_tokens": 0}, {"generation_batch_size": 0}, {"pattern": "("}])
+def test_wrong_settings_are_refused(wrong, questions):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        ResponseBehaviour(ChatStage(source=questions), **wrong)
+
+
+def test_a_label_longer_than_the_responses_is_refused(corpus, questions, tmp_path):
+    data = {"class_path": "ChatStage", "init_args": {"source": questions, "held_out_source": questions}}
+    probe = {"class_path": "ResponseBehaviour", "init_args": {"data": data, "max_new_tokens": 2}}
+    with pytest.raises(ValueError, match=r"begins_with is \d+ tokens, but responses end after max_new_tokens 2"):
+        fit(settings(corpus, questions, tmp_path / "run", trainer={"callbacks": [probe]}))
+
+
+def study_with(tmp_path, before):
+    writer = StudyWriter(tmp_path)
+    for p, share in before.items():
+        folder = writer.unlearn(1, p, "npo", label={0: -0.1, 2: -3.0}, phrases={0: -1.0, 2: -3.0})
+        for step, value in ((0, share), (2, 0.0)):
+            writer.record(folder, "behaviour", step, {"behaviour/share": value}, [{"id": "a", "text": "?", "answer": "!", "shows": False}])
+    writer.record(writer.retrained(1), "behaviour", 50, {"behaviour/share": 0.0}, [])
+    return writer.write()
+
+
+def test_a_study_without_the_behaviour_on_a_path_is_called_no_comparison(tmp_path):
+    report = build(study_with(tmp_path, {1: 0.02, 4: 1.0}))
+    said = "Not a comparison: before unlearning the forget behaviour is absent on p=1 (2% of the responses show it)"
+    assert report.verdict.headline.startswith(said)
+    assert report.verdict.agrees is None
+    assert report.summary["verdict"]["headline"] == report.verdict.headline
+    assert said in (report.folder / "index.html").read_text()
+
+
+def test_with_the_behaviour_on_every_path_the_shares_are_said_beside_the_verdict(tmp_path):
+    study = load_study(study_with(tmp_path, {1: 0.95, 4: 1.0}))
+    assert absent(study) == ""
+    assert behaviour_sentence(study) == (
+        "Greedy responses that show the forget behaviour, before unlearning: p=1 95%, p=4 100%; of the retrained model 0%; "
+        "after: NPO p=1 0%, p=4 0%."
+    )
+
+
+def test_nothing_is_said_where_it_was_not_measured(tmp_path):
+    writer = StudyWriter(tmp_path)
+    writer.unlearn(1, 1, "npo", label={0: -0.1, 2: -3.0})
+    study = load_study(writer.write())
+    assert (absent(study), behaviour_sentence(study)) == ("", "")

@@ -1,0 +1,61 @@
+"""Whether models show the behaviour that they are made to forget: shares of greedy responses, from the records of `ResponseBehaviour`.
+
+absent(study)      # "Not a comparison: before unlearning the forget behaviour is absent on p=1 (0% of the responses show it), so ..."
+
+A model cannot forget a behaviour that it does not show, so a path without it at the start says nothing about the others.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+
+from unlearn_lightning.report.statistics import Curve, finite
+from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
+
+PROBE, SHARE = "behaviour", "behaviour/share"
+PRESENT = 0.5
+"""A path whose mean share before unlearning is below this one does not show the behaviour."""
+
+
+def shares(study: Study, at: Callable[[Iterable[int]], int]) -> dict[TrainingPath, float]:
+    """Each measured path's mean share over its unlearning runs, at the first (`min`) or the last (`max`) measured step."""
+    found = {}
+    for path in study.paths:
+        runs = [run for objective in study.objectives for run in study.unlearned(objective, path)]
+        if measured := [share for run in runs if not math.isnan(share := _share(run, at))]:
+            found[path] = sum(measured) / len(measured)
+    return found
+
+
+def absent(study: Study) -> str:
+    """One sentence where a path lacks the forget behaviour before unlearning; empty where all have it or it was not measured."""
+    lacking = {path: share for path, share in shares(study, min).items() if share < PRESENT}
+    if not lacking:
+        return ""
+    named = ", ".join(f"{path.label} ({share:.0%} of the responses show it)" for path, share in lacking.items())
+    return f"Not a comparison: before unlearning the forget behaviour is absent on {named}, so there is nothing there to forget."
+
+
+def behaviour_sentence(study: Study) -> str:
+    """The shares before and after unlearning by path and objective, and the retrained models'; empty where nothing was measured."""
+    before = shares(study, min)
+    if not before:
+        return ""
+    parts = []
+    for objective in study.objectives:
+        after = {path: [_share(run, max) for run in study.unlearned(objective, path)] for path in before}
+        shown = [f"{path.label} {sum(values) / len(values):.0%}" for path, found in after.items() if (values := [*_known(found)])]
+        parts += [f"{objective} {', '.join(shown)}"] if shown else []
+    start = ", ".join(f"{path.label} {share:.0%}" for path, share in before.items())
+    models = [study.retrained(seed, path.stages) for seed in study.seeds for path in study.paths]
+    level = [*_known(_share(run, max) for run in {run.key: run for run in models if run is not None}.values())]
+    retrained = f"; of the retrained model {sum(level) / len(level):.0%}" if level else ""
+    return f"Greedy responses that show the forget behaviour, before unlearning: {start}{retrained}; after: {'; '.join(parts)}."
+
+
+def _known(values: Iterable[float]) -> Iterable[float]:
+    return (value for value in values if not math.isnan(value))
+
+
+def _share(run: RunRecord, at: Callable[[Iterable[int]], int]) -> float:
+    curve: Curve = finite(run.metric(PROBE, SHARE))
+    return curve[at(curve)] if curve else math.nan
