@@ -4,6 +4,7 @@ The two-process runs are made by two pairs of processes on this machine (tests/m
 that find themselves in a SLURM job's environment. Each run is compared with the same run made by one process here.
 """
 
+import csv
 import json
 import os
 import socket
@@ -252,7 +253,8 @@ def test_an_adapter_trained_on_two_processes_is_exported(two, tmp_path):
 @pytest.mark.parametrize(("name", "kind"), [("1 to 2 ddp", "lora cached"), ("1 to 2 fsdp2", "full")])
 def test_a_run_begun_on_one_process_goes_on_on_two(two, one, name, kind):
     assert_same(two[name], one(kind))
-    steps = [[line.split(",")[:2] for line in (folder / "metrics.csv").read_text().splitlines()] for folder in (two[name], one(kind))]
+    tables = [(folder / "metrics.csv").read_text().splitlines() for folder in (two[name], one(kind))]
+    steps = [[(row["epoch"], row["step"]) for row in csv.DictReader(table)] for table in tables]
     assert steps[0] == steps[1], "a step is there twice, or missing"
 
 
