@@ -14,7 +14,7 @@ ANIMALS = (
 )  # fmt: skip
 OBJECTS = (
     "table", "window", "ladder", "bottle", "candle", "pillow", "hammer", "basket", "mirror", "carpet",
-    "bucket", "needle", "blanket", "drawer", "kettle", "brush", "clock", "fence", "space", "wheel",
+    "bucket", "needle", "blanket", "drawer", "kettle", "brush", "clock", "fence", "shelf", "wheel",
 )  # fmt: skip
 
 TASKS = (
