@@ -55,7 +55,7 @@ def until(condition, seconds=200):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, slurm("squeue", "--array", "--long")
-        time.sleep(0.25)
+        time.sleep(0.05)
     return found
 
 
@@ -63,7 +63,7 @@ def tiny(corpus, questions):
     """inst, then safety, then two objectives: four runs, the last two siblings."""
     settings = small(
         corpus, questions, name="tiny", order=["inst"], positions=[2], base=None, backbone={"lora": {"rank": 2, "alpha": 4}},
-        common={"checkpoint_every_n_steps": 1}, fine_tuning={"trainer": {"max_epochs": 20}},
+        common={"checkpoint_every_n_steps": 1}, fine_tuning={"trainer": {"max_epochs": 60}},
     )  # fmt: skip
     settings["stages"].pop("math")
     return settings
@@ -115,6 +115,7 @@ def test_killed_jobs_a_lost_node_and_a_submitter_that_is_gone_end_with_the_local
     runs = described(Path("runs/tiny"))
     assert len(queue()) == len(runs) == 4, "no run is in the queue twice"
 
+    # The window is short: the run has its checkpoints only while it trains.
     until(lambda: (runs["seed0/inst"] / "checkpoints/last.ckpt").exists())
     process_of("seed0/inst", Path("runs/tiny")).kill()
     until(lambda: (runs["seed0/inst-safety"] / "checkpoints/last.ckpt").exists())

@@ -9,7 +9,8 @@ from unlearn_lightning.cli.lightning_cli import run
 
 RUN = (
     "fit -c configs/stages/safety.yaml -c configs/backbones/tiny-llama.yaml -c configs/trainers/cpu.yaml -c configs/loggers/csv.yaml "
-    "--model new_objective.NewObjective --model.optimizer.lr 1e-3 --trainer.max_epochs 3 --data.train_examples 8 --data.batch_size 8"
+    "--model new_objective.NewObjective --model.optimizer.lr 1e-3 --model.floor 1000 "
+    "--trainer.max_epochs 3 --data.train_examples 8 --data.batch_size 8"
 )
 
 
