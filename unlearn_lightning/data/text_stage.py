@@ -19,7 +19,7 @@ from unlearn_lightning.sources.readers import SourceRecord, is_conversation, sha
 
 
 class TextStage(StageData):
-    """Texts, cut into examples of at most max_length tokens: all text fields of each record, one a line, or `prompt_field` alone if it is set.
+    """Texts, cut into examples of at most max_length tokens; of each record all text fields, one a line, or `prompt_field` alone.
 
     Every token counts for the loss, behind the tokenizer's beginning-of-text token.
     """
@@ -61,7 +61,8 @@ class TextStage(StageData):
     def measured(self, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> tuple[list[Example], list[Encoded]]:
         """The first `limit` pieces of the texts, as they are trained on."""
         pieces = self.encode(self.fitting(split, tokenizer)[:limit], tokenizer)[:limit]
-        return [Example(piece.id, "", tokenizer.decode(piece.response_ids, skip_special_tokens=True)) for piece in pieces], pieces
+        texts: list[str] = tokenizer.batch_decode([piece.response_ids for piece in pieces], skip_special_tokens=True)
+        return [Example(piece.id, "", text) for piece, text in zip(pieces, texts, strict=True)], pieces
 
     def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Each text's tokens; a text longer than max_length goes on in further examples."""
