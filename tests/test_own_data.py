@@ -33,7 +33,7 @@ from unlearn_lightning.runs.run_key import _probe
 from unlearn_lightning.study.study_config import merged
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"}
-NEW_TOKENS = 12
+NEW_TOKENS = 6
 
 
 def lines(path, subject, count):
@@ -49,7 +49,7 @@ def files(corpus, tmp_path_factory):
     scratch = Scratch("llama", hidden=32, layers=2, intermediate=64, heads=4, kv_heads=2, vocab_size=320, corpus=(corpus,))
     backbone = Backbone(scratch=scratch, lora=None, seed=1)
     save_result(backbone.load_base(), backbone.load_tokenizer(), root / "base")
-    return root, {name: lines(root / f"{name}.jsonl", name, count) for name, count in {"forget": 7, "retain": 5, "holdout": 3}.items()}
+    return root, {name: lines(root / f"{name}.jsonl", name, count) for name, count in {"forget": 5, "retain": 4, "holdout": 2}.items()}
 
 
 def own_run(root, name, lora, **more):
@@ -180,8 +180,8 @@ def test_the_forget_set_loses_and_likelihoods_are_measured_before_and_after(run)
 def test_a_finished_fit_says_what_was_unlearned_and_what_was_not_measured(run):
     (_, _, said), rows = run
     text = "\n".join(said)
-    assert f"chat: 7 of 7 examples unlearned, {'3 held out' if 'holdout' in rows else 'none held out'}" in text
-    assert "chat: 5 of 5 examples retained, none held out" in text
+    assert f"chat: 5 of 5 examples unlearned, {'2 held out' if 'holdout' in rows else 'none held out'}" in text
+    assert "chat: 4 of 4 examples retained, none held out" in text
     absent = [message for message in said if "ot measured" in message]
     assert len(absent) == ("holdout" not in rows)
     for line in absent:

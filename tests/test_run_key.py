@@ -199,7 +199,7 @@ def test_every_argument_of_a_probe(probe, config):
     data = copy.deepcopy(config["data"])
     config["trainer"]["callbacks"] = [{"class_path": path_of(probe), "init_args": {"data": data, "split": "held_out"}}]
     place = ("trainer", "callbacks", 0, "init_args")
-    batches = dict.fromkeys(("GSM8KAccuracy", "ResponseMatch"), {"generation_batch_size"})
+    batches = {name: {"generation_batch_size"} for name in ("GSM8KAccuracy", "ResponseMatch")}
     expected = {"PathDivergence": {"retrained", "others"}, **batches}.get(probe.__name__, set())
     # `of` names data where `data` names none, and counts by that data: tests/test_own_data.py.
     assert neutral_arguments(config, place, arguments(probe, "data", "of")) == expected

@@ -121,7 +121,8 @@ def data_root(folder: str | None) -> Path:
 def read_rows(source: str, split: str = "train") -> list[SourceRecord]:
     """Reads the records of a file, a folder or a Hub data set.
 
-    A file holds a JSON array or JSON lines, which are told apart by their content; a `.txt` file is one text. A folder is one that `datasets` wrote (`save_to_disk`)
+    A file holds a JSON array or JSON lines, which are told apart by their content; a `.txt` file is one text.
+    A folder is one that `datasets` wrote (`save_to_disk`)
     or loads (files of one data set). A Hub data set is written `hub:owner/name[/config]`.
 
     Args:
