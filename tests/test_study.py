@@ -300,7 +300,7 @@ def test_killed_and_stopped_the_same_command_ends_with_the_same_adapters(corpus,
     """`kill -9` of a study's process, whose workers end with it; SIGTERM to it alone; and then the uninterrupted study's result."""
     settings = small(
         corpus, questions, backbone={"lora": {"rank": 2, "alpha": 4, "dropout": 0.1}}, retrained=False, positions=[1, 3],
-        common={"checkpoint_every_n_steps": 1}, fine_tuning={"trainer": {"max_epochs": 3}}, base={"trainer": {"max_epochs": 8}},
+        common={"checkpoint_every_n_steps": 1}, fine_tuning={"trainer": {"max_epochs": 2}}, base={"trainer": {"max_epochs": 30}},
     )  # fmt: skip
     settings["objectives"].pop("ga")
     file = tmp_path / "small.yaml"
@@ -363,7 +363,7 @@ def test_a_worker_that_dies_is_replaced(corpus, questions, tmp_path, warm_worker
     file = tmp_path / "small.yaml"
     settings = small(corpus, questions, retrained=False, positions=[3], common={"checkpoint_every_n_steps": 1})
     file.write_text(yaml.safe_dump({**settings, "base": {**settings["base"], "trainer": {"max_epochs": 20}}}))
-    process = Forked(lambda: main(["study", str(file), "--jobs", "2", "--until", "base"]), tmp_path)
+    process = Forked(lambda: main(["study", str(file), "--jobs", "2", "--only", "seed0/base"]), tmp_path)
     until(lambda: list(tmp_path.glob("runs/store/*/checkpoints/last.ckpt")), process)
     # The checkpoint's owner writes the log of its run.
     helpers = psutil.Process(process.pid).children(recursive=True)

@@ -21,7 +21,6 @@ from typing import Any
 
 from unlearn_lightning.preemption import end_with_parent, listen
 
-
 # Workers are spawned and not forked, because torch's threads and CUDA do not survive a fork.
 START = "spawn"
 
