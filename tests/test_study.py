@@ -12,6 +12,7 @@ from forked import Forked, together, until
 from rich.console import Console
 from study_runs import ADAMW
 
+from unlearn_lightning import preemption
 from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_records, read_run, read_study
@@ -292,7 +293,15 @@ def adapters(store):
 @pytest.fixture
 def warm_workers(monkeypatch):
     """Workers of a forked study are forked from it, with its imports; test_workers.py has the spawned ones."""
+    open_worker = workers._open_worker
+
+    def listening(*given):
+        # The study that it was forked from listens already, and a worker does so anew.
+        preemption._listening = False
+        open_worker(*given)
+
     monkeypatch.setattr(workers, "START", "fork")
+    monkeypatch.setattr(workers, "_open_worker", listening)
 
 
 @pytest.mark.timeout(600)
