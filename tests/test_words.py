@@ -113,6 +113,14 @@ def test_what_a_change_of_class_keeps_and_drops_is_said(words, line, tmp_path, c
         assert found["model"]["init_args"]["beta"] == 1.0
 
 
+def test_another_verbs_variables_are_left_to_it_and_its_parser_is_not_made():
+    refuse_unknown({"UNLEARN_VALIDATE__TRAINER__MAX_STEP": "1"}, {"UNLEARN_FIT__TRAINER__MAX_STEPS"})
+    made = run(["fit", "-c", NPO_FILE, "-c", TINY], cli=ConfigOnly)
+    assert list(made.subcommands()) == ["fit"]
+    with pytest.raises(SystemExit):
+        run(["fti"], cli=ConfigOnly)
+
+
 @pytest.mark.parametrize("name", ["UNLEARN_DATE", "UNLEARN_TRACEBAK", "UNLEARN_FIT__TRAINER__MAX_STEP", "UNLEARN_FTI__RUN_FOLDER"])
 def test_an_unknown_variable_is_refused_with_the_nearest_name(name, monkeypatch, capsys):
     with pytest.raises(ValueError, match=f"{name}, which nothing here reads. Did you mean UNLEARN_"):

@@ -126,9 +126,9 @@ def _admits_none(owner: Any, name: str, hint: Any) -> bool:
 
 
 def _is_a_list_in_words(value: Any, hint: Any) -> bool:
-    """Says whether a list came as a text: where a setting takes either, jsonargparse takes a list with a wrong member for a text."""
-    kinds = {typing.get_origin(member) or member for member in _members(hint)}
-    return str in kinds and bool(kinds & {list, tuple}) and isinstance(value, str) and value.startswith("[") and value.endswith("]")
+    """Says whether a list came as a text: where texts or one may come, jsonargparse takes a list with another member for one text."""
+    texts = any(typing.get_origin(member) in (list, tuple) and typing.get_args(member)[0] is str for member in _members(hint))
+    return str in _members(hint) and texts and isinstance(value, str) and value.startswith("[") and value.endswith("]")
 
 
 def _dataclass(hint: Any) -> Any:
