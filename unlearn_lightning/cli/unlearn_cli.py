@@ -19,12 +19,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.cli.arguments import prepared
 from unlearn_lightning.cli.class_change import told_class_changes
+from unlearn_lightning.cli.closing_table import print_closing
 from unlearn_lightning.cli.early_checks import check_found, check_optimizer, check_settings
 from unlearn_lightning.cli.environment import refuse_unknown
+from unlearn_lightning.cli.measured_data import check_sources, fill_splits
 from unlearn_lightning.cli.parser_internals import variables
 from unlearn_lightning.cli.replaced_callbacks import replaced_callbacks
 from unlearn_lightning.cli.secrets import refuse_secrets
-from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_where_nothing_is_lost, with_whole_files
+from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_where_nothing_is_lost, probe_names, with_whole_files
 from unlearn_lightning.loggers import wandb_settings
 from unlearn_lightning.loggers.factory import ConfigToLoggers, run_loggers
 from unlearn_lightning.loggers.resume import ResumeInLoggers, logged_run
@@ -76,7 +78,10 @@ class UnlearnCLI(LightningCLI):
                 super().parse_arguments(parser, args)
         finally:
             sys.argv = saved
-        if isinstance(args, list) and (verb := self.config.get("subcommand")):
+        verb = self.config.get("subcommand")
+        if verb:
+            fill_splits(self.config[verb])
+        if isinstance(args, list) and verb:
             replaced = replaced_callbacks(args, self.config[verb].trainer.callbacks)
             changes += [replaced] if replaced else []
         for change in changes:
@@ -97,6 +102,7 @@ class UnlearnCLI(LightningCLI):
             fill_seeds(config, seed if type(seed) is int else int(os.environ.get("PL_GLOBAL_SEED", 0)))
             refuse_secrets(self.resolved())
             check_settings(self.resolved())
+            check_sources(self.resolved())
             check_found(self.resolved())
             config.trainer.logger = False
 
@@ -183,10 +189,16 @@ class UnlearnCLI(LightningCLI):
                     if self.trainer.is_global_zero:
                         # Left over where it was killed between its last two writes.
                         delete_checkpoints(self.run_folder)
+                    self._tell_end()
                     return
             self._go_on_where_it_stopped()
             super()._run_subcommand(subcommand)
+        self._tell_end()
         rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
+
+    def _tell_end(self) -> None:
+        if self.trainer.is_global_zero:
+            print_closing(self.run_folder, probe_names(self.trainer.callbacks), trained=self.subcommand == "fit")  # type: ignore[attr-defined]
 
     def _go_on_where_it_stopped(self) -> None:
         """Looks for a checkpoint and opens the loggers, late, when the folder is this process's alone (runs/resume.py)."""
