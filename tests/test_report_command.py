@@ -33,7 +33,7 @@ def no_account(monkeypatch, tmp_path):
 def test_the_table_and_the_place_of_the_page_are_printed(study, tmp_path, capsys):
     assert report([str(study), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "p=4 ◂" in printed
+    assert "lowest forget score" in printed
     assert str(tmp_path / "out" / "index.html") in printed
     assert (tmp_path / "out" / "index.html").exists()
 

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.statistics import Curve, estimate, log_estimate
 
 
@@ -35,8 +37,8 @@ class Panel:
 
 
 @dataclass
-class Chart:
-    """A figure: panels side by side on one y scale. `heading` and `caption` speak to the reader.
+class Chart(Block):
+    """A figure: panels side by side on one y scale. `heading` and `caption` are empty where the section's own say it.
 
     With `columns` the panels form a grid, row by row, and each row has its own scale.
     """
@@ -50,6 +52,16 @@ class Chart:
     log_y: bool = False
     x_ticks: list[str] = field(default_factory=list)
     columns: int = 0
+    template: ClassVar[str] = "chart.html"
+
+    def __bool__(self) -> bool:
+        """Whether there is a line in it."""
+        return any(panel.lines for panel in self.panels)
+
+    @property
+    def legend(self) -> dict[str, int]:
+        """The names of lines that the page's own legend, which is of paths, does not tell, with their colours."""
+        return {line.name: line.hues[0] for panel in self.panels for line in panel.lines if not line.paths}
 
     @property
     def y_ranges(self) -> list[tuple[float, float]]:

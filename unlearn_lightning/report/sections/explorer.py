@@ -10,6 +10,8 @@ from itertools import combinations
 from typing import Any
 
 from unlearn_lightning.inference.divergence import squared_distance
+from unlearn_lightning.report.blocks import Block, Explorer
+from unlearn_lightning.report.section import Section
 from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
 MOST_TEXT = 600
@@ -17,6 +19,18 @@ MOST_TEXT = 600
 
 Curves = dict[str, dict[int, float]]
 """Example id -> step -> value."""
+
+
+class PairExplorer(Section):
+    """The reader chooses two paths, an objective and a view."""
+
+    place = 80
+    heading = "The examples on which two paths part most"
+    caption = "Choose two paths: the probe examples that differ most after unlearning, with their text; small curves run over the steps."
+
+    def blocks(self) -> Iterable[Block]:
+        """Nothing where no two paths were measured."""
+        return [Explorer(explorer(self.study))]
 
 
 def explorer(study: Study) -> dict[str, Any]:
