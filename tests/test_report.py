@@ -87,7 +87,10 @@ def test_the_markdown_table_has_a_row_per_path_and_objective(full):
     lines = (full.folder / "table.md").read_text().split("\n\n")[2].splitlines()
     assert len(lines) == 2 + 12
     assert sum("lowest forget score" in line for line in lines) == 3
-    header, ga = lines[0].split(" | "), next(line for line in lines if line.startswith("| p=4 inst → tofu → math → safety | GA")).split(" | ")
+    header, ga = (
+        lines[0].split(" | "),
+        next(line for line in lines if line.startswith("| p=4 inst → tofu → math → safety | GA")).split(" | "),
+    )
     for column in ("math accuracy", "distance to retrained"):
         assert ga[header.index(column)].count(" ± ") == 2, "of several seeds, before and after both have an interval"
 
