@@ -37,7 +37,6 @@ class PairExplorer(Section):
             self.caption += f" The first {MOST_PATHS} of {len(self.study.paths)} paths are compared."
 
     def blocks(self) -> Iterable[Block]:
-        """Nothing where no two paths were measured."""
         return [Explorer(explorer(self.study))]
 
 
