@@ -26,6 +26,14 @@ class Block:
         """Whether there is anything to show; a section leaves empty blocks out."""
         return True
 
+    def readable(self) -> "Block":
+        """The block, or what a reader can take in of it."""
+        return self
+
+    def in_markdown(self) -> list[str]:
+        """Its paragraphs in table.md; none for what only the page shows."""
+        return []
+
 
 @dataclass(frozen=True)
 class Row:
@@ -63,10 +71,16 @@ class Table(Block):
     in_files: bool = True
     on_terminal: bool = False
     template: ClassVar[str] = "table.html"
+    most_on_page: ClassVar[int] = 200
 
     def __bool__(self) -> bool:
         """Whether it has rows."""
         return bool(self.rows)
+
+    def in_markdown(self) -> list[str]:
+        """Heading, caption and rows."""
+        heading = f"### {printable(self.heading)}" if self.heading else ""
+        return [heading, printable(self.caption), self.markdown().rstrip()] if self.in_files else []
 
     def add(self, *cells: Any, marked: bool = False, low: Sequence[int] = ()) -> None:
         """Adds a row of one cell per column."""
@@ -122,14 +136,16 @@ class Table(Block):
 
     def terminal(self) -> TerminalTable:
         """The table in as many columns as fit a terminal."""
-        return TerminalTable(self._terminal_columns(), list(self._terminal_rows()), self.title or self.heading, self.note)
+        return TerminalTable(
+            self._terminal_columns(), list(self._terminal_rows()), printable(self.title or self.heading), printable(self.note)
+        )
 
     def _on_terminal(self) -> list[int]:
         return [i for i in self.shown if self.columns[i].rank is not None and not self.columns[i].heads]
 
     def _terminal_columns(self) -> list[TerminalColumn]:
         return [
-            TerminalColumn(column.short or column.heading, column.rank or 0, left=not column.right)
+            TerminalColumn(column.short or printable(column.heading), column.rank or 0, left=not column.right)
             for column in (self.columns[index] for index in self._on_terminal())
         ]
 
@@ -155,6 +171,10 @@ class Prose(Block):
     def __bool__(self) -> bool:
         """Whether it says anything."""
         return bool(self.text)
+
+    def in_markdown(self) -> list[str]:
+        """The text."""
+        return [_in_markdown(self.text)]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.statistics import Curve, estimate, log_estimate
+
+MOST_PANELS, MOST_LINES, MOST_COLUMNS = 24, 64, 6
+"""More panels than these, or lines in one of them, are not drawn; a grid of more columns becomes rows of three."""
 
 
 @dataclass
@@ -52,11 +55,21 @@ class Chart(Block):
     log_y: bool = False
     x_ticks: list[str] = field(default_factory=list)
     columns: int = 0
+    note: str = ""
     template: ClassVar[str] = "chart.html"
 
     def __bool__(self) -> bool:
         """Whether there is a line in it."""
         return any(panel.lines for panel in self.panels)
+
+    def readable(self) -> "Chart":
+        """The chart, or its first panels and lines where there are too many to read, with a note of what is left out."""
+        lines = max(len(panel.lines) for panel in self.panels)
+        kept = [Panel(panel.title, panel.lines[:MOST_LINES]) for panel in self.panels[:MOST_PANELS]]
+        counts = (("panels", MOST_PANELS, len(self.panels)), ("lines", MOST_LINES, lines))
+        cut = [f"{most} of {all_of:,} {what}" for what, most, all_of in counts if all_of > most]
+        columns = self.columns if self.columns <= MOST_COLUMNS else 0
+        return replace(self, panels=kept, columns=columns, note=f"Drawn: the first {' and '.join(cut)}." if cut else "")
 
     @property
     def legend(self) -> dict[str, int]:

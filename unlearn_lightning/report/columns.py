@@ -7,7 +7,7 @@ Interval("utility").values(estimate([0.9, 0.8]))              # [0.85, 0.6353...
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from unlearn_lightning.report.statistics import number_text
 from unlearn_lightning.report.study_data import TrainingPath
@@ -31,6 +31,7 @@ class Column:
         short: the title on a terminal, in one or more lines.
         heads: on a terminal a value of this column is a heading above the rows that share it.
         in_full: the column is in CSV and logged tables alone.
+        right: the cells are flush right, as numbers are.
     """
 
     title: str
@@ -41,7 +42,7 @@ class Column:
     short: str = ""
     heads: bool = False
     in_full: bool = False
-    right: ClassVar[bool] = False
+    right: bool = False
 
     @property
     def heading(self) -> str:
@@ -84,19 +85,7 @@ class Text(Column):
     long: bool = False
 
     def style(self, cell: Any) -> str:
-        """CSS classes of the cell."""
-        return "long" if self.long else ""
-
-
-@dataclass(frozen=True)
-class Right(Text):
-    """Words flush right, such as `12 of 20`, that stand in a column of numbers."""
-
-    right: ClassVar[bool] = True
-
-    def style(self, cell: Any) -> str:
-        """CSS classes of the cell."""
-        return "n"
+        return "long" if self.long else super().style(cell)
 
 
 @dataclass(frozen=True)
@@ -110,18 +99,16 @@ class Number(Column):
 
     digits: int | None = None
     signed: bool = False
-    right: ClassVar[bool] = True
+    right: bool = True
 
     def number(self, value: float | None) -> str:
         """A number as people read it."""
         return DASH if value is None else number_text(value, self.digits, self.signed)
 
     def parts(self, cell: Any) -> tuple[str, str]:
-        """The number alone."""
         return self.number(cell), ""
 
     def values(self, cell: Any) -> list[Value]:
-        """The number in full."""
         return [None if cell is None or math.isnan(cell) else cell]
 
 
@@ -134,20 +121,16 @@ class Interval(Number):
     """Whether a terminal shows the half width, too."""
 
     def parts(self, cell: Any) -> tuple[str, str]:
-        """The mean; the half width is in small print."""
         return self.number(cell.mean), "" if math.isnan(cell.half_width) else f"± {number_text(cell.half_width, self.digits)}"
 
     def brief(self, cell: Any) -> str:
-        """The mean and, where asked, the half width."""
         return self.text(cell) if self.intervals else self.number(cell.mean)
 
     def fields(self) -> list[str]:
-        """Mean, half width and n."""
         name = self.name or self.title
         return [name, f"{name}_ci95", f"{name}_{self.count}"]
 
     def values(self, cell: Any) -> list[Value]:
-        """Mean, half width and n, unrounded."""
         return [*super().values(cell.mean), *super().values(cell.half_width), cell.n]
 
 
@@ -158,21 +141,17 @@ class Change(Interval):
     after: str = "after"
 
     def parts(self, cell: Any) -> tuple[str, str]:
-        """`0.73 ± 0.06 → 0.70 ± 0.11`; no digits in a row of 100 or more, whose intervals are wider than these."""
         known = any(not math.isnan(one.half_width) for one in cell)
         digits = 0 if known and max(abs(one.mean) for one in cell) >= 100 else self.digits
         return " → ".join(one.text(2 if digits is None else digits) for one in cell), ""
 
     def brief(self, cell: Any) -> str:
-        """Both means alone."""
         return " → ".join(self.number(one.mean) for one in cell)
 
     def fields(self) -> list[str]:
-        """Those of both numbers."""
         return [*super().fields(), *Interval(self.after, count=self.count).fields()]
 
     def values(self, cell: Any) -> list[Value]:
-        """Those of both numbers."""
         return [value for one in cell for value in Interval.values(self, one)]
 
 
@@ -181,7 +160,6 @@ class Difference(Interval):
     """Two studies' values and their difference; a cell is (mine, theirs, mine - theirs), each an `Estimate`."""
 
     def parts(self, cell: Any) -> tuple[str, str]:
-        """The difference; the two means are in small print."""
         mine, theirs, difference = cell
         if not difference.n:
             return "", self.number(mine.mean if mine.n else theirs.mean)
@@ -189,15 +167,12 @@ class Difference(Interval):
         return difference.text(digits, signed=True), f"{self.number(mine.mean)} vs {self.number(theirs.mean)}"
 
     def fields(self) -> list[str]:
-        """Those of both studies' values and of the difference."""
         return [f"{side}{field}" for side in ("", "against_", "difference_") for field in super(Difference, self).fields()]
 
     def values(self, cell: Any) -> list[Value]:
-        """Those of both studies' values and of the difference."""
         return [value for one in cell for value in Interval.values(self, one)]
 
     def style(self, cell: Any) -> str:
-        """Marks a difference whose interval leaves zero out."""
         difference = cell[2]
         return "n clear" if difference.low > 0 or difference.high < 0 else "n"
 
@@ -207,10 +182,9 @@ class Counted(Column):
     """Shares of n with their Wilson interval; a cell is a `Share`, such as `2 of 3 (21% to 94%), 1 left out`."""
 
     count: str = "seeds"
-    right: ClassVar[bool] = True
+    right: bool = True
 
     def parts(self, cell: Any) -> tuple[str, str]:
-        """The count; the interval is in small print."""
         left_out = f", {cell.left_out} left out" if cell.left_out else ""
         if not cell.n:
             return f"{DASH}{left_out}", ""
@@ -218,12 +192,10 @@ class Counted(Column):
         return f"{cell.hits} of {cell.n}", f"({low:.0%} to {high:.0%}){left_out}"
 
     def fields(self) -> list[str]:
-        """The share, its interval, the count, n, and how many were left out."""
         name = self.name or self.title
         return [name, *(f"{name}_{what}" for what in ("low", "high", "hits", self.count, "left_out"))]
 
     def values(self, cell: Any) -> list[Value]:
-        """The share, its interval, the count, n, and how many were left out."""
         shares = [cell.hits / cell.n, *cell.interval] if cell.n else [None, None, None]
         return [*shares, cell.hits, cell.n, cell.left_out]
 
@@ -235,44 +207,41 @@ class Flag(Column):
     sign: str = "yes"
 
     def parts(self, cell: bool) -> tuple[str, str]:
-        """The sign, or nothing."""
         return self.sign if cell else "", ""
 
     def brief(self, cell: bool) -> str:
-        """The sign's first character."""
         return self.sign[:1] if cell else ""
 
     def values(self, cell: bool) -> list[Value]:
-        """1 or 0."""
         return [int(cell)]
 
 
 @dataclass(frozen=True)
 class Paths(Column):
-    """Training paths; a cell is one, or the two of a pair. With `arrow`, the stages stand beside the name, and CSV has them, too."""
+    """Training paths; a cell is one, or a tuple of them. With `arrow`, the stages stand beside the name, and CSV has them, too.
+
+    `alone` is named beside a path that is the only one of its tuple.
+    """
 
     title: str = "path"
     rank: int | None = 0
     arrow: bool = False
+    alone: str = ""
 
     def parts(self, cell: Any) -> tuple[str, str]:
-        """The names; the stages are in small print."""
-        return " | ".join(path.label for path in _paths(cell)), _paths(cell)[0].arrow if self.arrow else ""
+        names = [path.label for path in _paths(cell)]
+        return " | ".join(filter(None, names if names[1:] else [*names, self.alone])), _paths(cell)[0].arrow if self.arrow else ""
 
     def brief(self, cell: Any) -> str:
-        """The names alone."""
         return self.parts(cell)[0]
 
     def fields(self) -> list[str]:
-        """With `arrow` the position of the forget stage, the name and the stages; otherwise the name."""
         return ["p", "label", "path"] if self.arrow else super().fields()
 
     def values(self, cell: Any) -> list[Value]:
-        """As the fields say."""
         return [cell.p, cell.label, " ".join(cell.stages)] if self.arrow else [self.brief(cell)]
 
     def hues(self, cell: Any) -> Sequence[int]:
-        """One dot for each path."""
         return [path.index for path in _paths(cell)]
 
 

@@ -138,8 +138,5 @@ def _as_files(table: Table) -> list[tuple[str, str]]:
 
 
 def _markdown(section: Section) -> str:
-    tables = [table for table in section.tables if table.in_files]
-    parts = [f"## {section.heading}", section.caption]
-    for table in tables:
-        parts += [f"### {table.heading}" if table.heading else "", table.caption, table.markdown().rstrip()]
-    return "\n\n".join(printable(part) if "\n" not in part else part for part in parts if part) + "\n" if tables else ""
+    parts = [part for block in section.shown for part in block.in_markdown()]
+    return "\n\n".join([f"## {section.heading}", *filter(None, [section.caption, *parts])]) + "\n" if parts else ""

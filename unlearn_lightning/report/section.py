@@ -113,7 +113,7 @@ class Section:
     @cached_property
     def shown(self) -> list[Block]:
         """The blocks that have content."""
-        return [block for block in self.blocks() if block]
+        return [block.readable() for block in self.blocks() if block]
 
     @property
     def on_page(self) -> list[Block]:

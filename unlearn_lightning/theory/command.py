@@ -68,7 +68,7 @@ def show(setup: Setup, own: dict[str, Any], console: Console) -> None:
     written: dict[str, Any] = {}
     files: list[Path] = []
     for part, found in _parts(setup, own, console):
-        console.print(replace(part.table, title=part.heading, note=f"{part.caption}\n").terminal())
+        console.print(replace(part.table, title=part.heading, note=part.caption).terminal(), "")
         written[part.key] = part.records
         write_text(folder / f"{part.key}.csv", _csv(part.records))
         write_text(folder / f"{part.key}.md", f"{part.table.markdown()}\n{part.caption}\n")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unlearn_lightning.report.blocks import Table
-from unlearn_lightning.report.columns import Right, Text
+from unlearn_lightning.report.columns import Text
 from unlearn_lightning.report.statistics import Estimate, estimate
 from unlearn_lightning.theory.certificates import audit, gaussian_delta, share_beyond
 from unlearn_lightning.theory.findings import Theorem
@@ -45,9 +45,9 @@ def _table(header: Sequence[str], shown: Sequence[int] = (), first_number: int =
     for index, title in enumerate(header):
         # What names a row and its conclusion, which is last, are kept in any case.
         rank = 0 if index in (shown[0], shown[-1]) else 1 if index in shown else 2
-        kind = Text if index < first_number else Right
         # Two words one below the other keep a column narrow.
-        columns.append(kind(title, rank=rank, short=title.replace(" ", "\n", 1), heads=index == 0 and 0 not in shown))
+        short, heads = title.replace(" ", "\n", 1), index == 0 and 0 not in shown
+        columns.append(Text(title, right=index >= first_number, rank=rank, short=short, heads=heads))
     return Table("", columns)
 
 

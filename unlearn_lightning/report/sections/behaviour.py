@@ -24,12 +24,10 @@ class Behaviour(Section):
     heading = "Is the behaviour there?"
 
     def verdict(self) -> Verdict | None:
-        """That there is no comparison, where a path does not show the behaviour before unlearning."""
         lacking = absent(self.study)
         return Verdict(lacking, weight=3) if lacking else None
 
     def sentences(self) -> Iterable[str]:
-        """The shares before and after unlearning."""
         return [behaviour_sentence(self.study)]
 
 

@@ -7,7 +7,7 @@ from statistics import median
 
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.chart import Chart, Panel, averaged
-from unlearn_lightning.report.columns import Column, Interval, Text
+from unlearn_lightning.report.columns import Column, Interval, Paths
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.section import Section
 from unlearn_lightning.report.statistics import estimate, growth_rate, number_text
@@ -25,11 +25,9 @@ class BetweenPaths(Section):
     )
 
     def blocks(self) -> Iterable[Block]:
-        """A panel per objective with a line per pair; the table has the distances to the retrained model, too."""
         return [self._chart(), growth_table(self.study, self.material.distances)]
 
     def sentences(self) -> Iterable[str]:
-        """How many pairs drift apart, as the theory expects."""
         study, parts, all_rates = self.study, [], []
         for objective in study.objectives:
             pairs = [self.material.distances.between_paths(objective, a, b) for a, b in combinations(study.paths, 2)]
@@ -58,19 +56,6 @@ def pair_label(first: TrainingPath, second: TrainingPath) -> str:
     return f"{first.label} | {second.label}"
 
 
-class _Ends(Text):
-    """What lies at both ends of a distance: a path and the retrained model, or two paths. A cell is a tuple of the paths."""
-
-    def parts(self, cell: tuple[TrainingPath, ...]) -> tuple[str, str]:
-        return " | ".join([path.label for path in cell] + ["retrained model"] * (len(cell) == 1)), ""
-
-    def values(self, cell: tuple[TrainingPath, ...]) -> list[str | float | int | None]:
-        return [self.parts(cell)[0]]
-
-    def hues(self, cell: tuple[TrainingPath, ...]) -> list[int]:
-        return [path.index for path in cell]
-
-
 def growth_table(study: Study, distances: Distances) -> Table:
     """Growth rate of log d per step, per objective: of each path's distance to the retrained model, then between every two paths.
 
@@ -81,12 +66,13 @@ def growth_table(study: Study, distances: Distances) -> Table:
         "step (least squares), the measured sibling of the theorem's "
         "2 log(1 + ρ*); at a rate r every step multiplies the distance by exp(r)."
     )
-    columns: list[Column] = [_Ends("paths"), *(Interval(objective, digits=3, signed=True) for objective in study.objectives)]
+    rates: list[Column] = [Interval(objective, digits=3, signed=True) for objective in study.objectives]
+    columns = [Paths("paths", alone="retrained model"), *rates]
     table = Table("growth_rates", columns, caption=caption)
     for ends in [*((path,) for path in study.paths), *combinations(study.paths, 2)]:
-        rates = [estimate(map(growth_rate, _curves(study, distances, objective, ends))) for objective in study.objectives]
-        if any(rate.n for rate in rates):
-            table.add(ends, *rates)
+        found = [estimate(map(growth_rate, _curves(study, distances, objective, ends))) for objective in study.objectives]
+        if any(rate.n for rate in found):
+            table.add(ends, *found)
     return table
 
 

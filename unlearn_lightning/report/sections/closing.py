@@ -27,14 +27,12 @@ class Closing(Section):
         )
 
     def blocks(self) -> Iterable[Block]:
-        """A table with a group of columns per objective, one with all measures, and the latter as table.csv."""
         if not self.material.rows:
             return []
         closing = self._closing()
         return [self._by_path(), closing, File("table.csv", closing.csv(), "")]
 
     def summary(self) -> dict[str, Any]:
-        """One entry per objective and path: mean, half width and number of seeds of each measure."""
         return {"rows": list(map(_entry, self.material.rows))}
 
     def _closing(self) -> Table:

@@ -35,7 +35,6 @@ class Pair:
     """Both rows come from the very same runs, which the studies share through their store."""
 
     def values(self, measure: str) -> tuple[Estimate, Estimate]:
-        """The measure in this study and in the other."""
         mine, theirs = (row.values[measure] if row else _UNKNOWN for row in (self.mine, self.theirs))
         return mine, theirs
 
@@ -154,7 +153,6 @@ class Against(Section):
             )
 
     def blocks(self) -> Iterable[Block]:
-        """Nothing without another study."""
         if self.found is None:
             return []
         notes = Prose(" ".join(self.found.notes))

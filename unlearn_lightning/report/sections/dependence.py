@@ -98,7 +98,6 @@ class PathDependence(Section):
     )
 
     def blocks(self) -> Iterable[Block]:
-        """Nothing below two paths."""
         if dependence := dependence_table(self.study, self.material.distances):
             return [dependence, changes_table(self.study, self.material.distances)]
         return []

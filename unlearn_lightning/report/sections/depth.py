@@ -29,21 +29,17 @@ class DepthOfForgetting(Section):
         return depths(self.study)
 
     def blocks(self) -> Iterable[Block]:
-        """A row per order and objective, every run in full, and a figure per objective."""
         if not self.found:
             return []
         return [depth_table(self.found), File("depth.csv", _by_run(self.found).csv(), "in full, run by run"), *depth_charts(self.study)]
 
     def verdict(self) -> Verdict | None:
-        """Whether the paper's grouping of orders is there."""
         return Verdict(depth_headline(self.found), as_in_the_paper(self.found), 1, depth_headline(self.found)) if self.found else None
 
     def sentences(self) -> Iterable[str]:
-        """In how many seeds the whole grouping is there, the orders by verdict, and what was there before."""
         return depth_sentences(self.found) if self.found else []
 
     def summary(self) -> dict[str, Any]:
-        """Per order and objective the runs' verdicts and margins."""
         return {
             "depth": [
                 {

@@ -33,7 +33,6 @@ class Forgetting(Section):
     heading = "Forgetting, step by step"
 
     def blocks(self) -> Iterable[Block]:
-        """The label by objective and by variant, the margin, the paraphrases."""
         study = self.study
         label, *others = (Chart(key, heading, caption, "unlearning step", y_title, metric_panels(study, "forget", metric))
                           for key, heading, y_title, metric, caption in CHARTS)  # fmt: skip

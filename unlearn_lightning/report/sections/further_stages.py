@@ -121,5 +121,4 @@ class FurtherStages(Section):
         )
 
     def blocks(self) -> Iterable[Block]:
-        """Nothing where no path goes on from the last one."""
         return [further_chart(self.study), further_table(self.study)] if series(self.study)[0] else []

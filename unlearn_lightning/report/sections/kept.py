@@ -19,7 +19,6 @@ class Kept(Section):
     heading = "What unlearning keeps"
 
     def blocks(self) -> Iterable[Block]:
-        """Retained answers by step, accuracy before and after, forgetting against utility."""
         title, name = self.study.retain_title, self.study.retain_name
         retained = Chart(
             "retain", f"What happens to the {title} answers",
@@ -29,7 +28,6 @@ class Kept(Section):
         return [retained, _accuracy(self.study), _frontier(self.study)]
 
     def sentences(self) -> Iterable[str]:
-        """Which objectives use retain data, and so are not local."""
         names = list(dict.fromkeys(run.objective for run in self.study.finished("unlearn") if run.info.get("local") is False))
         return [f"Not local, as gradients come from retain data too: {listed(names)}."] if names else []
 

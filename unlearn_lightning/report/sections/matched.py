@@ -121,11 +121,9 @@ class MatchedForgetting(Section):
     )
 
     def blocks(self) -> Iterable[Block]:
-        """Utility and accuracy of each path at the same forget score."""
         return [matched_table(matched_forgetting(self.study, self.material.match_at), self.study.retain_title)]
 
     def problems(self) -> Iterable[str]:
-        """Where no utility was measured near the forget score that was asked for."""
         at = self.material.match_at
         if at is None:
             return []
@@ -135,7 +133,6 @@ class MatchedForgetting(Section):
         return [] if found else [f"No utility at a forget score of {at:g}: no finished run measured both forgetting and retaining"]
 
     def summary(self) -> dict[str, Any]:
-        """`compared`: what W&B and sweeps call `matched/utility`."""
         at = self.material.match_at
         return {"compared": {} if at is None else {"matched/utility": compared_utility(self.study, at)}}
 

@@ -15,7 +15,6 @@ class Missing(Section):
     heading = "What is missing"
 
     def problems(self) -> Iterable[str]:
-        """One line per run that is not there, those that were not started in one."""
         against = self.material.against
         others = [f"In {against.study.name}: {problem}" for problem in _missing(against.study)] if against else []
         return [*_missing(self.study), *others]

@@ -26,7 +26,6 @@ class Provenance(Section):
         self.caption = totals(self.study)
 
     def blocks(self) -> Iterable[Block]:
-        """Versions, whether runs were computed alike, the settings of both kinds of run, the runs."""
         yield Prose(versions(self.study))
         for sentence in mixtures(self.study):
             yield Prose(sentence, warns=True)

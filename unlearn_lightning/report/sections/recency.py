@@ -138,7 +138,6 @@ class RecencyEffect(Section):
         return {measure: recency(self.study, measure) for measure in MEASURED}
 
     def blocks(self) -> Iterable[Block]:
-        """One row per objective, one column per control; nothing unless there is a seed in which all of two or more paths were measured."""
         table = Table("recency", [Text("objective"), *(Counted(measured.title, name) for name, measured in MEASURED.items())])
         if len(self.study.paths) > 1 and any(one.share.n for column in self.counted.values() for one in column):
             for row in zip(*self.counted.values(), strict=True):
@@ -146,15 +145,12 @@ class RecencyEffect(Section):
         return [table]
 
     def verdict(self) -> Verdict:
-        """By the label alone, as in the paper."""
         return headline(self.study, self.counted["label_drop"])
 
     def sentences(self) -> Iterable[str]:
-        """The counts by objective, and whether saturation can explain them."""
         return [*_by_objective(self.study, self.counted["label_drop"], self.counted["forget_score"]), self._saturation()]
 
     def summary(self) -> dict[str, Any]:
-        """The count by the label, and by every measure with its interval."""
         by_label = {one.objective: {"last_is_slowest": one.share.hits, "seeds": one.share.n} for one in self.counted["label_drop"]}
         measures = {
             measure: {one.objective: {"hits": one.share.hits, "n": one.share.n, "ci95": one.share.interval} for one in counted}

@@ -22,7 +22,6 @@ class Retrained(Section):
     )
 
     def blocks(self) -> Iterable[Block]:
-        """A panel per objective with a line per path."""
 
         def line(objective: str, path: TrainingPath) -> Line:
             curves = known(self.material.distances.to_retrained(run) for run in self.study.unlearned(objective, path))
@@ -32,7 +31,6 @@ class Retrained(Section):
         return [Chart("retrained", "", "", "unlearning step", "squared distance (nats²)", drawn, log_y=True)]
 
     def sentences(self) -> Iterable[str]:
-        """Which paths each objective took closer, and which further away."""
         said: dict[str, list[str]] = {}  # what happened -> under which objectives
         for objective in self.study.objectives:
             moves: dict[bool, list[str]] = {True: [], False: []}
@@ -49,7 +47,6 @@ class Retrained(Section):
         return [f"Relative to the model that never saw the forget set, {moved}."] if said else []
 
     def problems(self) -> Iterable[str]:
-        """Seeds and paths without a retrained model, where runs measured what could be compared with one."""
         study = self.study
         found = [*self.material.distances.problems]
         if not any(run.records("divergence") for run in study.finished("unlearn")):
