@@ -159,11 +159,11 @@ def test_a_study_without_any_run_still_gives_a_page(tmp_path):
 def test_absent_probes_leave_dashes(tmp_path):
     report = build(write_pair(tmp_path, {1: 3.0, 4: 1.0}))
     assert report.tables["closing"].texts()[0][4] == "–"
-    assert {path.stem for path in report.files if path.suffix == ".svg"} == {"label", "paraphrases"}
+    assert {path.stem for path in report.files if path.suffix == ".svg"} == {"label", "paraphrases", "probe_forget"}
 
 
 def test_one_stage_one_objective_one_path(tmp_path):
-    assert "single path" in build(write_pair(tmp_path, {1: 3.0})).verdict.headline
+    assert "forget: label log lik 0 → −3" in build(write_pair(tmp_path, {1: 3.0})).verdict.headline
 
 
 def test_another_output_folder(tmp_path):

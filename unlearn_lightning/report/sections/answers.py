@@ -68,7 +68,12 @@ def _answers(run: RunRecord, probe: str) -> dict[str, Answer]:
     first, last = records[min(records)], records[max(records)]
     before = {one["id"]: text for one, text in _texts(first)} if len(records) > 1 else {}
     return {
-        one["id"]: (_cut(str(one.get("text", ""))), _cut(before.get(one["id"])), _cut(text) or "", _cut(_said(one, last["answer_field"])))
+        one["id"]: (
+            _cut(str(one.get("text", ""))) or "",
+            _cut(before.get(one["id"])),
+            _cut(text) or "",
+            _cut(_said(one, last["answer_field"])),
+        )
         for one, text in _texts(last)
     }
 

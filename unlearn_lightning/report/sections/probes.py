@@ -40,13 +40,13 @@ class Probes(Section):
     def verdict(self) -> Verdict | None:
         """What changed, in one sentence, where no other section has a verdict."""
         members = groups(self.study, *UNLEARNED) or groups(self.study, "stage")
-        if not members:
+        if not members or len(self.study.paths) > 1:
             return None
         named = probes(run for group in members for run in group.runs)
         if len(members) > 1:
-            return Verdict(f"{len(members)} runs or groups of seeds measured {', '.join(named)}.", weight=0.1) if named else None
+            return Verdict(f"{len(members)} runs or groups of seeds measured {', '.join(named)}.", weight=-0.5) if named else None
         parts = [_sentence(members[0], probe, metric, one) for probe in named for metric, one in [*metrics(members, probe).items()][:1]]
-        return Verdict(f"{members[0].name}: {'; '.join(parts)}.", weight=0.1) if parts else None
+        return Verdict(f"{members[0].name}: {'; '.join(parts)}.", weight=-0.5) if parts else None
 
     def _table(self, probe: str, members: Sequence[Group], suffix: str = "", heading: str = "") -> Table:
         """A row per group and metric."""
@@ -55,7 +55,7 @@ class Probes(Section):
         columns += [Change("before → after", "before", rank=0), Interval("change", rank=1, signed=True), Text("unit", rank=1)]
         columns += [Text("name", rank=None, in_full=True)]
         found = metrics(members, probe)
-        table = Table(f"probe_{probe}{suffix}", columns, heading=heading or f"The probe {probe}", on_terminal=not has_paths(self.study))
+        table = Table(f"probe_{probe}{suffix}", columns, heading=heading or f"The probe {probe}", on_terminal=len(self.study.paths) < 2)
         for group in members:
             for metric, quantity in found.items():
                 before, after, change = group.change(probe, metric)
@@ -72,7 +72,8 @@ class Probes(Section):
         several = has_paths(self.study) and len(self.study.paths) > 1
         names = list(dict.fromkeys(group.name for group in by_step))
         kept = names[: MOST_COLUMNS if several else MOST_LINES]
-        drawn = {metric: one for metric, one in metrics(members, probe).items() if not since_start(probe, metric)}
+        elsewhere = self.material.drawn if several else set()
+        drawn = {name: one for name, one in metrics(members, probe).items() if not since_start(probe, name) and name not in elsewhere}
         panels = []
         for metric, quantity in drawn.items():
             title = f"{quantity.title} ({quantity.unit})" if quantity.unit else quantity.title
