@@ -7,8 +7,8 @@ from test_report_study_data import StudyWriter
 from callbacks import ResponseBehaviour
 from unlearn_lightning.data import ChatStage
 from unlearn_lightning.records import read_records
-from unlearn_lightning.report.behaviour import absent, behaviour_sentence
 from unlearn_lightning.report.report import build
+from unlearn_lightning.report.sections.behaviour import absent, behaviour_sentence
 from unlearn_lightning.report.study_data import load_study
 
 
