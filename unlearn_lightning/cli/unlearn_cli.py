@@ -34,6 +34,7 @@ from unlearn_lightning.runs.checkpoint import ResumeCheckpoint, delete_checkpoin
 from unlearn_lightning.runs.computed_with import computed_with
 from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.cut_short import check_recorded
+from unlearn_lightning.runs.measured import probe_keys
 from unlearn_lightning.runs.resume import checkpoint_to_resume
 from unlearn_lightning.runs.run_folder import check_writable, claim
 from unlearn_lightning.runs.run_key import reference_key, run_key
@@ -47,6 +48,7 @@ class UnlearnCLI(LightningCLI):
     # arguments: `_set_seed`, `_prepare_subcommand_kwargs` and `_run_subcommand` are extended below.
 
     run_folder: Path
+    probe_keys: Mapping[str, str]
     extra_callbacks: Sequence[pl.Callback] = ()
     wandb_settings: Mapping[str, Any] = {}
     known_config: dict[str, Any] | None = None
@@ -121,26 +123,31 @@ class UnlearnCLI(LightningCLI):
         check_writable(self.run_folder)
         trainer_settings = self.config_init[self.subcommand].trainer
         check_probe_names(as_list(trainer_settings.get("callbacks")))
+        keys = probe_keys(config)
         identity = {
             "kind": "unlearn" if isinstance(self.model, Unlearning) else "stage",
             "model": model, "data": data, "seed": config["seed_everything"], "key": self.key, "parents": parents,
         }  # fmt: skip
         if isinstance(self.model, Unlearning):
             identity["local"] = self.model.local
-        kwargs["default_root_dir"] = str(self.run_folder)
-        kwargs["logger"] = False
         own = [*self.extra_callbacks, ConfigToLoggers(config)]
         if self.subcommand == "fit":
             kwargs["plugins"] = with_whole_files(as_list(trainer_settings.get("plugins")))
-            own.append(RunRecorder(self.run_folder, config, identity))
+            own.append(RunRecorder(self.run_folder, config, identity, keys))
         every = config["checkpoint_every_n_steps"]
         if self.subcommand == "fit" and every and config["trainer"]["enable_checkpointing"] is not False:
             own.append(ResumeCheckpoint(self.run_folder, every))
         elif self.subcommand == "fit":
             kwargs["enable_checkpointing"] = False
+        self.probe_keys = keys
+        return self.make_trainer(own, **kwargs)
+
+    def make_trainer(self, own: list[pl.Callback], **settings: Any) -> pl.Trainer:
+        """The Trainer of this run folder, with the callbacks that belong to the run beside the configured ones."""
+        config = self.resolved()
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
         try:
-            trainer = super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**settings, default_root_dir=str(self.run_folder), logger=False)
         except MisconfigurationException as error:
             asked = ", ".join(f"{name} {config['trainer'][name]}" for name in ("accelerator", "devices", "num_nodes"))
             raise ValueError(f"trainer: {error} Asked for: {asked}. `--trainer.accelerator auto` takes what this machine has.") from error

@@ -7,6 +7,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from unlearn_lightning.runs.checkpoint import delete_checkpoints
 from unlearn_lightning.runs.computed_with import computed_with
 from unlearn_lightning.runs.content import result_of
 from unlearn_lightning.runs.cut_short import cut_short_by
+from unlearn_lightning.runs.measured import entries
 from unlearn_lightning.runs.metrics_file import own_metrics
 
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
@@ -36,10 +38,11 @@ class RunRecorder(pl.Callback):
         folder: the run folder.
         config: the whole resolved configuration.
         identity: what run.json says about the run from the start: key, parents, kind, model, data, seed.
+        probe_keys: what identifies the measurements of each probe, by name (`run_key.probe_key`).
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], identity: dict[str, Any]) -> None:
-        self.folder, self.config, self.identity = folder, config, identity
+    def __init__(self, folder: Path, config: dict[str, Any], identity: dict[str, Any], probe_keys: Mapping[str, str]) -> None:
+        self.folder, self.config, self.identity, self.probe_keys = folder, config, identity, probe_keys
         self._seconds = 0.0
         self._since = time.monotonic()
         self._told = -math.inf
@@ -124,7 +127,11 @@ class RunRecorder(pl.Callback):
     def _write_run(self, status: str, **facts: Any) -> None:
         versions = {"unlearn_lightning": __version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in LIBRARIES}
-        content = {"status": status, **self.identity, "error": None, **facts, "computed_with": self._computed_with, "versions": versions}
+        probes = entries(self.folder, self.probe_keys, facts.get("steps", 0))
+        content = {
+            "status": status, **self.identity, "error": None, **facts, "probes": probes, "computed_with": self._computed_with,
+            "versions": versions,
+        }  # fmt: skip
         write_json(self.folder / "run.json", content, indent=1)
 
 
