@@ -1,15 +1,14 @@
 """A finished run is measured on its saved models: what comes out is what the run itself would have recorded."""
 
-import json
+import csv
+import io
 
 import pytest
-import torch
-import yaml
-from study_runs import fit, run_json, settings, weights
+from study_runs import fit, run_json, settings
 
-from callbacks.probe import Probe, metric_key
 from unlearn_lightning.cli.measuring import measure
-from unlearn_lightning.records import read_json, record_path
+from unlearn_lightning.records import read_json
+from unlearn_lightning.runs.measured import delete_records
 
 LORA = {"rank": 4, "alpha": 8}
 NAMES = ("forget", "retain", "divergence", "gsm8k")
@@ -37,9 +36,7 @@ def base_of(make_backbone, folder):
 
 # How each kind of run says what it starts from, and what it trains: (class, backbone settings, whether an earlier adapter lies below).
 KINDS = {
-    "full stage": ("StageFineTuning", {"lora": None}, False),
-    "full unlearning": ("NPO", {"lora": None}, False),
-    "fresh adapter": ("GradientAscent", {"lora": LORA}, False),
+    "full": ("NPO", {"lora": None}, False),
     "continued adapter": ("StageFineTuning", {"lora": LORA}, True),
     "adapter over a merged one": ("NPO", {"lora": LORA}, True),
     "adapter stacked over 4 bits": ("NPO", {"lora": LORA, "quantization": "nf4"}, True),
@@ -47,26 +44,31 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_measured_afterwards_is_what_the_run_itself_records(kind, corpus, questions, make_backbone, tmp_path):
+def test_what_is_measured_afterwards_is_what_the_run_itself_recorded(kind, corpus, questions, make_backbone, tmp_path):
     cls, backbone, earlier = KINDS[kind]
     backbone = {"scratch": None, "model": base_of(make_backbone, tmp_path / "base"), **backbone}
 
     def run(name, cls, backbone, **trainer):
-        return settings(
-            corpus, questions, tmp_path / name, cls, model={"init_args": {"backbone": backbone}}, trainer={"max_steps": 2, **trainer}
-        )
+        model = {"init_args": {"backbone": backbone}}
+        return settings(corpus, questions, tmp_path / name, cls, model=model, trainer={"max_steps": 2, **trainer})
 
     if earlier:
         fit(run("earlier", "StageFineTuning", backbone))
         backbone = {**backbone, "adapter": str(tmp_path / "earlier" / "adapter")}
-    measured = fit(run("measured", cls, backbone, callbacks=probes(questions)))
-    plain = fit(run("plain", cls, backbone))
-    assert plain.key == measured.key, "measuring changes no weights, so probes are no part of a key"
-    for name, tensor in weights(tmp_path / "plain").items():
-        assert torch.equal(tensor, weights(tmp_path / "measured")[name])
-    assert measure(tmp_path / "plain", measured.resolved()) == list(NAMES)
-    for probe in NAMES:
-        for step in (0, 2):
-            there, here = (read_json(record_path(tmp_path / run, probe, step)) for run in ("measured", "plain"))
-            assert here == there, f"{probe} at step {step}"
-    assert run_json(tmp_path / "plain")["probes"] == run_json(tmp_path / "measured")["probes"]
+    config = fit(run("run", cls, backbone, callbacks=probes(questions))).resolved()
+    kept = {path: read_json(path) for path in sorted((tmp_path / "run" / "records").rglob("*.json"))}
+    assert len(kept) == 2 * len(NAMES)
+    about, table = run_json(tmp_path / "run"), (tmp_path / "run" / "metrics.csv").read_text()
+    delete_records(tmp_path / "run", NAMES)
+    assert "forget/" not in (tmp_path / "run" / "metrics.csv").read_text()
+    assert measure(tmp_path / "run", config) == list(NAMES)
+    assert {path: read_json(path) for path in sorted((tmp_path / "run" / "records").rglob("*.json"))} == kept
+    assert run_json(tmp_path / "run") == about
+    assert values(table) == values((tmp_path / "run" / "metrics.csv").read_text())
+    assert measure(tmp_path / "run", config) == [], "what is there is not measured again"
+
+
+def values(table):
+    """All that a metrics.csv says, whatever the order of its rows."""
+    rows = csv.DictReader(io.StringIO(table))
+    return sorted((name, row["step"], value) for row in rows for name, value in row.items() if value and name != "step")

@@ -19,7 +19,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
-from torch.utils.data import DataLoader
 
 from callbacks import Probe
 from unlearn_lightning.cli.lightning_cli import run
@@ -29,6 +28,7 @@ from unlearn_lightning.loggers.resume import LoggedRun, logged_run
 from unlearn_lightning.records import is_finished, locked, read_json, read_run, record_path
 from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.measured import (
+    MEASURED,
     ResultBackbone,
     changed,
     delete_records,
@@ -69,7 +69,9 @@ def measure(
     """
     if not is_finished(folder):
         raise ValueError(f"{folder} holds no finished run, so there is no result to measure: the command that began it ends it.")
-    refuse_changed(folder)
+    about_run = read_run(folder)
+    if about_run["kind"] != MEASURED:
+        refuse_changed(folder)
     keys = probe_keys(config)
     if unknown := set(named or ()) - keys.keys():
         raise ValueError(f"There is no probe {', '.join(sorted(unknown))}; there are {', '.join(keys) or 'none'}.")
@@ -81,7 +83,7 @@ def measure(
     todo = [name for name in keys if name in missing or name in replace]
     if not todo:
         return []
-    if former and rank_zero_only.rank == 0:
+    if former and is_first():
         for name, steps in delete_records(folder, former).items():
             rank_zero_info(f"{name} has other settings than before: its records of {steps} steps are replaced by those of start and end.")
     # Each is measured with its model built anew, and one model is gone before the next comes.
@@ -89,13 +91,21 @@ def measure(
     try:
         _measure_at(folder, measured, todo, 0, about)
     except FileNotFoundError as error:
+        if not about_run["steps"]:
+            raise
         rank_zero_info(f"{folder}: the model that the run began with is gone, so that only its end is measured ({error})")
-    own = result_backbone(folder, config["model"]["init_args"]["backbone"])
-    model = {**config["model"], "init_args": {**config["model"]["init_args"], "backbone": own}}
-    _measure_at(folder, {**measured, "model": model}, todo, read_run(folder)["steps"], about)
-    if rank_zero_only.rank == 0:
+    if about_run["steps"]:
+        own = result_backbone(folder, config["model"]["init_args"]["backbone"])
+        model = {**config["model"], "init_args": {**config["model"]["init_args"], "backbone": own}}
+        _measure_at(folder, {**measured, "model": model}, todo, about_run["steps"], about)
+    if is_first():
         note_measured(folder, {name: keys[name] for name in todo})
     return todo
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes, of several that measure together."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 def trained_config(folder: Path) -> dict[str, Any]:
@@ -173,7 +183,7 @@ class _Measuring(UnlearnCLI):
             self.model.backbone = ResultBackbone(**{field.name: getattr(given, field.name) for field in fields(given)})
         # Probes read their own examples; nothing is asked of the stage's.
         self.model.validation_step = lambda *_: None
-        self.datamodule.val_dataloader = lambda: DataLoader([0])
+        self.datamodule.val_dataloader = lambda: [0]
 
     def _run_subcommand(self, subcommand: str) -> None:
         with locked(self.run_folder) if self.trainer.is_global_zero else nullcontext():

@@ -3,27 +3,34 @@
     unmeasured(folder, config)          # ["rouge"]: the run has no records of this probe at its start and end
     result_backbone(folder)             # the run's backbone settings with its own result on top
 
-`run.json` has it as `probes`: {"forget": {"key": "9f3ac2...", "steps": [0, 16]}}. The key is that of `run_key.probe_key`; the steps are those
-of start and end that were recorded. A probe is no part of a run's own key, so this is what tells records of a changed probe from others.
+`run.json` has it as `probes`: {"forget": {"key": "9f3ac2...", "steps": [0, 16]}}. The key is that of `run_key.probe_key`; the steps are
+those of start and end that were recorded. A probe is no part of a run's own key, so this is what tells records of a changed probe from
+others.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.records import read_run, record_path, write_json
+from unlearn_lightning.runs.checkpoint import last_checkpoint
 from unlearn_lightning.runs.content import RESULTS
 from unlearn_lightning.runs.metrics_file import MetricsFile
 from unlearn_lightning.runs.run_key import is_probe, probe_key
 from unlearn_lightning.runs.source_hash import named_object
 
 Settings = Mapping[str, Any]
+MEASURED = "measured"
+"""The kind of a run that trained nothing: a model that came from elsewhere was measured."""
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 class ChangedProbe(ValueError):
@@ -39,10 +46,22 @@ class ResultBackbone(Backbone):
 
 
 def probes_of(config: Settings) -> dict[str, Settings]:
-    """The probes among a configuration's callbacks, by the names of their records."""
+    """The probes among a configuration's callbacks, by the names of their records.
+
+    Raises:
+        ValueError: two have one name, or one has a name that no folder may have.
+    """
     found = config["trainer"]["callbacks"]
-    listed = found if isinstance(found, list) else [found] if found else []
-    return {probe_name(one): one for one in listed if is_probe(one["class_path"])}
+    named: dict[str, Settings] = {}
+    for probe in found if isinstance(found, list) else [found] if found else []:
+        if not is_probe(probe["class_path"]):
+            continue
+        if (name := probe_name(probe)) in named:
+            raise ValueError(f"Several probes are named {name!r}, and would overwrite each other's records: set their init_args.name.")
+        if not NAME.fullmatch(name):
+            raise ValueError(f"A probe's name is that of its folder of records: letters, digits, _, ., + and -, got {name!r}.")
+        named[name] = probe
+    return named
 
 
 def probe_name(probe: Settings) -> str:
@@ -107,6 +126,43 @@ def refuse_changed_probes(folder: Path, keys: Mapping[str, str], advice: str) ->
         raise ChangedProbe(f"{folder}: {', '.join(names)} was measured with other settings, texts or code than now. {advice}")
 
 
+def tell_unmeasured(folder: Path, keys: Mapping[str, str]) -> None:
+    """Says which probes of a command were not measured in the finished run that it names."""
+    if names := unmeasured(folder, keys):
+        other = f" ({', '.join(found)}: with other settings or code)" if (found := changed(folder, keys)) else ""
+        rank_zero_info(
+            f"Not measured in it: {', '.join(names)}{other}. `unlearn validate {folder}` with the same --trainer.callbacks measures a "
+            "finished run's start and end without training."
+        )
+
+
+def go_on_with_probes(folder: Path, keys: Mapping[str, str], first: bool) -> None:
+    """Has a run that goes on from a checkpoint measure what it measured before, as what it had not measured cannot be made up for.
+
+    Args:
+        folder: the run folder, which need not exist.
+        keys: of the probes of the run that is about to start or go on.
+        first: whether this process is the one that writes the folder.
+
+    Raises:
+        ChangedProbe: it was begun with other probes.
+    """
+    if not (folder / "run.json").is_file():
+        return
+    known, others = known_probes(folder), changed(folder, keys)
+    new = [name for name in keys if name not in known]
+    if not last_checkpoint(folder).is_file():
+        # It begins anew.
+        if first:
+            delete_records(folder, others)
+    elif others or new:
+        what = [f"{', '.join(names)} {how}" for names, how in ((others, "had other settings or code"), (new, "was not measured")) if names]
+        raise ChangedProbe(
+            f"{folder} is a run that was stopped, and until then {' and '.join(what)}. Go on with the probes that it began with, and then "
+            f"measure its start and end with `unlearn validate {folder} --trainer.callbacks+ ...`; or delete the folder to begin anew."
+        )
+
+
 def note_measured(folder: Path, keys: Mapping[str, str]) -> None:
     """Writes into run.json that these probes were measured at the run's start and end."""
     run = read_run(folder)
@@ -133,6 +189,8 @@ def result_backbone(folder: Path, backbone: Settings) -> dict[str, Any]:
     Raises:
         FileNotFoundError: the result is gone.
     """
+    if read_run(folder)["kind"] == MEASURED:
+        return dict(backbone)
     result = next((folder / name for name in RESULTS if (folder / name).is_dir()), None)
     if result is None:
         raise FileNotFoundError(f"{folder} is finished, but its result ({' or '.join(RESULTS)}) is gone: there is no model to measure.")

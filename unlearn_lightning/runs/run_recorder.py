@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -41,6 +41,8 @@ class RunRecorder(pl.Callback):
         probe_keys: what identifies the measurements of each probe, by name (`run_key.probe_key`).
     """
 
+    stages: ClassVar[tuple[str, ...]] = ("fit",)
+
     def __init__(self, folder: Path, config: dict[str, Any], identity: dict[str, Any], probe_keys: Mapping[str, str]) -> None:
         self.folder, self.config, self.identity, self.probe_keys = folder, config, identity, probe_keys
         self._seconds = 0.0
@@ -50,7 +52,7 @@ class RunRecorder(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Writes configuration and status."""
-        if stage == "fit":
+        if stage in self.stages:
             self._since = time.monotonic()
             self._computed_with = computed_with(self.config, trainer)
             self._write_start()
@@ -133,6 +135,24 @@ class RunRecorder(pl.Callback):
             "versions": versions,
         }  # fmt: skip
         write_json(self.folder / "run.json", content, indent=1)
+
+
+class MeasuredRecorder(RunRecorder):
+    """The same for a model that is measured only: its configuration and run.json, and no result."""
+
+    stages = ("validate", "test")
+
+    def finish(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Marks the measurement as finished, when all records are written."""
+        peak = torch.tensor(peak_memory_bytes(), device=pl_module.device)
+        encoded = trainer.datamodule.encoded  # type: ignore[attr-defined]
+        facts = {
+            "steps": 0, "examples": sum(len(examples) for examples in encoded.values()), "truncated": 0, "tokens": 0,
+            "seconds": round(self._elapsed(), 3), "tokens_per_second": 0.0,
+            "peak_memory_bytes": int(trainer.strategy.reduce(peak, reduce_op="max")),
+        }  # fmt: skip
+        if trainer.is_global_zero:
+            self._write_run("finished", **facts, result=None)
 
 
 def peak_memory_bytes() -> int:
