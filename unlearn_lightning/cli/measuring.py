@@ -86,18 +86,7 @@ def measure(
     if former and is_first():
         for name, steps in delete_records(folder, former).items():
             rank_zero_info(f"{name} has other settings than before: its records of {steps} steps are replaced by those of start and end.")
-    # Each is measured with its model built anew, and one model is gone before the next comes.
-    measured = {**config, "run_folder": str(folder), "ckpt_path": None}
-    try:
-        _measure_at(folder, measured, todo, 0, about)
-    except FileNotFoundError as error:
-        if not about_run["steps"]:
-            raise
-        rank_zero_info(f"{folder}: the model that the run began with is gone, so that only its end is measured ({error})")
-    if about_run["steps"]:
-        own = result_backbone(folder, config["model"]["init_args"]["backbone"])
-        model = {**config["model"], "init_args": {**config["model"]["init_args"], "backbone": own}}
-        _measure_at(folder, {**measured, "model": model}, todo, about_run["steps"], about)
+    _measure_ends(folder, {**config, "run_folder": str(folder), "ckpt_path": None}, todo, about_run["steps"], about)
     if is_first():
         note_measured(folder, {name: keys[name] for name in todo})
     return todo
@@ -119,16 +108,38 @@ def trained_config(folder: Path) -> dict[str, Any]:
     return read_config(folder)
 
 
-def _measure_at(folder: Path, config: Mapping[str, Any], names: Sequence[str], step: int, about: Mapping[str, Any] | None) -> None:
+def _measure_ends(folder: Path, config: Mapping[str, Any], names: Sequence[str], end: int, about: Mapping[str, Any] | None) -> None:
+    """Measures the model that a run began with and then its result; one model is gone before the next comes."""
     wanted = [probe for name, probe in probes_of(config).items() if name in names]
     trainer = {**config["trainer"], "callbacks": wanted, "limit_val_batches": 1, "max_time": None, "profiler": None}
-    settings = {name: value for name, value in config.items() if name != "config"} | {"trainer": trainer, "verbose": False}
-    cli = type(_Measuring.__name__, (_Measuring,), {"measured": folder, "step": step})
-    run({"subcommand": "validate", "validate": settings}, callbacks=[AtStep(folder, step)], wandb=about, resolved=settings, cli=cli)
+    start = {name: value for name, value in config.items() if name != "config"} | {"trainer": trainer, "verbose": False}
+    cli = None
+    try:
+        cli = _measured_at(folder, start, 0, about)
+    except FileNotFoundError as error:
+        if not end:
+            raise
+        rank_zero_info(f"{folder}: the model that the run began with is gone, so that only its end is measured ({error})")
+    if end:
+        own = result_backbone(folder, config["model"]["init_args"]["backbone"])
+        model = {**start["model"], "init_args": {**start["model"]["init_args"], "backbone": own}}
+        _measured_at(folder, {**start, "model": model}, end, about, cli)
+
+
+def _measured_at(folder: Path, settings: dict[str, Any], step: int, about: Mapping[str, Any] | None, cli: Any = None) -> Any:
+    """Measures one model, with the command line object of the other one where there is one: making a parser takes half a second."""
+    args = {"subcommand": "validate", "validate": settings}
+    if cli is None:
+        kind = type(_Measuring.__name__, (_Measuring,), {"measured": folder, "step": step})
+        cli = run(args, wandb=about, resolved=settings, cli=kind)
+    else:
+        cli.once_more(args, settings, step)
     # A trainer and its module refer to each other, and both to the network.
+    del cli.trainer, cli.model, cli.datamodule, cli.config_init
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    return cli
 
 
 class AtStep(pl.Callback):
@@ -173,7 +184,16 @@ class _Measuring(UnlearnCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Records go into the run's folder."""
         self.run_folder = self.measured
-        return self.make_trainer([*self.extra_callbacks], enable_checkpointing=False, **kwargs)
+        return self.make_trainer([AtStep(self.measured, self.step)], enable_checkpointing=False, **kwargs)
+
+    def once_more(self, args: dict[str, Any], resolved: dict[str, Any], step: int) -> None:
+        """Measures another model of the run, as `LightningCLI.__init__` does with the first."""
+        self.step, self.known_config = step, resolved
+        self.parse_arguments(self.parser, args)
+        self._set_seed()
+        self.before_instantiate_classes()
+        self.instantiate_classes()
+        self._run_subcommand("validate")
 
     def instantiate_classes(self) -> None:
         """At the run's end nothing fresh is put on the result."""

@@ -214,7 +214,8 @@ def probe_key(probe: Mapping[str, Any], config: Mapping[str, Any], content: Read
         config: the whole configuration of the run, whose data a probe without data of its own measures.
         content: reads what the key covers.
     """
-    return digest(portable([RESULTS_VERSION, _probe(probe, config["data"], content), own_code(_class_paths([probe]))]))[:16]
+    code = own_code(_class_paths([probe, probe["init_args"].get("data") or config["data"]]))
+    return digest(portable([RESULTS_VERSION, _probe(probe, config["data"], content), code]))[:16]
 
 
 def _probe(config: Mapping[str, Any], trained_on: Mapping[str, Any], content: Reader) -> list[Any]:

@@ -133,7 +133,7 @@ def _known(name: str) -> str:
 
 
 def parse(arguments: Sequence[str]) -> tuple[jsonargparse.ArgumentParser, jsonargparse.Namespace]:
-    """The parser, and what it reads in the command's arguments: study folders by their study.yaml, shipped files found, flags of any depth, launchers by short names.
+    """The parser, and what it reads: a study folder's study.yaml, shipped files, flags of any depth, launchers by short names.
 
     Raises:
         ValueError, FileNotFoundError: a flag fits no setting, or there is no such file.
