@@ -111,7 +111,8 @@ def trained_config(folder: Path) -> dict[str, Any]:
 def _measure_ends(folder: Path, config: Mapping[str, Any], names: Sequence[str], end: int, about: Mapping[str, Any] | None) -> None:
     """Measures the model that a run began with and then its result; one model is gone before the next comes."""
     wanted = [probe for name, probe in probes_of(config).items() if name in names]
-    trainer = {**config["trainer"], "callbacks": wanted, "limit_val_batches": 1, "max_time": None, "profiler": None}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "profiler": None}
+    trainer = {**config["trainer"], **quiet, "callbacks": wanted, "limit_val_batches": 1.0, "max_time": None}
     start = {name: value for name, value in config.items() if name != "config"} | {"trainer": trainer, "verbose": False}
     cli = None
     try:
