@@ -57,6 +57,8 @@ SKIPPED = {
     "wandb agent": "needs W&B's server; tests/test_sweeps.py runs the agent against a stand-in",
     "tensorboard --logdir": "serves until it is stopped; tests/test_loggers.py reads what it would show",
     "mlflow ui": "serves until it is stopped, and needs MLflow's server; tests/test_loggers.py reads what it would show",
+    "unlearn validate RUN": "needs a finished run; tests/test_measuring.py measures one",
+    "unlearn validate runs/forgotten": "needs a finished run, as the one before",
     "unlearn fit ...": "an abbreviation; tests/test_extend.py measures with this metric",
     "unlearn study ...": "an abbreviation",
     "unlearn study configs/studies/demo.yaml --launcher Prefixed": "needs the package of docs/extend.md, as the next one",
