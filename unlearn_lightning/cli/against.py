@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
 from callbacks import PathDivergence
 from unlearn_lightning.cli.lightning_cli import run
 from unlearn_lightning.cli.measuring import measure, trained_config
@@ -47,7 +49,7 @@ def with_retrained(config: Mapping[str, Any], retrained: str) -> tuple[dict[str,
         theirs = trained_config(folder)
         wanted = [_explicit(config, probes[name]) for name in missing]
         kept = [probe for name, probe in probes_of(theirs).items() if name not in missing]
-        print(f"{folder} has no predictions of {', '.join(missing)}: they are computed first.")
+        rank_zero_info(f"{folder} has no predictions of {', '.join(missing)}: they are computed first.")
         measure(folder, {**theirs, "trainer": {**theirs["trainer"], "callbacks": [*kept, *wanted]}}, missing)
     own = [{**c, "init_args": {**c["init_args"], "retrained": str(folder)}} if c in probes.values() else c for c in _callbacks(config)]
     return {**config, "trainer": {**config["trainer"], "callbacks": own}}, list(probes)
@@ -95,7 +97,7 @@ def _measured_model(config: Mapping[str, Any], place: str) -> Path:
         named = {"model": place, "adapter": None, "revision": None, "tokenizer": None}
     model = {**config["model"], "init_args": {**config["model"]["init_args"], "backbone": {**backbone, "scratch": None, **named}}}
     settings = {name: value for name, value in config.items() if name != "config"} | {"model": model, "run_folder": None}
-    print(f"{place}: the predictions of the retrained model are computed first.")
+    rank_zero_info(f"{place}: the predictions of the retrained model are computed first.")
     folder = run({"subcommand": "validate", "validate": settings}, cli=_Once).run_folder
     gc.collect()
     return folder

@@ -15,7 +15,7 @@ import yaml
 
 from unlearn_lightning.cli.against import distances_of, with_retrained
 from unlearn_lightning.cli.lightning_cli import run
-from unlearn_lightning.cli.measuring import measure, trained_config
+from unlearn_lightning.cli.measuring import is_first, measure, trained_config
 from unlearn_lightning.cli.resolver import ConfigOnly
 from unlearn_lightning.runs import neutral
 from unlearn_lightning.runs.measured import probes_of
@@ -85,9 +85,9 @@ def _measure_run(folder: Path, words: Sequence[str], options: Mapping[str, list[
         config, again = with_retrained(config, retrained)
     done = measure(folder, config, named, again)
     left = [name for name in probes_of(config) if name not in done and (named is None or name in named)]
-    if left:
+    if left and is_first():
         print(f"Measured already: {', '.join(left)}.")
-    if done:
+    if done and is_first():
         print(f"Measured: {', '.join(done)}, at the run's start and end. Records: {folder / 'records'}")
 
 
