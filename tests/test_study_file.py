@@ -47,7 +47,7 @@ def test_circles_missing_files_and_other_things_are_refused_before_work(tmp_path
         with pytest.raises(SystemExit):
             main(["study", str(tmp_path / f"{name}.yaml")])
         assert message in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(ValueError, match="a mapping of settings, got str"):
+    with pytest.raises(ValueError, match=r"a mapping of settings \(`name: value`\), got str"):
         read_study_file(tmp_path / "text.yaml")
 
 

@@ -175,7 +175,7 @@ class UnlearnCLI(LightningCLI):
             if subcommand == "fit":
                 claim(self.run_folder, self.key, self.trainer.is_global_zero)
                 if is_finished(self.run_folder):
-                    refuse_changed(self.run_folder)
+                    refuse_changed(self.run_folder, self.key)
                     rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
                     if self.trainer.is_global_zero:
                         # Left over where it was killed between its last two writes.

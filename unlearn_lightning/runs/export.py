@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from peft import PeftModel
 
 from unlearn_lightning.inference.generation import end_tokens
@@ -23,6 +22,7 @@ from unlearn_lightning.models.backbone import Backbone, Dtype
 from unlearn_lightning.models.merging import tied_targets, untie
 from unlearn_lightning.records import is_finished, last_record, number, read_run, write_text
 from unlearn_lightning.runs.export_check import LIMITS, difference, predictions, run_examples
+from unlearn_lightning.runs.moved import read_config
 
 WHOLE = "whole"
 
@@ -129,7 +129,7 @@ def run_backbone(run: Path) -> Backbone:
     """The backbone a run was started with."""
     from unlearn_lightning.models.backbone import Lora
 
-    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["init_args"]["backbone"]
+    settings = read_config(run)["model"]["init_args"]["backbone"]
     if settings["model"] is None:
         raise ValueError(f"{run} trains an adapter on random weights that are kept nowhere. Train a base model first, and name it.")
     return Backbone(**{**settings, "scratch": None, "lora": Lora(**settings["lora"])})
