@@ -23,7 +23,7 @@ import yaml
 # Bad input, missing files, broken networks, numbers that ran away, packages that are not installed. Hugging Face's errors are among them.
 KNOWN = (ValueError, OSError, ArithmeticError, ImportError, argparse.ArgumentError, yaml.YAMLError)
 # Kinds of packages that a command without torch has no need to import, by name.
-KNOWN_NAMES = {"MisconfigurationException", "SafetensorError", "OutOfMemoryError", "HfHubHTTPError", "TemplateError", "HTTPError"}
+KNOWN_NAMES = {"UnpicklingError", "MisconfigurationException", "SafetensorError", "OutOfMemoryError", "HfHubHTTPError", "TemplateError", "HTTPError"}
 LONGEST = 700
 TYPES = {
     "<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false", "<class 'str'>": "text",

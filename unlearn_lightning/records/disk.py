@@ -38,9 +38,9 @@ def writing(path: Path) -> Iterator[None]:
     except Exception as error:
         if not _is_full(error, path):
             raise
-        raise DiskFull(
-            errno.ENOSPC, f"No space left on the disk of {path} ({_room(path)}). Make room there, or write elsewhere; the same command goes on"
-        ) from error
+        full = DiskFull(f"No space left on the disk of {path} ({_room(path)}). Make room there; the same command goes on, or begins anew.")
+        full.errno = errno.ENOSPC
+        raise full from error
 
 
 def _is_full(error: Exception, path: Path) -> bool:

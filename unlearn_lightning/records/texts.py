@@ -13,7 +13,7 @@ import unicodedata
 # Control, format (such as a change of the writing direction), private and surrogate characters.
 _UNSEEN = ("Cc", "Cf", "Cs", "Co")
 # A name is a part of file names, of metric keys and of lines on a terminal.
-_NAME = re.compile(r"\w[\w.+-]*( [\w.+-]+)*")
+_NAME = re.compile(r"\w[\w.+=-]*( [\w.+=-]+)*")
 LONGEST_NAME = 100
 
 
@@ -52,10 +52,10 @@ def check_name(name: str, what: str) -> None:
         what: whose name it is, for the message.
 
     Raises:
-        ValueError: it has other characters than letters, digits, spaces, _, ., + and -, or does not begin with a letter, a digit or _.
+        ValueError: it has other characters than letters, digits, spaces, _, ., +, = and -, or does not begin with a letter, a digit or _.
     """
     if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise ValueError(
-            f"{what} may have letters, digits, spaces, _, ., + and -, begins with a letter, a digit or _, and has at most {LONGEST_NAME} "
+            f"{what} may have letters, digits, spaces, _, ., +, = and -, begins with a letter, a digit or _, and has at most {LONGEST_NAME} "
             f"characters, because files and metrics are named after it; got {name[: LONGEST_NAME + 1]!r}."
         )

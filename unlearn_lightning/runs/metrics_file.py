@@ -13,8 +13,10 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.records import write_text
+from unlearn_lightning.records.disk import writing
 
 
 class RunMetrics(CSVLogger):
@@ -70,7 +72,7 @@ class MetricsFile:
             self.metrics_keys = sorted({*self.metrics_keys, *new})
             self._replace(rows)
         else:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
+            with writing(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text(self.metrics))
         self.metrics = []
 
@@ -79,11 +81,23 @@ class MetricsFile:
         if not self.path.is_file():
             return []
         with self.path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            return list(csv.DictReader(line.replace("\0", "") for line in file))
 
     def keep(self, count: int) -> None:
-        """Forgets all rows but the first `count`, which another process may have written."""
+        """Forgets all rows but the first `count`, which another process may have written.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        there = self.path.is_file()
         rows = self.read()[:count]
+        if there and len(rows) < count:
+            raise ValueError(
+                f"{self.path} has {len(rows)} rows where the checkpoint says {count}: it was cut or overwritten. Put it back, or delete it "
+                "to go on without the numbers before the checkpoint."
+            )
+        if len(rows) < count:
+            rank_zero_info(f"{self.path} is gone: the run goes on without the {count} rows of before its checkpoint.")
         self.metrics_keys = sorted({name for row in rows for name in row})
         self.path.unlink(missing_ok=True) if not rows else self._replace(rows)
 

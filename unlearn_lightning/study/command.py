@@ -133,12 +133,15 @@ def study(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status: 1 when a run failed."""
     own, parsed = parse(arguments)
     options = parsed.as_dict()
-    settings = {name: options.pop(name) for name in OWN}
     options.pop("config")
+    # The launcher's settings are written, too: study.yaml holds all of this.
     refuse_secrets(options)
+    settings = {name: options.pop(name) for name in OWN}
     config = StudyConfig(**options)
     if settings["logger"]:
-        config = replace(config, common=merged(config.common, read_mapping(find(settings["logger"]))))
+        logger = read_mapping(find(settings["logger"]))
+        refuse_secrets(logger, settings["logger"])
+        config = replace(config, common=merged(config.common, logger))
     if settings["plan"]:
         return _plan(config, settings)
     return _study(config, settings, _launcher(own.instantiate(parsed).launcher, settings["jobs"]), own.dump(parsed, skip_unset=False))
