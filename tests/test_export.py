@@ -87,7 +87,7 @@ def adapted(base, folder, corpus, questions, dtype="float32", quantization=None,
         "key": "0",
         "seed": 3,
     }
-    (folder / "run.json").write_text(json.dumps({**about, "versions": {"unlearn_lightning": "0"}}))
+    (folder / "run.json").write_text(json.dumps({**about, "result": result_of(folder), "versions": {"unlearn_lightning": "0"}}))
     return backbone, net
 
 

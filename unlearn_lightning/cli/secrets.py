@@ -11,25 +11,45 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 # Names that are a key's whatever the value is. Words of one name are told apart at _, -, ., and capital letters.
 SECRET_WORDS = {
-    "token", "secret", "secrets", "password", "passwd", "passphrase", "passcode", "pwd", "pass", "credential", "credentials", "authorization",
+    "token", "secret", "secrets", "password", "passwd", "passphrase", "passcode", "pwd", "pass", "credential", "credentials", 
+    "authorization",
     "apikey", "apitoken", "authtoken", "accesstoken", "secretkey", "privatekey", "cookie",
 }  # fmt: skip
 # A `*_key` of these is a secret; of others it may be the name of a field, and is one only where its value looks random.
-KEY_OF = {"api", "access", "secret", "private", "auth", "account", "service", "encryption", "signing", "ssh", "wandb", "hf", "openai", "anthropic"}
+KEY_OF = {
+    "api",
+    "access",
+    "secret",
+    "private",
+    "auth",
+    "account",
+    "service",
+    "encryption",
+    "signing",
+    "ssh",
+    "wandb",
+    "hf",
+    "openai",
+    "anthropic",
+}
 # A name of one of these endings says where a secret is to be found, or how many there are, and is none itself.
 NOT_ITSELF = {"variable", "env", "file", "path", "name", "id", "ids", "count", "length", "class", "type", "field"}
 # A `*_token` of these is one of a text, such as <s> or [PAD].
 TEXT_TOKENS = {
-    "bos", "eos", "pad", "unk", "cls", "sep", "mask", "image", "audio", "video", "special", "start", "end", "begin", "stop", "think", "turn",
-    "prefix", "suffix", "middle", "eot", "eom", "bot", "new", "added", "additional", "control", "text", "next", "last", "first",
+    "bos", "eos", "pad", "unk", "cls", "sep", "mask", "image", "audio", "video", "special", "start", "end", "begin", "stop", "think",
+    "turn", "prefix", "suffix", "middle", "eot", "eom", "bot", "new", "added", "additional", "control",
+    "text", "next", "last", "first",
 }  # fmt: skip
 TEXT_TOKEN = re.compile(r"\s*[<\[｜|{(].*[>\]｜|})]\s*")
 # A value that only says where the secret is: $HF_TOKEN, ${HF_TOKEN}, $(cat ~/.key), <your key>, ***, and names of variables.
-ELSEWHERE = re.compile(r"\$.*|`.*`|<.*>|\{\{?.*\}?\}|\*+|x+|\.\.\.|(?:[A-Z][A-Z0-9]*_)+[A-Z0-9]+|env:.*|[~./].*|null|none|true|false|unset", re.I | re.S)
+ELSEWHERE = re.compile(
+    r"\$.*|`.*`|<.*>|\{\{?.*\}?\}|\*+|x+|\.\.\.|(?:[A-Z][A-Z0-9]*_)+[A-Z0-9]+|env:.*|[~./].*|null|none|true|false|unset", re.I | re.S
+)
 VARIABLE_NAME = re.compile(r"(?:[A-Z][A-Z0-9]*_)+[A-Z0-9]+")
 # An address with a key before its host. A name alone is none where one logs in with a key file.
 USER_INFO = re.compile(r"\b(?!(?:ssh|sftp|rsync|git\+ssh|hdfs)://[^/@:\s]+@)[a-z][a-z0-9+.-]*://([^/@\s'\"]+)@", re.I)
@@ -74,7 +94,7 @@ def _places(config: Any, path: str) -> Iterator[str]:
         for number, value in enumerate(config):
             yield from _places(value, f"{path}.{number}" if path else str(number))
         # A command's words: ["--api_key", "k-1"].
-        if any(_is_secret(flag.lstrip("-"), word) for flag, word in zip(words, words[1:], strict=False) if flag.startswith("-")):
+        if any(_is_secret(flag.lstrip("-"), word) for flag, word in pairwise(words) if flag.startswith("-")):
             yield path
     elif isinstance(config, str) and looks_secret(config):
         yield path
@@ -129,7 +149,9 @@ def _words(name: str) -> list[str]:
 def _says_where(text: str) -> bool:
     found = ELSEWHERE.fullmatch(text.strip())
     # Letter case is nothing to the other alternatives, and all to a variable's name.
-    return found is not None and (text.strip()[0] in "$`<{*~./" or not text.strip()[0].isupper() or VARIABLE_NAME.fullmatch(text.strip()) is not None)
+    return found is not None and (
+        text.strip()[0] in "$`<{*~./" or not text.strip()[0].isupper() or VARIABLE_NAME.fullmatch(text.strip()) is not None
+    )
 
 
 def _is_random(text: str) -> bool:
@@ -138,14 +160,15 @@ def _is_random(text: str) -> bool:
         return False
     if len(re.findall(r"[A-Za-z](?=[0-9])|[0-9](?=[A-Za-z])", text)) < RANDOM_CHANGES:
         return False
-    return _entropy().calculate_shannon_entropy(text) >= RANDOM_BITS
+    return bool(_entropy().calculate_shannon_entropy(text) >= RANDOM_BITS)
 
 
 @functools.cache
 def _detectors() -> tuple[Any, ...]:
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
-    return tuple(kind() for kind in get_mapping_from_secret_type_to_class().values() if kind.__name__ not in LEFT_OUT)
+    kinds: list[Any] = list(get_mapping_from_secret_type_to_class().values())
+    return tuple(kind() for kind in kinds if kind.__name__ not in LEFT_OUT)
 
 
 @functools.cache

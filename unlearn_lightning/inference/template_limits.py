@@ -68,7 +68,7 @@ def _over(*_: Any) -> None:
 def _memory() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _address_space() + MEMORY
-    if _address_space() == 0 or soft not in (resource.RLIM_INFINITY, -1) and soft <= limit:
+    if _address_space() == 0 or (soft not in (resource.RLIM_INFINITY, -1) and soft <= limit):
         yield
         return
     with suppress(ValueError, OSError):

@@ -7,6 +7,8 @@ with reference_mode(net):          # the frozen starting model of unlearning
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,8 +98,8 @@ def load_adapter(base: nn.Module, folder: str, trainable: bool, name: str = TRAI
         else:
             net = PeftModel.from_pretrained(base, folder, adapter_name=name, is_trainable=trainable)
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        said = str(error).splitlines() or [type(error).__name__]
-        why = next((line.strip() for line in said if "size mismatch" in line), said[0])
+        lines = str(error).splitlines() or [type(error).__name__]
+        why = next((line.strip() for line in lines if "size mismatch" in line), lines[0])
         raise ValueError(MISFIT.format(folder=folder, why=why)) from error
     # PEFT warns at most where the network or the file lacks a layer, so that this is checked here.
     with safe_open(Path(folder) / WEIGHTS, "pt") as saved:

@@ -14,6 +14,8 @@ then stacked under the trainable one and never merged, because merging into 4-bi
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path

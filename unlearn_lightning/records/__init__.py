@@ -20,8 +20,8 @@ from typing import Any, Literal
 from unlearn_lightning.records.disk import writing
 
 FORMAT = 1
-# What run.json of a finished run says at least; RunRecorder writes it.
-FINISHED = ("key", "kind", "steps")
+# What run.json of a finished run says at least, whoever reads it; who starts from the run asks for its key and result, too.
+FINISHED = ("kind", "steps")
 LEFT_OVER = re.compile(r"\..+\.(csv|html|json|jsonl|md|sh|svg|txt|yaml)\.[a-z0-9_]+|\.writable-.*")
 """Names of files that are being written, and that former versions wrote to see whether they could."""
 

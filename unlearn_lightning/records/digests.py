@@ -45,8 +45,8 @@ def is_as_recorded(path: Path, facts: Mapping[str, Any], read: bool = False) -> 
     if found[0] != facts["size"]:
         return False
     if read:
-        return _hash(path) == facts["sha256"]
-    return found[1] == facts["mtime_ns"] or sha256(path, *found) == facts["sha256"]
+        return _hash(path) == str(facts["sha256"])
+    return bool(found[1] == facts["mtime_ns"]) or sha256(path, *found) == str(facts["sha256"])
 
 
 def stamp(path: Path) -> tuple[int, int]:

@@ -1,6 +1,6 @@
-"""Texts of others on their way to a terminal, a file name or a spreadsheet: none of them is a command there.
+r"""Texts of others on their way to a terminal, a file name or a spreadsheet: none of them is a command there.
 
-plain_text("a\x1b[31mb")     # "a\\x1b[31mb": a terminal shows it and obeys nothing
+plain_text("a\x1b[31mb")     # "a\x1b[31mb", seven characters: a terminal shows it and obeys nothing
 csv_cell("=1+1")             # "'=1+1": a spreadsheet shows it and computes nothing
 check_name("../../x", "The study's name")      # ValueError
 """
@@ -56,6 +56,6 @@ def check_name(name: str, what: str) -> None:
     """
     if not _NAME.fullmatch(name) or len(name) > LONGEST_NAME:
         raise ValueError(
-            f"{what} may have letters, digits, spaces, _, ., +, = and -, begins with a letter, a digit or _, and has at most {LONGEST_NAME} "
-            f"characters, because files and metrics are named after it; got {name[: LONGEST_NAME + 1]!r}."
+            f"{what} may have letters, digits, spaces, _, ., +, = and -, begins with a letter, a digit or _, and has at most "
+            f"{LONGEST_NAME} characters, because files and metrics are named after it; got {name[: LONGEST_NAME + 1]!r}."
         )

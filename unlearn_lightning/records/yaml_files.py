@@ -88,7 +88,7 @@ def check_limits(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for _, anchor in opened):
                 raise TooLarge("an alias (*name) stands within what it stands for, so that it has no end")
-            found, name = closed.get(event.anchor, [1, 0]), None
+            found, name = closed.get(str(event.anchor), [1, 0]), None
         elif isinstance(event, yaml.ScalarEvent):
             found, name = [1, 0], event.anchor
         elif isinstance(event, yaml.CollectionEndEvent):

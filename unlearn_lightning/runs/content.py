@@ -51,10 +51,11 @@ def changed_files(run_folder: Path, read: bool = False) -> list[str]:
     Raises:
         ValueError: run.json says that the run is finished, and not what it made.
     """
-    recorded = read_run(run_folder).get("result")
-    if not isinstance(recorded, dict) or recorded.get("folder") not in RESULTS or not isinstance(recorded.get("files"), dict):
+    run = read_run(run_folder)
+    recorded = run.get("result")
+    if not run.get("key") or not isinstance(recorded, dict) or recorded.get("folder") not in RESULTS or not isinstance(recorded.get("files"), dict):
         raise ValueError(
-            f"{run_folder / 'run.json'} does not say what the run made (`result`), so that it cannot be told from something else. Delete "
+            f"{run_folder / 'run.json'} does not say what the run made (`key`, `result`), so that it cannot be told from something else. Delete "
             "the run folder to run it again, or put the model elsewhere and name it in backbone.model."
         )
     folder, known = run_folder / recorded["folder"], recorded["files"]
@@ -105,8 +106,9 @@ def key_of_result(place: Path) -> str | None:
     if not (place.parent / "run.json").is_file():
         return None
     run = read_run(place.parent)
-    is_result = run["status"] == "finished" and (run.get("result") or {}).get("folder") == place.name
-    return run["key"] if is_result and not changed_files(place.parent) else None
+    if run["status"] != "finished" or place.name not in RESULTS or changed_files(place.parent):
+        return None
+    return str(run["key"]) if run["result"]["folder"] == place.name else None
 
 
 def content_of(place: Path) -> str:

@@ -1,7 +1,8 @@
 """Imports bitsandbytes without the code that it would fetch from the Hub.
 
 On processors with AVX512-BF16 it takes a compiled kernel from there as soon as it is imported, where the package `kernels` is installed:
-that is code of others without a question, and a wait for a network that may not be there. Its own kernels do the same.
+that is code of others without a question, and a wait for a network that may not be there. Its own kernels do the same. PEFT imports
+bitsandbytes, so that every module of ours that needs either imports this one first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,14 @@ import sys
 from contextlib import suppress
 
 FETCHING = "Failed to load CPU gemm_4bit_forward"
+
+
+class _IsNoFetch(logging.Filter):
+    """Leaves out the one line that tells of the fetch that did not take place."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a line is any other."""
+        return not record.getMessage().startswith(FETCHING)
 
 
 def import_bitsandbytes() -> None:
@@ -31,6 +40,4 @@ def import_bitsandbytes() -> None:
             sys.modules["kernels"] = before  # type: ignore[assignment]
 
 
-class _IsNoFetch(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(FETCHING)
+import_bitsandbytes()
