@@ -5,14 +5,13 @@ Every case ends in one word: `named` (one line says which file or setting is wro
 """
 
 import copy
+import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import time
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 
 import torch
 from study_runs import fit, settings, weights
@@ -82,13 +81,13 @@ def make_runs(folder):
     backbone = {"model": str(folder / "whole/model"), "lora": {"rank": 2, "alpha": 2}}
     fit(settings(*files, folder / "lora", trainer={"max_steps": 1}, model={"init_args": {"backbone": backbone}}))
     config = settings(*files, folder / "stopped", checkpoint_every_n_steps=2)
-    try:
+    with suppress(Stop):
         lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=[StopAtStep3()])
-    except Stop:
-        pass
     reference = ReferenceFile(folder / "reference.safetensors")
     reference.write({1: -0.5, 2: -1.5})
-    write_json(folder / "study.json", {"name": "s", "runs": [{"key": "k", "folder": "../whole", "kind": "stage", "name": "a", "parents": []}]})
+    write_json(
+        folder / "study.json", {"name": "s", "runs": [{"key": "k", "folder": "../whole", "kind": "stage", "name": "a", "parents": []}]}
+    )
     return folder
 
 
@@ -151,7 +150,7 @@ FILES = {
     **{f"{name} of a folder": (f"lora/adapter/{name}", lambda path: load_lora(path.parent), UNSEEN) for name in ADAPTER},
     "last.ckpt": ("stopped/checkpoints/last.ckpt", resumed, ()),
     "metrics.csv of a finished run": ("whole/metrics.csv", rows_of, ()),
-    "metrics.csv of a stopped run": ("stopped/metrics.csv", rows_of_checkpoint, (*UNSEEN, "noise", "another kind", "deep", "deep object")),
+    "metrics.csv of a stopped run": ("stopped/metrics.csv", rows_of_checkpoint, UNSEEN),
     "a record": ("whole/records/retain/000002.json", record_of, ()),
     "run.json": ("whole/run.json", state_of, ("flipped", "one byte short")),
     "config.yaml": ("whole/config.yaml", lambda path: read_config(path.parent), ("flipped", "one byte short", "cut")),
@@ -193,13 +192,57 @@ def damage_cases(folder, rng, kinds=FILES):
         path = folder / name
         cached = copy.deepcopy(use(path))
         for damage in DAMAGES:
-            if damage in unseen:
+            if damage in (*unseen, "wrong values"):
                 continue
             chat_tokenizer.load_tokenizer.cache_clear()
             backbone._positions.cache_clear()
             with damaged(path, damage, rng):
                 found, said = outcome(use, path, cached)
             yield f"{kind}, {damage}", found, said
+
+
+WRONG = (None, "x", -1, 0, 10**30, 1e300, True, [], {}, [None], {"a": None}, "[red]\x1b[31m")
+
+
+def wrong_values(content, rng):
+    """One value of a JSON file, anywhere in it, replaced by another that does not belong there."""
+    whole = json.loads(content)
+    inside = whole
+    while True:
+        names = list(inside) if isinstance(inside, dict) else range(len(inside))
+        name = rng.choice(names)
+        if isinstance(inside[name], dict | list) and inside[name] and rng.random() < 0.7:
+            inside = inside[name]
+            continue
+        inside[name] = rng.choice(WRONG)
+        return json.dumps(whole).encode()
+
+
+DAMAGES["wrong values"] = wrong_values
+VALUES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "run.json",
+    "study.json",
+)
+
+
+def value_cases(folder, rng, times):
+    """(kind, outcome, what was said) of JSON files with a wrong value; another outcome is right, as another value may be meant."""
+    for kind, (name, use, _) in FILES.items():
+        if not kind.startswith(VALUES) or kind.endswith("of a run"):
+            continue
+        path = folder / name
+        whole = use(path)
+        for _ in range(times):
+            chat_tokenizer.load_tokenizer.cache_clear()
+            with damaged(path, "wrong values", rng):
+                seen = path.read_text()
+                found, said = outcome(use, path, whole)
+            yield f"{kind}, wrong values", "harmless" if found == "silent" else found, f"{said} {'' if found != 'crash' else seen[:3000]}"
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------------------------
@@ -239,24 +282,34 @@ def killed_at(config, call, number):
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def kill_cases(folder, runs, calls=tuple(KILLS), step=1, most=40):
-    """(kind, outcome, what was said): killed at the n-th call, the same command ends with the weights of a run that nobody stopped."""
+def unstopped(runs, folder):
+    """The configuration of a run in a folder, and the weights and numbers of the same run that nobody disturbed."""
     files = str(runs / "corpus.jsonl"), str(runs / "questions.jsonl")
 
-    def config(name):
-        return settings(*files, folder / name, checkpoint_every_n_steps=2, trainer={"callbacks": [probe(files[1])]})
+    def config(place):
+        return settings(*files, place, checkpoint_every_n_steps=2, trainer={"callbacks": [probe(files[1])]})
 
-    fit(config("whole"))
-    whole, rows = weights(folder / "whole"), (folder / "whole/metrics.csv").read_text()
+    if not is_finished(runs / "unstopped"):
+        fit(config(runs / "unstopped"))
+    return config(folder), weights(runs / "unstopped"), (runs / "unstopped/metrics.csv").read_text()
+
+
+def ended_the_same(folder, whole, rows):
+    """Whether a run ended with the weights and the numbers of the run that nobody disturbed."""
+    same = all(torch.equal(whole[name], value) for name, value in weights(folder).items())
+    return same and (folder / "metrics.csv").read_text() == rows and is_finished(folder)
+
+
+def kill_cases(folder, runs, calls=tuple(KILLS), numbers=range(1, 60)):
+    """(kind, outcome, what was said): killed at the n-th call, the same command ends with the weights of a run that nobody stopped."""
+    config, whole, rows = unstopped(runs, folder / "killed")
     for call in calls:
-        for number in range(1, most, step):
+        for number in numbers:
             shutil.rmtree(folder / "killed", ignore_errors=True)
-            if not killed_at(config("killed"), call, number):
+            if not killed_at(copy.deepcopy(config), call, number):
                 break
-            fit(config("killed"))
-            same = all(torch.equal(whole[name], value) for name, value in weights(folder / "killed").items())
-            found = "equal" if same and (folder / "killed/metrics.csv").read_text() == rows and is_finished(folder / "killed") else "silent"
-            yield f"kill at {call}", found, f"call {number}"
+            fit(copy.deepcopy(config))
+            yield f"kill at {call}", "equal" if ended_the_same(folder / "killed", whole, rows) else "silent", f"call {number}"
 
 
 # --- a full disk ------------------------------------------------------------------------------------------------------------------------
@@ -276,23 +329,20 @@ def can_mount(place):
 
 def disk_cases(folder, runs, sizes):
     """(kind, outcome, what was said): a run on a disk of so many kilobytes says where there is no space; with more it goes on and ends."""
-    files, place = (str(runs / "corpus.jsonl"), str(runs / "questions.jsonl")), folder / "disk"
-    whole = settings(*files, folder / "roomy", checkpoint_every_n_steps=2)
-    fit(whole)
+    place = folder / "disk"
+    config, whole, rows = unstopped(runs, place / "run")
     for size in sizes:
         place.mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(place)], check=True)
-        config = settings(*files, place / "run", checkpoint_every_n_steps=2)
         try:
-            fit(config)
+            fit(copy.deepcopy(config))
             found, said = "harmless", "it had room enough"
         except Exception as error:
             said = line(error)
             found = "named" if is_known(error) and "No space left" in said and str(place) in said else "crash"
             subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
-            fit(config)
-            same = all(torch.equal(value, weights(place / "run")[name]) for name, value in weights(folder / "roomy").items())
-            found = found if same and found != "crash" else "crash"
+            fit(copy.deepcopy(config))
+            found = found if ended_the_same(place / "run", whole, rows) else "crash"
         finally:
             subprocess.run(["umount", "-l", str(place)], check=False)
         yield f"disk of {size} kB", found, said
@@ -302,4 +352,3 @@ def timed(cases):
     """The same cases, and the seconds that all of them took."""
     start, found = time.monotonic(), list(cases)
     return found, time.monotonic() - start
-

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from unlearn_lightning.main import main
 from unlearn_lightning.models.backbone import Backbone, Lora, save_result
+from unlearn_lightning.runs.content import result_of
 
 
 @pytest.fixture

@@ -47,9 +47,7 @@ TEXT_TOKENS = {
 }  # fmt: skip
 TEXT_TOKEN = re.compile(r"\s*[<\[｜|{(].*[>\]｜|})]\s*")
 # A value that only says where the secret is: $HF_TOKEN, ${HF_TOKEN}, $(cat ~/.key), <your key>, ***, and names of variables.
-ELSEWHERE = re.compile(
-    r"\$.*|`.*`|<.*>|\{\{?.*\}?\}|\*+|x+|\.\.\.|(?:[A-Z][A-Z0-9]*_)+[A-Z0-9]+|env:.*|[~./].*|null|none|true|false|unset", re.I | re.S
-)
+ELSEWHERE = re.compile(r"\$.*|`.*`|<.*>|\{\{?.*\}?\}|\*+|x+|\.\.\.|env:.*|[~./].*|null|none|true|false|unset", re.I | re.S)
 VARIABLE_NAME = re.compile(r"(?:[A-Z][A-Z0-9]*_)+[A-Z0-9]+")
 # An address with a key before its host. A name alone is none where one logs in with a key file.
 USER_INFO = re.compile(r"\b(?!(?:ssh|sftp|rsync|git\+ssh|hdfs)://[^/@:\s]+@)[a-z][a-z0-9+.-]*://([^/@\s'\"]+)@", re.I)
@@ -147,11 +145,7 @@ def _words(name: str) -> list[str]:
 
 
 def _says_where(text: str) -> bool:
-    found = ELSEWHERE.fullmatch(text.strip())
-    # Letter case is nothing to the other alternatives, and all to a variable's name.
-    return found is not None and (
-        text.strip()[0] in "$`<{*~./" or not text.strip()[0].isupper() or VARIABLE_NAME.fullmatch(text.strip()) is not None
-    )
+    return bool(ELSEWHERE.fullmatch(text.strip()) or VARIABLE_NAME.fullmatch(text.strip()))
 
 
 def _is_random(text: str) -> bool:

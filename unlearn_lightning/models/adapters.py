@@ -97,7 +97,7 @@ def load_adapter(base: nn.Module, folder: str, trainable: bool, name: str = TRAI
             net = base
         else:
             net = PeftModel.from_pretrained(base, folder, adapter_name=name, is_trainable=trainable)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         why = next((line.strip() for line in lines if "size mismatch" in line), lines[0])
         raise ValueError(MISFIT.format(folder=folder, why=why)) from error

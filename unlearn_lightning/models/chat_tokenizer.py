@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from unlearn_lightning.inference.chat_format import ChatSettings
-from unlearn_lightning.models.reading import check_file, reading
+from unlearn_lightning.models.reading import REMEDY, Unreadable, check_file, reading
 from unlearn_lightning.models.scratch import Scratch, train_tokenizer
 
 
@@ -40,6 +40,8 @@ def load_tokenizer(
     else:
         with reading(name):
             loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
+            # Settings of another type than theirs come to light only here.
+            loaded("a")
     if template_from is not None:
         with reading(template_from):
             loaded.chat_template = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False).chat_template
@@ -65,5 +67,7 @@ def _generation_ends(model: str | None, revision: str | None) -> tuple[int, ...]
             ends = getattr(kind.from_pretrained(model, revision=revision or "main"), "eos_token_id", None)
         except (OSError, ValueError):
             continue
+        except Exception as error:
+            raise Unreadable(f"{Path(model) / file} has a value of a wrong kind ({type(error).__name__}: {error}): {REMEDY}.") from error
         return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
     return ()

@@ -50,8 +50,8 @@ def _is_full(error: Exception, path: Path) -> bool:
     if "no space left" in said or "os error 28" in said or "quota exceeded" in said:
         return True
     try:
-        # torch's writer only says that it failed.
-        return "failed writing" in said and shutil.disk_usage(_there(path)).free < LITTLE
+        # torch's writer only says that it failed, or that it is not where it should be.
+        return ("failed writing" in said or "inline_container" in said) and shutil.disk_usage(_there(path)).free < LITTLE
     except OSError:
         return False
 

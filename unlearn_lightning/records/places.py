@@ -22,31 +22,26 @@ def place_of(study: Path, entry: Mapping[str, Any]) -> Path:
     if named.is_dir() or named.parent.is_dir():
         # Where the store is there and the run is not, it was not made yet.
         return named
-    found = (folder / named.name for folder in looked_in(study, named))
-    return next((place for place in found if _is_run(place, entry["key"])), named)
+    sought = (folder / named.name for root in roots(study, named) for folder in (root, *sorted(filter(Path.is_dir, root.iterdir()))))
+    return next((place for place in sought if _is_run(place, entry["key"])), named)
 
 
-def looked_in(study: Path, named: Path) -> list[Path]:
-    """The folders in which a run is sought that is not where study.json says: those beside the study, and those beside the store."""
-    beside = [study.absolute().parent, named.parent.absolute().parent]
-    # With dots resolved by name: the named folder need not exist.
-    roots = dict.fromkeys(Path(*_without_dots(folder.parts)) for folder in beside)
-    return [folder for root in roots if root.is_dir() for folder in (root, *sorted(one for one in root.iterdir() if one.is_dir()))]
+def roots(study: Path, named: Path) -> list[Path]:
+    """The folders in which, and in whose folders, a run is sought that is not where study.json says: those around study and store."""
+    around = [study.absolute().parent, named.parent.absolute().parent]
+    # With dots resolved by name, as the named folder need not exist.
+    return [root for root in dict.fromkeys(Path(*_without_dots(folder.parts)) for folder in around) if root.is_dir()]
 
 
 def missing(study: Path, entries: Sequence[Mapping[str, Any]]) -> str | None:
     """A line on the runs whose whole store is gone: how many they are and where they were sought; None where there are none."""
-    gone = [
-        study / entry["folder"]
-        for entry in entries
-        if not place_of(study, entry).is_dir() and not (study / entry["folder"]).parent.is_dir()
-    ]
+    gone = [named for entry in entries if not (named := study / entry["folder"]).parent.is_dir() and not place_of(study, entry).is_dir()]
     if not gone:
         return None
-    roots = dict.fromkeys(str(folder.parent) for folder in looked_in(study, gone[0]))
+    store = Path(*_without_dots(gone[0].parent.absolute().parts))
     return (
-        f"{len(gone)} of {len(entries)} runs are not where study.json says, as there is no folder {Path(*_without_dots(gone[0].parent.absolute().parts))}. "
-        f"They were sought in all folders of {' and '.join(list(roots)[-2:])}. Move the store back, or beside the study."
+        f"{len(gone)} of {len(entries)} runs are not where study.json says, as there is no folder {store}. They were sought in "
+        f"{' and '.join(map(str, roots(study, gone[0])))} and the folders there. Move the store back, or beside the study."
     )
 
 

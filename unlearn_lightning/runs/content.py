@@ -53,7 +53,12 @@ def changed_files(run_folder: Path, read: bool = False) -> list[str]:
     """
     run = read_run(run_folder)
     recorded = run.get("result")
-    if not run.get("key") or not isinstance(recorded, dict) or recorded.get("folder") not in RESULTS or not isinstance(recorded.get("files"), dict):
+    if (
+        not run.get("key")
+        or not isinstance(recorded, dict)
+        or recorded.get("folder") not in RESULTS
+        or not isinstance(recorded.get("files"), dict)
+    ):
         raise ValueError(
             f"{run_folder / 'run.json'} does not say what the run made (`key`, `result`), so that it cannot be told from something else. Delete "
             "the run folder to run it again, or put the model elsewhere and name it in backbone.model."

@@ -44,7 +44,8 @@ def export(run: Path, out: Path, merge: bool = False, dtype: Dtype | None = None
 
     Raises:
         FileNotFoundError: there is no such run, or one of its adapters is gone.
-        ValueError: the run is not finished or has no adapter, its adapter is not as it was made, `out` holds something, or the export is another model than the trained one.
+        ValueError: the run is not finished or has no adapter, its adapter is not as it was made, `out` holds something, or the export is
+            another model than the trained one.
     """
     if not is_finished(run):
         raise ValueError(f"{run} holds no finished run. `unlearn fit` or `unlearn study` must end it first.")
