@@ -18,7 +18,7 @@ def place_of(study: Path, entry: Mapping[str, Any]) -> Path:
         study: the study folder.
         entry: the run's entry in study.json.
     """
-    named = study / entry["folder"]
+    named = study / str(entry["folder"])
     if named.is_dir() or named.parent.is_dir():
         # Where the store is there and the run is not, it was not made yet.
         return named

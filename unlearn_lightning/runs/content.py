@@ -60,7 +60,7 @@ def changed_files(run_folder: Path, read: bool = False) -> list[str]:
         or not isinstance(recorded.get("files"), dict)
     ):
         raise ValueError(
-            f"{run_folder / 'run.json'} does not say what the run made (`key`, `result`), so that it cannot be told from something else. Delete "
+            f"{run_folder / 'run.json'} does not say what the run made (`key`, `result`), so it cannot be told from something else. Delete "
             "the run folder to run it again, or put the model elsewhere and name it in backbone.model."
         )
     folder, known = run_folder / recorded["folder"], recorded["files"]
