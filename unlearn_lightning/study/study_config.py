@@ -119,7 +119,7 @@ class StudyConfig:
         for name, path in paths.items():
             check_name(name, "The name of a path")
             if name == "retrained":
-                raise ValueError("A path may not be named `retrained`, which is another model; give it another name.")
+                raise ValueError("A path is not `retrained`, which is the name of another model: give it another name.")
             if list(path).count(self.forget) != 1:
                 raise ValueError(f"The path {name!r} must hold the forget stage {self.forget!r} once; got {list(path)}.")
             if twin := known.get(tuple(path)):
