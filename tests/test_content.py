@@ -11,8 +11,7 @@ from study_runs import settings
 from test_study import config_of, small
 
 from unlearn_lightning.cli.resolver import Resolver
-from unlearn_lightning.records import write_json
-from unlearn_lightning.runs import content
+from unlearn_lightning.records import digests, write_json
 from unlearn_lightning.runs.content import changed_files, hub_commit, result_of
 from unlearn_lightning.runs.run_key import UNREAD, run_key
 from unlearn_lightning.sources.readers import HubError
@@ -48,7 +47,7 @@ def write_result(run_folder, name="model", status="finished", key=KEY):
     folder.mkdir(parents=True)
     for file, text in FILES.items():
         (folder / file).write_text(text)
-    write_json(run_folder / "run.json", {"status": status, "key": key, "result": result_of(run_folder)})
+    write_json(run_folder / "run.json", {"status": status, "key": key, "kind": "stage", "steps": 1, "result": result_of(run_folder)})
     return folder
 
 
@@ -117,7 +116,7 @@ def test_where_a_folder_lies_does_not_count(key_from, tmp_path):
 
 def test_files_are_read_again_only_where_size_or_time_changed(tmp_path, monkeypatch):
     folder = write_result(tmp_path / "run")
-    monkeypatch.setattr(content, "_sha256", lambda *_: pytest.fail("a file was read"))
+    monkeypatch.setattr(digests, "sha256", lambda *_: pytest.fail("a file was read"))
     assert changed_files(tmp_path / "run") == []
     (folder / "config.json").write_text('{"a": 1}')
     assert changed_files(tmp_path / "run") == ["config.json"], "another size is another content"

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from unlearn_lightning.main import main
 from unlearn_lightning.models.backbone import Backbone, Lora, save_result
+from unlearn_lightning.runs.content import result_of
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def adapted(base, folder, corpus, questions, dtype="float32", quantization=None,
         "key": "0",
         "seed": 3,
     }
-    (folder / "run.json").write_text(json.dumps({**about, "versions": {"unlearn_lightning": "0"}}))
+    (folder / "run.json").write_text(json.dumps({**about, "result": result_of(folder), "versions": {"unlearn_lightning": "0"}}))
     return backbone, net
 
 

@@ -234,7 +234,7 @@ def test_a_study_ends_between_two_runs(corpus, questions, tmp_path, monkeypatch)
     def execute(job, tell):
         with preemption.held():
             done.append(job.name)
-            write_json(job.folder / "run.json", {"status": "finished"})
+            write_json(job.folder / "run.json", {"status": "finished", "kind": "stage", "steps": 1})
             if len(done) == 2:
                 send()
 

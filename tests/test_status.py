@@ -30,7 +30,7 @@ def states(folder):
 
 
 def write_run(folder, status, **more):
-    write_json(folder / "run.json", {"status": status, **more})
+    write_json(folder / "run.json", {"status": status, "kind": "stage", **more})
 
 
 def test_each_state_is_told_from_the_files(study):

@@ -47,7 +47,7 @@ def test_circles_missing_files_and_other_things_are_refused_before_work(tmp_path
         with pytest.raises(SystemExit):
             main(["study", str(tmp_path / f"{name}.yaml")])
         assert message in " ".join(capsys.readouterr().err.split())
-    with pytest.raises(ValueError, match="a mapping of settings, got str"):
+    with pytest.raises(ValueError, match=r"a mapping of settings \(`name: value`\), got str"):
         read_study_file(tmp_path / "text.yaml")
 
 
@@ -89,7 +89,7 @@ def test_named_paths_share_prefixes_and_retrained_models(corpus, questions, tmp_
         ({"paths": {}}, "at least one path"),
         ({"paths": {"a": ["inst"]}}, "must hold the forget stage 'safety' once"),
         ({"paths": {"a": ["safety", "inst", "safety"]}}, "once; got"),
-        ({"paths": {"a/b": ["safety"]}}, "named with letters"),
+        ({"paths": {"a/b": ["safety"]}}, "name of a path may have letters"),
         ({"paths": {"retrained": ["safety"]}}, "not `retrained`"),
         ({"paths": {"a": ["safety"], "b": ["safety"]}}, "'a' and 'b' are the same"),
         ({"paths": {"a": ["safety", "tofu"]}}, "names the stage 'tofu'"),

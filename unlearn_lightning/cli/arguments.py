@@ -13,9 +13,15 @@ import ast
 import json
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+import jsonargparse
+import yaml
+
 from unlearn_lightning.cli.config_files import find
+from unlearn_lightning.records.yaml_files import check_limits, read_mapping
+from unlearn_lightning.runs.moved import is_of_run, relocated
 
 # With every abbreviation that argparse takes: `--c` could also be --checkpoint_every_n_steps.
 CONFIG = re.compile(r"(?:--co(?:n(?:f(?:i(?:g)?)?)?)?|-c)(?:=(?P<value>.*))?|-c(?P<joined>[^=].*)", re.S)
@@ -30,12 +36,38 @@ def prepared(arguments: Iterable[str]) -> list[str]:
 
     Raises:
         FileNotFoundError: there is no such configuration.
+        ValueError: it is not YAML that can be read.
     """
+    _limit_yaml()
     files, rest = _split(list(arguments))
     verb, flags = (rest[:1], rest[1:]) if rest and not rest[0].startswith("-") else ([], rest)
-    found = [word for name in files for word in ("--config", name if "{" in name else str(find(name)))]
+    found = [word for name in files for word in ("--config", name if "{" in name else _file(find(name)))]
     # With a brace it is a configuration itself and no name.
     return [*verb, *found, *classes_first([spelled(word) for word in _joined(flags)])]
+
+
+def _file(path: Path) -> str:
+    """The file, once it is seen to be readable; the configuration in it where it is a run's whose folder was moved."""
+    content = read_mapping(path)
+    if is_of_run(path) and (moved := relocated(content, path.parent)) != content:
+        return json.dumps(moved)
+    return str(path)
+
+
+_yaml = jsonargparse.get_loader("yaml")
+
+
+def _limit_yaml() -> None:
+    """Has jsonargparse read YAML, of files, flags and variables, within limits."""
+    jsonargparse.set_loader("yaml", _limited, exceptions=(yaml.YAMLError,))
+
+
+def _limited(text: str) -> Any:
+    check_limits(text)
+    try:
+        return _yaml(text)
+    except (RecursionError, ValueError, TypeError, OverflowError) as error:
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from None
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -18,7 +18,9 @@ import lightning.pytorch as pl
 import torch
 
 from unlearn_lightning.cli.parameters import parameters
-from unlearn_lightning.models.places import check_places
+from unlearn_lightning.cli.trainer_parts import as_list
+from unlearn_lightning.models.places import SETTINGS, check_places
+from unlearn_lightning.runs.content import refuse_changed_place
 
 # A schedule asks for the number of steps, which is known only when the data has been read; a setting that it refuses for this
 # number is wrong for every number.
@@ -64,8 +66,13 @@ def check_found(config: Mapping[str, Any]) -> None:
 
     Raises:
         FileNotFoundError: one is neither a folder nor on the Hub.
+        ValueError: one is the result of an earlier run, and holds something else than that run made.
     """
-    check_places(config["model"]["init_args"]["backbone"])
+    backbone = config["model"]["init_args"]["backbone"]
+    check_places(backbone)
+    for setting in SETTINGS:
+        for place in as_list(backbone.get(setting)):
+            refuse_changed_place(place)
 
 
 def check_optimizer(model: Any) -> None:

@@ -20,10 +20,20 @@ from pathlib import Path
 
 import yaml
 
+from unlearn_lightning.records.texts import plain_text
+
 # Bad input, missing files, broken networks, numbers that ran away, packages that are not installed. Hugging Face's errors are among them.
 KNOWN = (ValueError, OSError, ArithmeticError, ImportError, argparse.ArgumentError, yaml.YAMLError)
 # Kinds of packages that a command without torch has no need to import, by name.
-KNOWN_NAMES = {"MisconfigurationException", "SafetensorError", "OutOfMemoryError", "HfHubHTTPError", "TemplateError", "HTTPError"}
+KNOWN_NAMES = {
+    "UnpicklingError",
+    "MisconfigurationException",
+    "SafetensorError",
+    "OutOfMemoryError",
+    "HfHubHTTPError",
+    "TemplateError",
+    "HTTPError",
+}
 LONGEST = 700
 TYPES = {
     "<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false", "<class 'str'>": "text",
@@ -75,7 +85,7 @@ def is_known(error: BaseException) -> bool:
 
 def line(error: BaseException) -> str:
     """Words an error in one line of at most a few hundred characters."""
-    words = " ".join(short(str(error) or type(error).__name__).split())
+    words = plain_text(" ".join(short(str(error) or type(error).__name__).split()))
     return words if len(words) <= LONGEST else f"{words[: LONGEST * 2 // 3]} [...] {words[-LONGEST // 3 :]}"
 
 

@@ -35,11 +35,11 @@ from unlearn_lightning.runs.measured import (
     note_measured,
     probe_keys,
     probes_of,
-    read_config,
     refuse_changed_probes,
     result_backbone,
     unmeasured,
 )
+from unlearn_lightning.runs.moved import read_config
 
 CHANGED = (
     "Give it another name (`name`, or its key in a study's `probes`), so that both stand beside each other, or have its former records "

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from unlearn_lightning.records.yaml_files import read_yaml
 
 
 def replaced_callbacks(words: Sequence[str], callbacks: Any) -> str | None:
@@ -34,7 +34,7 @@ def replaced_callbacks(words: Sequence[str], callbacks: Any) -> str | None:
 
 
 def _trainer(file: Path) -> Mapping[str, Any]:
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    content = read_yaml(file)
     trainer = content.get("trainer") if isinstance(content, Mapping) else None
     return trainer if isinstance(trainer, Mapping) else {}
 

@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnect
 
 import callbacks
 from unlearn_lightning.preemption import listen
+from unlearn_lightning.records.texts import check_name
 from unlearn_lightning.runs.checkpoint import WholeFileIO
 
 
@@ -31,12 +32,14 @@ def probe_names(configured: list[Any]) -> list[str]:
 
 
 def check_probe_names(configured: list[Any]) -> None:
-    """Refuses probes that would overwrite each other's records.
+    """Refuses probes that would overwrite each other's records, or write records elsewhere.
 
     Raises:
-        ValueError: two of these callbacks are probes of one name.
+        ValueError: two of these callbacks are probes of one name, or one has a name that is more than a name.
     """
     names = probe_names(configured)
+    for name in names:
+        check_name(name, "A probe's name")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Several probes are named {twice[0]!r}, and would overwrite each other's records: set their init_args.name.")
 

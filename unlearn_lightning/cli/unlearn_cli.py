@@ -35,7 +35,7 @@ from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.records import is_finished, locked, read_run, remove_left_overs
 from unlearn_lightning.runs.checkpoint import ResumeCheckpoint, delete_checkpoints
 from unlearn_lightning.runs.computed_with import computed_with
-from unlearn_lightning.runs.content import refuse_changed
+from unlearn_lightning.runs.content import changed_records, refuse_changed
 from unlearn_lightning.runs.cut_short import check_recorded
 from unlearn_lightning.runs.measured import MEASURED, go_on_with_probes, probe_keys, tell_unmeasured
 from unlearn_lightning.runs.resume import checkpoint_to_resume
@@ -204,12 +204,15 @@ class UnlearnCLI(LightningCLI):
             if subcommand != "fit" and self.keeps_finished and is_finished(self.run_folder):
                 return
             if subcommand == "fit" and is_finished(self.run_folder):
-                refuse_changed(self.run_folder)
+                refuse_changed(self.run_folder, self.key)
+                if changed := changed_records(self.run_folder):
+                    rank_zero_info(f"Not as this run wrote it: {', '.join(changed[:5])}{' ...' if changed[5:] else ''}.")
                 rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
                 tell_unmeasured(self.run_folder, self.probe_keys)
                 if self.trainer.is_global_zero:
                     # Left over where it was killed between its last two writes.
                     delete_checkpoints(self.run_folder)
+                self._tell_end()
                 return
             if subcommand == "fit":
                 go_on_with_probes(self.run_folder, self.probe_keys, self.trainer.is_global_zero)

@@ -18,6 +18,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
+from unlearn_lightning.inference.template_limits import TemplateLimit, limited
+
 # What Llama-3.x's template itself prints where it has no clock.
 DATE, DATE_FORMAT = "26 Jul 2024", "%d %b %Y"
 # These texts stand for a conversation's parts, to see what the template writes around them.
@@ -26,6 +28,8 @@ SYSTEM, PROMPT, RESPONSE = "0system0", "0prompt0", "0response0"
 TYPED = mark_control_tokens("x", re.compile("x"))[0]
 # Characters that no template needs around a conversation.
 LONGEST = 1_000_000
+# Characters of a template; the longest of those in use have 20,000.
+LONGEST_TEMPLATE = 1_000_000
 ANOTHER = "Set backbone.chat_template_from to a tokenizer whose template"
 
 
@@ -63,6 +67,7 @@ class ChatFormat:
         self.settings: ChatSettings = getattr(tokenizer, "chat_settings", ChatSettings())
         self._system = self._marked(system_prompt)
         name = self.settings.template or tokenizer.name_or_path
+        self._tried = False
         self._name = f"The chat template of {name}" if name else "The tokenizer's chat template"
 
     def prompt(self, prompt: str) -> str:
@@ -191,11 +196,17 @@ class ChatFormat:
 
     def _render(self, turns: list[dict[str, str]], prompt: bool = False) -> str:
         try:
-            text = str(
-                self.tokenizer.apply_chat_template(
-                    turns, tokenize=False, add_generation_prompt=prompt, chat_template=self._template, date_string=self.settings.date
+            # A template that was never tried may grow without bound.
+            with limited(memory=not self._tried):
+                text = str(
+                    self.tokenizer.apply_chat_template(
+                        turns, tokenize=False, add_generation_prompt=prompt, chat_template=self._template, date_string=self.settings.date
+                    )
                 )
-            )
+            self._tried = True
+        except (TemplateLimit, MemoryError, RecursionError) as error:
+            why = str(error) or "it takes more memory than a conversation can need"
+            raise ValueError(f"{self._name} does not end: {why}. {ANOTHER} ends.") from None
         except Exception as error:
             # A template is a program of somebody else's, which can fail in any way.
             why = (str(error).strip().splitlines() or [""])[0][:160]
@@ -210,6 +221,8 @@ class ChatFormat:
     def _template(self) -> str:
         """The template with `strftime_now`, where transformers gives the clock's time, replaced: a function cannot be handed over."""
         template = str(self.tokenizer.get_chat_template())
+        if len(template) > LONGEST_TEMPLATE:
+            raise ValueError(f"it has {len(template):,} characters, where at most {LONGEST_TEMPLATE:,} are read")
         if "strftime_now" not in template:
             return template
         date = datetime.strptime(self.settings.date, DATE_FORMAT)

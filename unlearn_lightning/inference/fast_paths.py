@@ -10,6 +10,8 @@ that depend on how long a pass is take the plain pass wherever a sequence is lon
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

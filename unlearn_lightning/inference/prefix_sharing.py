@@ -12,6 +12,8 @@ Values and gradients are the plain computation's, to rounding. Where that is not
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

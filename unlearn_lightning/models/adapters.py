@@ -7,6 +7,8 @@ with reference_mode(net):          # the frozen starting model of unlearning
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +16,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from unlearn_lightning.models.base_model import differences
+from unlearn_lightning.models.reading import check_file
 
 WEIGHTS = "adapter_model.safetensors"
 # Names of the adapters within PEFT: the trainable one, and the frozen ones below it, numbered.
@@ -86,14 +89,17 @@ def load_adapter(base: nn.Module, folder: str, trainable: bool, name: str = TRAI
         raise FileNotFoundError(f"No adapter in {folder} (no adapter_config.json).{hint} The run that makes it must finish first.")
     if not (Path(folder) / WEIGHTS).is_file():
         raise FileNotFoundError(f"The adapter in {folder} has no {WEIGHTS}. Other formats are pickles, which are never read: convert it.")
+    for file in (WEIGHTS, "adapter_config.json"):
+        check_file(Path(folder) / file)
     try:
         if isinstance(base, PeftModel):
             base.load_adapter(folder, name, is_trainable=trainable)
             net = base
         else:
             net = PeftModel.from_pretrained(base, folder, adapter_name=name, is_trainable=trainable)
-    except (RuntimeError, ValueError, KeyError) as error:
-        why = next((line.strip() for line in str(error).splitlines() if "size mismatch" in line), str(error).splitlines()[0])
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        why = next((line.strip() for line in lines if "size mismatch" in line), lines[0])
         raise ValueError(MISFIT.format(folder=folder, why=why)) from error
     # PEFT warns at most where the network or the file lacks a layer, so that this is checked here.
     with safe_open(Path(folder) / WEIGHTS, "pt") as saved:

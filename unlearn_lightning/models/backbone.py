@@ -14,6 +14,8 @@ then stacked under the trainable one and never merged, because merging into 4-bi
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +39,10 @@ from unlearn_lightning.models.chat_tokenizer import load_tokenizer
 from unlearn_lightning.models.merging import TEXT, UnequalMerge, merge, stack
 from unlearn_lightning.models.places import check_place, located
 from unlearn_lightning.models.positions import positions
+from unlearn_lightning.models.reading import reading
 from unlearn_lightning.models.scratch import Scratch, build_model
 from unlearn_lightning.models.sharding import gathered
+from unlearn_lightning.records.disk import writing
 
 # How many graphs torch.compile may make of a decoder layer.
 GRAPHS = 32
@@ -191,7 +195,8 @@ class Backbone:
             return build_model(self.scratch, self.load_tokenizer(), self.seed or 0).to(dtype)
         self._check("model")
         if torch.get_default_device().type == "meta":
-            config = AutoConfig.from_pretrained(located(self.model), revision=self.revision)
+            with reading(located(self.model)):
+                config = AutoConfig.from_pretrained(located(self.model), revision=self.revision)
             return AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
         base = load_pretrained(
             located(self.model), self.revision, dtype=dtype, attn_implementation=attention,
@@ -278,7 +283,7 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
     weights = gathered(net, names, keep=write)
     if not write:
         return
-    with quiet():
+    with quiet(), writing(run_folder):
         if isinstance(net, PeftModel):
             net.save_pretrained(str(run_folder / "adapter"), save_embedding_layers=False, selected_adapters=[TRAINABLE], state_dict=weights)
         else:
@@ -290,4 +295,5 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
 
 @functools.lru_cache(maxsize=8)
 def _positions(model: str, revision: str | None) -> int | None:
-    return positions(AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False))
+    with reading(model):
+        return positions(AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False))

@@ -18,6 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 from transformers.utils import logging as transformers_logging
 
+from unlearn_lightning.models.reading import Unreadable, reading
+
 # An error names at most this number of tensors.
 NAMED = 3
 SAFE = ".safetensors"
@@ -34,8 +36,8 @@ def load_pretrained(model: str, revision: str | None, **settings: Any) -> Any:
     Raises:
         ValueError: tensors are missing, unexpected or of another shape than config.json says, or files are none of safetensors.
     """
-    _check_files(model, revision)
-    with quiet():
+    with reading(model), quiet():
+        _check_files(model, revision)
         read: Any = AutoModelForCausalLM.from_pretrained(
             model, revision=revision, use_safetensors=True, trust_remote_code=False, output_loading_info=True,
             ignore_mismatched_sizes=True, **settings,
@@ -65,7 +67,7 @@ def differences(kinds: dict[str, Iterable[str]]) -> str:
 def _check_files(model: str, revision: str | None) -> None:
     """Refuses what would lead transformers to another file than safetensors, which it reads as a pickle, or to an adapter."""
     if (Path(model) / "adapter_config.json").is_file():
-        raise ValueError(f"{model} holds an adapter (adapter_config.json): set backbone.adapter to it, and backbone.model to its base.")
+        raise Unreadable(f"{model} holds an adapter (adapter_config.json): set backbone.adapter to it, and backbone.model to its base.")
     named = getattr(AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False), "transformers_weights", None)
     index_name = named or SAFE_WEIGHTS_INDEX_NAME
     files = {"config.json": {named} if named and not named.endswith(f"{SAFE}.index.json") else set()}
@@ -76,10 +78,10 @@ def _check_files(model: str, revision: str | None) -> None:
         try:
             files[index_name] = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ValueError(f"{index} is no index of weights ({type(error).__name__}): fetch or save the model again.") from error
+            raise Unreadable(f"{index} is no index of weights ({type(error).__name__}): fetch or save the model again.") from error
     for source, weights in files.items():
         if other := sorted(str(name) for name in weights if not str(name).endswith(SAFE)):
-            raise ValueError(
+            raise Unreadable(
                 f"{source} of {model} names {other[0]}, which is not a {SAFE} file. Other formats are pickles, which are never read: "
                 "convert it."
             )

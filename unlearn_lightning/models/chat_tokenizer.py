@@ -6,11 +6,13 @@ tokenizer = load_tokenizer(None, "meta-llama/Llama-3.2-1B", None, "meta-llama/Ll
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from unlearn_lightning.inference.chat_format import ChatSettings
+from unlearn_lightning.models.reading import REMEDY, Unreadable, check_file, reading
 from unlearn_lightning.models.scratch import Scratch, train_tokenizer
 
 
@@ -36,9 +38,13 @@ def load_tokenizer(
         assert scratch is not None
         loaded: Any = train_tokenizer(scratch)
     else:
-        loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
+        with reading(name):
+            loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
+            # Settings of another type than theirs come to light only here.
+            loaded("a")
     if template_from is not None:
-        loaded.chat_template = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False).chat_template
+        with reading(template_from):
+            loaded.chat_template = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False).chat_template
     if not loaded.chat_template:
         raise ValueError(
             f"The tokenizer of {name} has no chat template. Set backbone.chat_template_from to its instruct sibling, "
@@ -55,10 +61,13 @@ def _generation_ends(model: str | None, revision: str | None) -> tuple[int, ...]
     """The tokens that end the model's own generation, by its generation_config.json or else config.json; none where it has neither."""
     if model is None:
         return ()
-    for kind in (GenerationConfig, AutoConfig):
+    for kind, file in ((GenerationConfig, "generation_config.json"), (AutoConfig, "config.json")):
+        check_file(Path(model) / file)
         try:
             ends = getattr(kind.from_pretrained(model, revision=revision or "main"), "eos_token_id", None)
         except (OSError, ValueError):
             continue
+        except Exception as error:
+            raise Unreadable(f"{Path(model) / file} has a value of a wrong kind ({type(error).__name__}: {error}): {REMEDY}.") from error
         return tuple(ends) if isinstance(ends, list) else () if ends is None else (ends,)
     return ()

@@ -8,6 +8,8 @@ Input embeddings and head are one weight in many small models (Llama-3.2-1B, Qwe
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

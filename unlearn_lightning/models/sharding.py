@@ -10,6 +10,8 @@ Gathering a layer takes all processes, so every one of them must make every forw
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any

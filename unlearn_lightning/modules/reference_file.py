@@ -10,6 +10,7 @@ written beside and renamed. Runs that need it at the same time wait for the firs
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Set
@@ -19,14 +20,17 @@ from pathlib import Path
 import torch
 import torch.distributed
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unlearn_lightning.records import locked
+from unlearn_lightning.records.disk import writing
 
 Values = dict[int, float]
 IDENTITIES, NATS = "identities", "reference_log_lik"
+# Where a file says the SHA-256 of its tensors.
+DIGEST = "sha256"
 
 
 def as_tensors(values: Values) -> dict[str, Tensor]:
@@ -77,10 +81,18 @@ class ReferenceFile:
     def read(self) -> Values:
         """The values by row identity; none where there is no such file, or a damaged one."""
         try:
+            with safe_open(self.path, "pt") as file:
+                digest = (file.metadata() or {}).get(DIGEST)
             tensors = load_file(self.path)
-            return from_tensors(tensors) if tensors[NATS].isfinite().all() else {}
-        except (FileNotFoundError, SafetensorError, KeyError, ValueError):
+            if digest == _digest(tensors) and tensors[NATS].isfinite().all():
+                return from_tensors(tensors)
+        except FileNotFoundError:
             return {}
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            rank_zero_info(f"{self.path} cannot be read ({str(error).splitlines()[0][:100]}): the reference is computed again.")
+            return {}
+        rank_zero_info(f"{self.path} does not hold what was written into it: the reference is computed again.")
+        return {}
 
     def write(self, values: Values) -> None:
         """Writes the file so that a reader, or a crash at any point, sees a whole file or none."""
@@ -88,12 +100,18 @@ class ReferenceFile:
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
         os.close(handle)
         try:
-            save_file(as_tensors(values), temporary)
+            tensors = as_tensors(values)
+            with writing(self.path):
+                save_file(tensors, temporary, {DIGEST: _digest(tensors)})
             os.chmod(temporary, 0o644)
             os.replace(temporary, self.path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    return hashlib.sha256(tensors[IDENTITIES].numpy().tobytes() + tensors[NATS].numpy().tobytes()).hexdigest()
 
 
 def _shared(value: Values | None) -> Values | None:

@@ -9,7 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning.records import Quantity, UnknownFormat, number, read_json, record_paths
+from unlearn_lightning.records import Quantity, UnknownFormat, number, read_json, read_run, record_paths
+from unlearn_lightning.records.digests import is_as_recorded
 
 Record = dict[str, Any]
 
@@ -22,8 +23,12 @@ def readable_records(folder: Path, probe: str) -> tuple[dict[int, Record], list[
     """
     found: dict[int, Record] = {}
     left_out = []
+    digests = _digests(folder)
     for path in record_paths(folder, probe):
         try:
+            facts = digests.get(path.relative_to(folder).as_posix())
+            if facts is not None and not is_as_recorded(path, facts):
+                raise ValueError("is not as its run wrote it: it was edited or damaged since")
             found[int(path.stem)] = _checked(read_json(path))
         except UnknownFormat:
             raise
@@ -31,6 +36,15 @@ def readable_records(folder: Path, probe: str) -> tuple[dict[int, Record], list[
             why = str(error).removeprefix(f"{path} ")
             left_out.append(f"{path.relative_to(folder)} {why}")
     return found, left_out
+
+
+def _digests(folder: Path) -> Record:
+    """What run.json says of the files that a finished run wrote; nothing where it is not finished, or cannot be read."""
+    try:
+        run = read_run(folder)
+    except (OSError, ValueError):
+        return {}
+    return run.get("files") or {} if run["status"] == "finished" else {}
 
 
 def _checked(record: Record) -> Record:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.records import UnknownFormat, read_run, read_study
+from unlearn_lightning.records.places import missing, place_of
+from unlearn_lightning.records.texts import plain_text
 from unlearn_lightning.report.run_records import readable_records
 
 Vectors = dict[str, list[float]]
@@ -249,11 +251,13 @@ def load_study(folder: Path) -> Study:
         )
     content = read_study(folder)
     runs = []
+    if (gone := missing(folder, content["runs"])) and not any(place_of(folder, entry).is_dir() for entry in content["runs"]):
+        raise FileNotFoundError(gone)
     for entry in content["runs"]:
-        run_folder = (folder / entry["folder"]).resolve()
+        run_folder = place_of(folder, entry).resolve()
         info = _info(run_folder)
         tags = entry.get("tags") or {}
-        runs.append(RunRecord(entry["key"], entry["name"], entry["kind"], run_folder, entry.get("parents") or [], tags, info))
+        runs.append(RunRecord(entry["key"], plain_text(entry["name"]), entry["kind"], run_folder, entry.get("parents") or [], tags, info))
     return Study(content.get("name", folder.name), folder, content.get("forget", "the forget stage"), runs)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
+import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,30 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from unlearn_lightning.preemption import ASKED_TO_STOP, Stopped, check, held, was_asked
+from unlearn_lightning.records.disk import writing
 
 
 def last_checkpoint(folder: Path) -> Path:
     """Where the checkpoint of a run folder lies while the run is unfinished."""
     return folder / "checkpoints" / "last.ckpt"
+
+
+def check_undamaged(checkpoint: Path) -> None:
+    """Compares every part of a checkpoint with the checksum that stands beside it in the file; torch reads none of them.
+
+    Raises:
+        ValueError: a part is damaged, or the file is cut.
+    """
+    try:
+        with zipfile.ZipFile(checkpoint) as file:
+            damaged = file.testzip()
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, UnicodeDecodeError, struct.error) as error:
+        damaged = str(error) or type(error).__name__
+    if damaged is not None:
+        raise ValueError(
+            f"The checkpoint {checkpoint} is damaged ({damaged}): it was cut or overwritten after it was written. Put it back, or delete "
+            "it to train this run from its beginning."
+        )
 
 
 def delete_checkpoints(folder: Path) -> None:
@@ -117,7 +138,7 @@ class WholeFileIO(TorchCheckpointIO):
         part = final.with_name(f"{final.name}.part")
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("wb") as file:
+            with writing(final), part.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -18,37 +18,69 @@ from typing import Any
 from huggingface_hub import HfApi, constants
 from huggingface_hub.file_download import repo_folder_name
 
-from unlearn_lightning.records import read_run
+from unlearn_lightning.records import is_finished, read_run
+from unlearn_lightning.records.digests import differing, digests, sha256, stamp
 from unlearn_lightning.sources.readers import HubError
 
 # Where a run's result lies in its folder: an adapter, or all weights.
 RESULTS = ("adapter", "model")
+# What else a run writes and somebody reads: patterns of names in its folder.
+WRITTEN = ("config.yaml", "metrics.csv", "records/*/*.json")
 HUB_SECONDS = 10
 
 
 def result_of(run_folder: Path) -> dict[str, Any] | None:
     """The result in a run folder: its folder's name, and SHA-256, size and time of each file; None where there is none."""
     folder = next((run_folder / name for name in RESULTS if (run_folder / name).is_dir()), None)
-    if folder is None:
-        return None
-    facts = {name: (_sha256(path, *_stamp(path)), *_stamp(path)) for name, path in _files(folder).items()}
-    return {"folder": folder.name, "files": {name: dict(zip(("sha256", "size", "mtime_ns"), f, strict=True)) for name, f in facts.items()}}
+    return None if folder is None else {"folder": folder.name, "files": digests(folder, _files(folder))}
 
 
-def changed_files(run_folder: Path) -> list[str]:
-    """The files of a finished run's result that are not as run.json recorded them, or that it did not record."""
-    recorded = read_run(run_folder).get("result")
-    if recorded is None:
-        return []
-    there, known = _files(run_folder / recorded["folder"]), recorded["files"]
-    return [name for name in sorted(there.keys() | known.keys()) if not _is_as_recorded(there.get(name), known.get(name))]
+def files_of(run_folder: Path) -> dict[str, dict[str, Any]]:
+    """SHA-256, size and time of what a run wrote beside its result: configuration, metrics and records, by their names in its folder."""
+    found = [path for pattern in WRITTEN for path in sorted(run_folder.glob(pattern)) if path.is_file()]
+    return digests(run_folder, (path.relative_to(run_folder).as_posix() for path in found))
 
 
-def refuse_changed(run_folder: Path) -> None:
-    """Refuses the result of a finished run whose files are not as the run recorded them.
+def changed_files(run_folder: Path, read: bool = False) -> list[str]:
+    """The files of a finished run's result that are not as run.json recorded them, or that it did not record.
+
+    Args:
+        run_folder: of the run.
+        read: hash all of them anew, also those whose size and time are as recorded.
 
     Raises:
-        ValueError: files were edited, replaced, added or deleted.
+        ValueError: run.json says that the run is finished, and not what it made.
+    """
+    run = read_run(run_folder)
+    recorded = run.get("result")
+    if (
+        not run.get("key")
+        or not isinstance(recorded, dict)
+        or recorded.get("folder") not in RESULTS
+        or not isinstance(recorded.get("files"), dict)
+    ):
+        raise ValueError(
+            f"{run_folder / 'run.json'} does not say what the run made (`key`, `result`), so it cannot be told from something else. Delete "
+            "the run folder to run it again, or put the model elsewhere and name it in backbone.model."
+        )
+    folder, known = run_folder / recorded["folder"], recorded["files"]
+    return sorted({*differing(folder, known, read), *(_files(folder).keys() - known.keys())})
+
+
+def changed_records(run_folder: Path, read: bool = False) -> list[str]:
+    """What else a finished run wrote and is not as run.json recorded it; `read` as in `changed_files`."""
+    return differing(run_folder, read_run(run_folder).get("files") or {}, read)
+
+
+def refuse_changed(run_folder: Path, key: str | None = None) -> None:
+    """Refuses the result of a finished run whose files are not as the run recorded them.
+
+    Args:
+        run_folder: of the run.
+        key: what the run's key must be; null for any.
+
+    Raises:
+        ValueError: files were edited, replaced, added or deleted, or another run lies there.
     """
     if changed := changed_files(run_folder):
         named = ", ".join(changed[:3]) + (" ..." if changed[3:] else "")
@@ -56,6 +88,22 @@ def refuse_changed(run_folder: Path) -> None:
             f"{run_folder} is finished, but its result changed since then ({named}). Delete the "
             "run folder to train it again, or put the changed model elsewhere and name it in backbone.model."
         )
+    if key is not None and (found := read_run(run_folder)["key"]) != key:
+        raise ValueError(
+            f"{run_folder} holds another run than its name says (key {str(found)[:12]}, not {key[:12]}): was a folder or its run.json "
+            "copied there? Delete it to run this one again."
+        )
+
+
+def refuse_changed_place(place: str) -> None:
+    """Refuses a folder that is the result of a finished run and holds something else than the run made; any other place is fine.
+
+    Raises:
+        ValueError: files were edited, replaced, added or deleted.
+    """
+    run_folder = Path(place).absolute().parent
+    if Path(place).name in RESULTS and is_finished(run_folder) and (run_folder / Path(place).name).is_dir():
+        refuse_changed(run_folder)
 
 
 def key_of_result(place: Path) -> str | None:
@@ -63,15 +111,16 @@ def key_of_result(place: Path) -> str | None:
     if not (place.parent / "run.json").is_file():
         return None
     run = read_run(place.parent)
-    is_result = run["status"] == "finished" and (run.get("result") or {}).get("folder") == place.name
-    return run["key"] if is_result and not changed_files(place.parent) else None
+    if run["status"] != "finished" or place.name not in RESULTS or changed_files(place.parent):
+        return None
+    return str(run["key"]) if run["result"]["folder"] == place.name else None
 
 
 def content_of(place: Path) -> str:
     """SHA-256 of a file, or of a folder's files with their names; hidden files and Markdown say nothing about a model."""
     if place.is_file():
-        return _sha256(place, *_stamp(place))
-    found = [(name, _sha256(path, *_stamp(path))) for name, path in _files(place).items()]
+        return sha256(place, *stamp(place))
+    found = [(name, sha256(path, *stamp(path))) for name, path in _files(place).items()]
     return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
@@ -101,22 +150,3 @@ def hub_commit(name: str, revision: str | None = None) -> str:
 def _files(folder: Path) -> dict[str, Path]:
     found = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {name: path for name, path in found.items() if path.suffix != ".md" and not any(p.startswith(".") for p in Path(name).parts)}
-
-
-def _is_as_recorded(path: Path | None, facts: dict[str, Any] | None) -> bool:
-    if path is None or facts is None:
-        return False
-    stamp = _stamp(path)
-    return stamp == (facts["size"], facts["mtime_ns"]) or (stamp[0] == facts["size"] and _sha256(path, *stamp) == facts["sha256"])
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-@functools.lru_cache(maxsize=1024)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
-    """Hashes a file once per process as long as its size and time stay: a study's runs share their base model, which may be large."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,13 +8,14 @@ A stack of LoRA adapters is one LoRA adapter: its A and B are theirs put side by
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from peft import PeftModel
 
 from unlearn_lightning.inference.generation import end_tokens
@@ -22,7 +23,9 @@ from unlearn_lightning.models.adapters import load_adapter
 from unlearn_lightning.models.backbone import Backbone, Dtype
 from unlearn_lightning.models.merging import tied_targets, untie
 from unlearn_lightning.records import is_finished, last_record, number, read_run, write_text
+from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.export_check import LIMITS, difference, predictions, run_examples
+from unlearn_lightning.runs.moved import read_config
 
 WHOLE = "whole"
 
@@ -41,12 +44,14 @@ def export(run: Path, out: Path, merge: bool = False, dtype: Dtype | None = None
 
     Raises:
         FileNotFoundError: there is no such run, or one of its adapters is gone.
-        ValueError: the run is not finished or has no adapter, `out` holds something, or the export is another model than the trained one.
+        ValueError: the run is not finished or has no adapter, its adapter is not as it was made, `out` holds something, or the export is
+            another model than the trained one.
     """
     if not is_finished(run):
         raise ValueError(f"{run} holds no finished run. `unlearn fit` or `unlearn study` must end it first.")
     if not (run / "adapter").is_dir():
         raise ValueError(f"{run} holds whole weights, not an adapter: {run / 'model'} loads in transformers as it is.")
+    refuse_changed(run)
     if dtype and not merge:
         raise ValueError("--dtype is the merged weights': give --merge as well. An adapter alone is always float32.")
     if out.exists() and any(out.iterdir()):
@@ -129,7 +134,7 @@ def run_backbone(run: Path) -> Backbone:
     """The backbone a run was started with."""
     from unlearn_lightning.models.backbone import Lora
 
-    settings = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["init_args"]["backbone"]
+    settings = read_config(run)["model"]["init_args"]["backbone"]
     if settings["model"] is None:
         raise ValueError(f"{run} trains an adapter on random weights that are kept nowhere. Train a base model first, and name it.")
     return Backbone(**{**settings, "scratch": None, "lora": Lora(**settings["lora"])})

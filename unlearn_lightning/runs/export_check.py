@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch.cli import instantiate_class
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.data import Encoded
 from unlearn_lightning.models.merging import TEXT
+from unlearn_lightning.runs.moved import read_config
 
 # These are enough for a mean; with a vocabulary of 128,000 tokens their logits take 130 MB.
 EXAMPLES, RESPONSE_TOKENS = 4, 64
@@ -63,7 +63,7 @@ class Difference:
 def run_examples(run: Path, tokenizer: PreTrainedTokenizerBase) -> Examples:
     """The first training examples of a run, or a fixed text where its data cannot be read any more."""
     try:
-        stage = instantiate_class((), yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"])
+        stage = instantiate_class((), read_config(run)["data"])
         found = stage.encode(stage.fitting("train", tokenizer)[:EXAMPLES], tokenizer)
         origin = f"{len(found)} of the run's examples"
     except (OSError, ValueError, ImportError, AttributeError) as error:

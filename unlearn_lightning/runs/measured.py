@@ -16,14 +16,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.records import read_run, record_path, write_json
 from unlearn_lightning.runs.checkpoint import last_checkpoint
-from unlearn_lightning.runs.content import RESULTS
+from unlearn_lightning.runs.content import RESULTS, files_of
 from unlearn_lightning.runs.metrics_file import MetricsFile
+from unlearn_lightning.runs.moved import read_config
 from unlearn_lightning.runs.run_key import is_probe, probe_key
 from unlearn_lightning.runs.source_hash import named_object
 
@@ -72,12 +72,6 @@ def probe_name(probe: Settings) -> str:
 def probe_keys(config: Settings) -> dict[str, str]:
     """What identifies each probe's measurements, by name."""
     return {name: probe_key(probe, config) for name, probe in probes_of(config).items()}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The whole configuration with which a run was trained."""
-    config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    return config
 
 
 def known_probes(folder: Path) -> dict[str, dict[str, Any]]:
@@ -167,7 +161,8 @@ def note_measured(folder: Path, keys: Mapping[str, str]) -> None:
     """Writes into run.json that these probes were measured at the run's start and end."""
     run = read_run(folder)
     probes = {**known_probes(folder), **entries(folder, keys, run.get("steps") or 0)}
-    write_json(folder / "run.json", {**{name: value for name, value in run.items() if name != "format"}, "probes": probes}, indent=1)
+    known = {name: value for name, value in run.items() if name != "format"}
+    write_json(folder / "run.json", {**known, "probes": probes, "files": files_of(folder)}, indent=1)
 
 
 def delete_records(folder: Path, names: Collection[str]) -> dict[str, int]:

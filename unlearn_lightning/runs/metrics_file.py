@@ -14,8 +14,12 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.records import write_text
+from unlearn_lightning.records.disk import writing
+
+REMEDY = "Put it back, or delete it to go on without the numbers of before the checkpoint."
 
 
 class RunMetrics(CSVLogger):
@@ -72,7 +76,7 @@ class MetricsFile:
             self.metrics_keys = sorted({name for row in rows for name in row})
             self._replace(rows)
         else:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
+            with writing(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text(self.metrics))
         self.metrics = []
 
@@ -81,11 +85,25 @@ class MetricsFile:
         if not self.path.is_file():
             return []
         with self.path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            try:
+                return list(csv.DictReader(file))
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise ValueError(f"{self.path} is no CSV that can be read ({error}). {REMEDY}") from None
 
     def keep(self, count: int) -> None:
-        """Forgets all rows but the first `count`, which another process may have written."""
+        """Forgets all rows but the first `count`, which another process may have written.
+
+        Raises:
+            ValueError: there are fewer.
+        """
+        there = self.path.is_file()
         rows = self.read()[:count]
+        if there and len(rows) < count:
+            raise ValueError(f"{self.path} has {len(rows)} rows where the checkpoint says {count}: it was cut or overwritten. {REMEDY}")
+        if not all((row.get("step") or "").isdecimal() for row in rows):
+            raise ValueError(f"{self.path} has rows without a step: it was overwritten. {REMEDY}")
+        if len(rows) < count:
+            rank_zero_info(f"{self.path} is gone: the run goes on without the {count} rows of before its checkpoint.")
         self.metrics_keys = sorted({name for row in rows for name in row})
         self.path.unlink(missing_ok=True) if not rows else self._replace(rows)
 

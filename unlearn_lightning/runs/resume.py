@@ -43,7 +43,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from unlearn_lightning.runs.checkpoint import last_checkpoint
+from unlearn_lightning.runs.checkpoint import check_undamaged, last_checkpoint
 from unlearn_lightning.runs.metrics_file import own_metrics
 
 # What a checkpoint says of metrics.csv where there is no checkpoint.
@@ -59,9 +59,15 @@ def checkpoint_to_resume(folder: Path, given: str | None) -> str | None:
 
     Returns:
         Its path, or one of Lightning's words for a path; None where the run begins anew.
+
+    Raises:
+        ValueError: the file is damaged.
     """
     own = last_checkpoint(folder)
-    return str(own) if given is None and own.is_file() else given
+    chosen = str(own) if given is None and own.is_file() else given
+    if chosen is not None and Path(chosen).is_file():
+        check_undamaged(Path(chosen))
+    return chosen
 
 
 def first_step_again(checkpoint: Path | None) -> int:

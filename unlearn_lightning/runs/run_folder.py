@@ -52,7 +52,7 @@ def claim(folder: Path, key: str, first: bool = True) -> None:
         there = read_run(folder)
     except FileNotFoundError:
         return
-    found = there["key"]
+    found = str(there.get("key"))
     if there["status"] == "cut_short":
         rank_zero_info(f"{folder} holds a run that {there['cut_short_by']} cut short; this one takes its place.")
         if first:

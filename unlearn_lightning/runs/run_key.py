@@ -252,4 +252,4 @@ def _planned_key(place: Path, known: Mapping[str, str]) -> str | None:
 
 def _is_of_run(checkpoint: Path, key: str) -> bool:
     folder = checkpoint.absolute().parent.parent
-    return (folder / "run.json").is_file() and read_run(folder)["key"] == key
+    return (folder / "run.json").is_file() and read_run(folder).get("key") == key

@@ -23,7 +23,7 @@ from unlearn_lightning.preemption import was_asked
 from unlearn_lightning.records import is_finished, write_json, write_text
 from unlearn_lightning.runs.checkpoint import delete_checkpoints
 from unlearn_lightning.runs.computed_with import computed_with
-from unlearn_lightning.runs.content import result_of
+from unlearn_lightning.runs.content import files_of, result_of
 from unlearn_lightning.runs.cut_short import cut_short_by
 from unlearn_lightning.runs.measured import entries
 from unlearn_lightning.runs.metrics_file import own_metrics
@@ -59,7 +59,7 @@ class RunRecorder(pl.Callback):
 
     @rank_zero_only
     def _write_start(self) -> None:
-        write_text(self.folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+        write_text(self.folder / "config.yaml", yaml.safe_dump({**self.config, "run_folder": str(self.folder)}, sort_keys=False))
         self._write_run("running")
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
@@ -81,7 +81,7 @@ class RunRecorder(pl.Callback):
             for logger in own_metrics(trainer):
                 logger.save()
             if flag is None:
-                self._write_run("finished", **facts, result=result_of(self.folder))
+                self._write_run("finished", **facts, result=result_of(self.folder), files=files_of(self.folder))
             else:
                 self._write_run("cut_short", **facts, cut_short_by=flag)
                 rank_zero_info(
@@ -152,7 +152,7 @@ class MeasuredRecorder(RunRecorder):
             "peak_memory_bytes": int(trainer.strategy.reduce(peak, reduce_op="max")),
         }  # fmt: skip
         if trainer.is_global_zero:
-            self._write_run("finished", **facts, result=None)
+            self._write_run("finished", **facts, result=None, files=files_of(self.folder))
 
 
 def peak_memory_bytes() -> int:

@@ -21,6 +21,7 @@ from unlearn_lightning.cli.secrets import refuse_secrets
 from unlearn_lightning.loggers.wandb_settings import beside_the_trial, in_trial, trial_name, usual_folder
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished, read_study, write_text
+from unlearn_lightning.records.yaml_files import read_mapping
 from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.launcher import Launcher, launcher_name, launcher_names
@@ -154,12 +155,15 @@ def study(arguments: Sequence[str]) -> int:
     options = parsed.as_dict()
     # What is written down is the study, and not what is done with it this time.
     parsed.measure = None
-    settings = {name: options.pop(name) for name in OWN}
     options.pop("config")
+    # The launcher's settings are written, too: study.yaml holds all of this.
     refuse_secrets(options)
+    settings = {name: options.pop(name) for name in OWN}
     config = StudyConfig(**options)
     if settings["logger"]:
-        config = replace(config, common=merged(config.common, yaml.safe_load(find(settings["logger"]).read_text(encoding="utf-8"))))
+        logger = read_mapping(find(settings["logger"]))
+        refuse_secrets(logger, settings["logger"])
+        config = replace(config, common=merged(config.common, logger))
     if settings["plan"]:
         return _plan(config, settings)
     return _study(config, settings, _launcher(own.instantiate(parsed).launcher, settings["jobs"]), own.dump(parsed, skip_unset=False))

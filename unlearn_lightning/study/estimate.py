@@ -11,6 +11,8 @@ measure, and generate) are left out, and so are attention scores and optimizer u
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 import json
 import math
 import warnings

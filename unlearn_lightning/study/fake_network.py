@@ -11,6 +11,8 @@ Only bitsandbytes' layers, which need real weights, are stood in for.
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 import copy
 import math
 import weakref

@@ -16,6 +16,7 @@ import yaml
 from jsonargparse import Namespace
 
 from unlearn_lightning.cli.arguments import without_null_words
+from unlearn_lightning.records.yaml_files import load_yaml
 from unlearn_lightning.study.study_config import Settings, merged
 from unlearn_lightning.study.study_file import NAMED
 
@@ -54,7 +55,7 @@ def settings_flags(arguments: Sequence[str]) -> tuple[list[str], Settings]:
 def _value(key: str, text: str) -> Any:
     """The text as YAML; 1e-4, which YAML reads as a word, is a number here as everywhere on the command line."""
     try:
-        value = without_null_words(yaml.safe_load(text))
+        value = without_null_words(load_yaml(text))
     except yaml.YAMLError:
         raise ValueError(f"--{key} has the value {text!r}, which is not YAML: put a word with signs in it in quotes of its own.") from None
     if isinstance(value, str):

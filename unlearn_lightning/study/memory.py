@@ -9,6 +9,8 @@ while it lives (fake_network.py).
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 import dataclasses
 import math
 import warnings

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import yaml
 
 from unlearn_lightning.cli.config_files import find
 from unlearn_lightning.cli.line_parser import LineParser
+from unlearn_lightning.records.yaml_files import read_mapping
 
 # Memory of common GPUs, in 10^9 bytes: RTX 4090 and L4, A100-40, L40S, A100-80 and H100, H200.
 GPUS = (24, 40, 48, 80, 141)
@@ -101,8 +101,8 @@ def _setup(file: str, options: Any) -> tuple[Any, Any]:
     from unlearn_lightning.models.scratch import Scratch
     from unlearn_lightning.study.memory import Step
 
-    config = yaml.safe_load(find(file).read_text(encoding="utf-8"))
-    settings = (config or {}).get("model", {}).get("init_args", {}).get("backbone")
+    config = read_mapping(find(file))
+    settings = config.get("model", {}).get("init_args", {}).get("backbone")
     if settings is None:
         raise ValueError(f"{file} holds no model.init_args.backbone. The files in configs/backbones do.")
     lora, scratch = settings.get("lora", {}), settings.get("scratch")
@@ -111,7 +111,7 @@ def _setup(file: str, options: Any) -> tuple[Any, Any]:
     })  # fmt: skip
     trainer = dict(config.get("trainer", {}))
     if options.trainer:
-        trainer |= yaml.safe_load(find(options.trainer).read_text(encoding="utf-8"))["trainer"]
+        trainer |= read_mapping(find(options.trainer))["trainer"]
     if options.full:
         backbone = dataclasses.replace(backbone, lora=None, quantization=None, dtype="float32")
     devices, strategy = options.devices or devices_in(trainer), options.strategy or trainer.get("strategy", "ddp")

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning.records import is_locked, read_json, read_study
+from unlearn_lightning.records import is_locked, read_json, read_run, read_study
+from unlearn_lightning.records.places import place_of
+from unlearn_lightning.records.texts import plain_text
 from unlearn_lightning.study.slurm_queue import Task, log_of, queued, submission
 
 COLOURS = {"finished": "green", "running": "cyan", "queued": "blue", "stopped": "yellow", "failed": "red", "ready": "", "waiting": "dim"}
@@ -58,7 +60,7 @@ def study_states(folder: Path, tasks: Sequence[Task] | None = None) -> list[RunS
     """
     found: dict[str, RunState] = {}
     for entry in read_study(folder)["runs"]:
-        found[entry["key"]] = _state(entry, folder / entry["folder"], found)
+        found[entry["key"]] = _state(entry, place_of(folder, entry), found)
     if tasks is not None:
         there = queued({key: run.folder for key, run in found.items()}, tasks)
         found = {key: _in_queue(run, there.get(key)) for key, run in found.items()}
@@ -91,23 +93,23 @@ def _in_queue(run: RunState, task: Task | None) -> RunState:
 
 
 def _state(entry: dict[str, Any], folder: Path, before: dict[str, RunState]) -> RunState:
-    run, progress = _read(folder / "run.json"), _read(folder / "progress.json")
-    own = (entry["key"], entry["name"], entry["kind"], folder, tuple(entry["parents"]))
+    try:
+        run = read_run(folder) if (folder / "run.json").is_file() else {}
+        progress = read_json(folder / "progress.json") if (folder / "progress.json").is_file() else {}
+        problem = ""
+    except (ValueError, OSError) as error:
+        run, progress, problem = {}, {}, plain_text(str(error))
+    own = (entry["key"], plain_text(entry["name"]), entry["kind"], folder, tuple(entry["parents"]))
     step, steps = progress.get("step"), progress.get("steps")
+    if problem:
+        return RunState(*own, "failed", why=problem)
     if run.get("status") == "finished":
         return RunState(*own, "finished", run.get("steps"), run.get("steps"))
     if is_locked(folder):
         return RunState(*own, "running", step, steps)
     if run.get("status") == "failed":
-        return RunState(*own, "failed", step, steps, run.get("error") or "")
+        return RunState(*own, "failed", step, steps, plain_text(str(run.get("error") or "")))
     if run:
         return RunState(*own, "stopped", step, steps)
     missing = [before[key] for key in entry["parents"] if key in before and before[key].state != "finished"]
     return RunState(*own, "waiting" if missing else "ready", why=", ".join(parent.name for parent in missing))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        return {}

@@ -1,6 +1,7 @@
 """`unlearn status FOLDER`: the tree of a study with how each run is doing, also while it runs in another shell or on a cluster.
 
 unlearn status runs/demo
+unlearn status runs/demo --verify       # hashes every file that its runs made
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 from unlearn_lightning.cli import subcommand
+from unlearn_lightning.records import read_study
+from unlearn_lightning.records.places import missing
+from unlearn_lightning.records.texts import plain_text
 from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.study.slurm_queue import QueueError, Task, queue
 from unlearn_lightning.study.state import COLOURS, RunState, counts, is_submitted, study_states
+from unlearn_lightning.study.verify import verify
 
 
 def parser() -> argparse.ArgumentParser:
@@ -23,13 +28,33 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="unlearn status", description="Shows how each run of a study is doing, from its files and SLURM's queue."
     )
-    found.add_argument("folder", type=Path, help="The study folder, such as runs/demo.")
+    found.add_argument("folder", type=Path, help="The study folder, such as runs/demo; with --verify also a run folder.")
+    found.add_argument(
+        "--verify", action="store_true", help="Hash every file that the runs made, and name those that are not as they were written."
+    )
     return found
 
 
 def status(arguments: Sequence[str]) -> int:
-    """Runs the command and returns its exit status: 2 when there is no readable study."""
-    return subcommand.run(parser(), arguments or ["--help"], lambda options: _show(options.folder))
+    """Runs the command and returns its exit status: 2 when there is no readable study, 1 when --verify found a difference."""
+    differences: list[str] = []
+
+    def show(options: argparse.Namespace) -> None:
+        if options.verify:
+            differences.extend(_verify(options.folder))
+        else:
+            _show(options.folder)
+
+    return subcommand.run(parser(), arguments or ["--help"], show) or int(bool(differences))
+
+
+def _verify(folder: Path) -> list[str]:
+    lines, looked_at = verify(folder)
+    console = terminal_console()
+    for line in lines:
+        console.print(plain_text(line), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{looked_at}: {len(lines) or 'none'} {'differ' if len(lines) > 1 else 'differs'}.", markup=False, highlight=False)
+    return lines
 
 
 def _show(folder: Path) -> None:
@@ -37,8 +62,9 @@ def _show(folder: Path) -> None:
     runs = study_states(folder, tasks)
     console = terminal_console()
     console.print(tree_of(runs, title=f"{folder}: {counts(runs)}"))
-    if note:
-        console.print(note, markup=False, style="yellow")
+    for line in (note, missing(folder, read_study(folder)["runs"])):
+        if line:
+            console.print(line, markup=False, style="yellow", soft_wrap=True)
 
 
 def tasks_of(folder: Path) -> tuple[list[Task] | None, str]:

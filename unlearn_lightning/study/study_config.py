@@ -6,9 +6,10 @@ study.all_paths()[3]      # StudyPath("p4", ("inst", "tofu", "math", "safety"), 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
+
+from unlearn_lightning.records.texts import check_name
 
 # Not dict[str, Any]: jsonargparse would fill in the arguments of any class_path it meets there.
 Settings = dict
@@ -85,6 +86,9 @@ class StudyConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
+        check_name(self.name, "A study's name")
+        for name in [*self.stages, *self.objectives, *self.probes]:
+            check_name(str(name), "The name of a stage, objective or probe")
         trained = {stage for path in (self.paths or {}).values() for stage in path}
         retained = {retain.get("stage") for settings in self.objectives.values() if (retain := settings.get("retain"))}
         if None in retained:
@@ -113,9 +117,9 @@ class StudyConfig:
             raise ValueError("`paths` needs at least one path, such as {first: [safety, tofu], last: [tofu, safety]}.")
         known: dict[tuple[str, ...], str] = {}
         for name, path in paths.items():
-            # The names become parts of run names, file names and metric keys, so that their characters are limited.
-            if not re.fullmatch(r"[A-Za-z0-9_.+-]+", name) or name == "retrained":
-                raise ValueError(f"A path is named with letters, digits, _, ., + and -, and not `retrained`; got {name!r}.")
+            check_name(name, "The name of a path")
+            if name == "retrained":
+                raise ValueError("A path is not `retrained`, which is the name of another model: give it another name.")
             if list(path).count(self.forget) != 1:
                 raise ValueError(f"The path {name!r} must hold the forget stage {self.forget!r} once; got {list(path)}.")
             if twin := known.get(tuple(path)):

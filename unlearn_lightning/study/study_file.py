@@ -19,6 +19,7 @@ import jsonargparse
 import yaml
 
 from unlearn_lightning.cli.config_files import shipped
+from unlearn_lightning.records.yaml_files import read_mapping
 from unlearn_lightning.study.study_config import Settings, merged
 
 LIKE = "like"
@@ -70,12 +71,7 @@ def _named(like: str, folder: Path) -> Path:
 
 
 def _read(path: Path) -> tuple[Settings, str | None]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: a study file is a mapping of settings, got {type(content).__name__}.")
+    content = read_mapping(path)
     like = content.pop(LIKE, None)
     if like is not None and not isinstance(like, str):
         raise ValueError(f"{path}: `{LIKE}` is the name of one study file, got {like!r}.")

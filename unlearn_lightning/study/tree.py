@@ -143,7 +143,7 @@ class _Planner:
         key = digest(inputs)
         folder = self.store / f"{resolved['model']['class_path'].rpartition('.')[2]}-{key[:16]}"
         if is_finished(folder):
-            refuse_changed(folder)
+            refuse_changed(folder, key)
         self.known[str(folder)] = key
         if key not in self.runs:
             hashes = {part: digest(value)[:16] for part, value in inputs.items()}

@@ -17,7 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unlearn_lightning.records.disk import writing
+
 FORMAT = 1
+# What run.json of a finished run says at least, whoever reads it; who starts from the run asks for its key and result, too.
+FINISHED = ("kind", "steps")
 LEFT_OVER = re.compile(r"\..+\.(csv|html|json|jsonl|md|sh|svg|txt|yaml)\.[a-z0-9_]+|\.writable-.*")
 """Names of files that are being written, and that former versions wrote to see whether they could."""
 
@@ -52,8 +56,17 @@ class UnknownFormat(ValueError):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or a crash at any point, sees the old content or the new, never a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file so that a reader, or a crash at any point, sees the old content or the new, never a part of it.
+
+    Raises:
+        DiskFull: there is no space left.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_text(path, text)
+
+
+def _write_text(path: Path, text: str) -> None:
     handle, temporary = _temporary(path)
     try:
         # Open, and so locked, until it has its name.
@@ -135,7 +148,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{path} is not JSON that can be read: it is nested too deeply. Was it edited by hand?") from None
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}). Was it edited by hand, or is the disk damaged?") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object but {content!r:.40}. Was it edited by hand, or is the disk damaged?")
@@ -147,8 +162,21 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """The content of a run folder's run.json."""
-    return read_json(Path(folder) / "run.json")
+    """The content of a run folder's run.json.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, of another format, or says that the run is finished and lacks what then belongs there.
+    """
+    path = Path(folder) / "run.json"
+    run = read_json(path)
+    needed = FINISHED if run.get("status") == "finished" else ("status",)
+    if missing := [name for name in needed if run.get(name) is None]:
+        raise ValueError(
+            f"{path} says {run.get('status', 'nothing')!r} and lacks {', '.join(missing)}, so it is not as its run wrote it. Put the file "
+            "back, or delete the run folder to run it again."
+        )
+    return run
 
 
 def is_finished(folder: Path) -> bool:
