@@ -99,7 +99,7 @@ def test_the_markdown_table_has_a_row_per_path_and_objective(full):
     ("before", "after", "digits", "text"),
     [
         (Estimate(0.894, 0.061, 3), Estimate(0.84, 0.112, 3), 2, "0.89 ± 0.06 → 0.84 ± 0.11"),
-        (Estimate(296.6, 80.4, 3), Estimate(1277.2, 310.5, 3), 1, "297 ± 80 → 1277 ± 310"),
+        (Estimate(296.6, 80.4, 3), Estimate(1277.2, 310.5, 3), 1, "297 ± 80 → 1,277 ± 310"),
         (Estimate(21.84, 3.0, 3), Estimate(39.36, 4.25, 3), 1, "21.8 ± 3.0 → 39.4 ± 4.2"),
         (Estimate(21.84, math.nan, 1), Estimate(739.36, math.nan, 1), 1, "21.8 → 739.4"),
         (Estimate(0.5, math.nan, 1), Estimate(math.nan, math.nan, 0), 2, "0.50 → –"),

@@ -15,6 +15,7 @@ from unlearn_lightning.report.page import page
 from unlearn_lightning.report.print_figures import save_figures
 from unlearn_lightning.report.section import Material, Section, Verdict
 from unlearn_lightning.report.sections import sections
+from unlearn_lightning.report.settings import read_yaml
 from unlearn_lightning.report.study_data import Study
 from unlearn_lightning.report.terminal import printable, terminal_console
 
@@ -44,6 +45,16 @@ class Report:
     def tables(self) -> dict[str, Table]:
         """Every table that has files, by name."""
         return {table.name: table for section in self.sections for table in section.tables if table.in_files}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The study's whole configuration; empty where it has none."""
+        return dict(read_yaml(self.study.folder / "study.yaml"))
+
+    @property
+    def figures(self) -> dict[str, Path]:
+        """Every figure's PNG file, by its key."""
+        return {path.stem: path for path in self.files if path.suffix == ".png"}
 
     @property
     def summary(self) -> dict[str, Any]:

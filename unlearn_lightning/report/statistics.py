@@ -24,7 +24,7 @@ def number_text(value: float, digits: int | None = None, signed: bool = False) -
     """
     if math.isnan(value):
         return "–"
-    kind = ".4g" if digits is None else f".{digits}f" if abs(value) < 1e4 else f",.{digits}f"
+    kind = ".4g" if digits is None else f".{digits}f" if abs(value) < 1000 else f",.{digits}f"
     text = format(value, f"+{kind}" if signed else kind)
     return (text if float(text.replace(",", "")) else format(0.0, kind)).replace("-", "−")
 
