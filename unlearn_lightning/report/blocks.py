@@ -20,7 +20,11 @@ class Block:
     """One piece of a section. `template` is the file of assets/ that shows it on the page."""
 
     template: ClassVar[str]
-    on_page: bool = True
+
+    @property
+    def on_page(self) -> bool:
+        """Whether the page shows it."""
+        return True
 
     def __bool__(self) -> bool:
         """Whether there is anything to show; a section leaves empty blocks out."""
@@ -55,7 +59,8 @@ class Table(Block):
         title, note: above and below it on a terminal; for no title, the heading.
         folded: what the page shows until the reader opens the table, such as `187 runs`; empty for one that is open.
         stacked: on the page the small print of a cell stands below it.
-        on_page, in_files, on_terminal: where it is shown.
+        hidden: it is not on the page.
+        in_files, on_terminal: where else it is shown.
     """
 
     name: str
@@ -67,7 +72,7 @@ class Table(Block):
     note: str = ""
     folded: str = ""
     stacked: bool = False
-    on_page: bool = True
+    hidden: bool = False
     in_files: bool = True
     on_terminal: bool = False
     template: ClassVar[str] = "table.html"
@@ -76,6 +81,11 @@ class Table(Block):
     def __bool__(self) -> bool:
         """Whether it has rows."""
         return bool(self.rows)
+
+    @property
+    def on_page(self) -> bool:
+        """Whether it is not hidden there."""
+        return not self.hidden
 
     def in_markdown(self) -> list[str]:
         """Heading, caption and rows."""
@@ -183,8 +193,13 @@ class File(Block):
 
     name: str
     content: str
-    about: str
+    about: str = ""
     template: ClassVar[str] = "file.html"
+
+    @property
+    def on_page(self) -> bool:
+        """Whether the page says what it is about, and so has a link."""
+        return bool(self.about)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,6 @@ def _names(study: Study, other: Study) -> tuple[str, str]:
 
 
 DIGITS = {"distance_before": 1, "distance_after": 1, "margin_before": 1}
-ON_TERMINAL = ("forget_score", "label_drop", "utility", "accuracy_change", "distance_after")
 
 
 class Against(Section):
@@ -156,7 +155,7 @@ class Against(Section):
         if self.found is None:
             return []
         notes = Prose(" ".join(self.found.notes))
-        both = File("table.csv", by_pair(self.found, [*MEASURES], in_full=True).csv(), "")
+        both = File("table.csv", by_pair(self.found, [*MEASURES], in_full=True).csv())
         return [notes, by_pair(self.found, self.found.measures), by_measure(self.found), self.found.settings, both]
 
 
@@ -164,7 +163,7 @@ def by_pair(found: Comparison, measures: Sequence[str], in_full: bool = False) -
     """One row per path and objective: for each measure both values and the difference."""
     columns: list[Column] = [Paths(arrow=in_full), Text("objective"), *(Number(name, in_full=True) for name in ("seeds", "against_seeds"))]
     columns += [Difference(MEASURES[measure], measure, digits=DIGITS.get(measure, 2)) for measure in measures]
-    table = Table("by_pair", [*columns, Flag("", "slowest", in_full=True), Text("")], stacked=True, in_files=False)
+    table = Table("by_pair", [*columns, Flag("", "slowest", in_full=True), Text("", "only_in")], stacked=True, in_files=False)
     for pair in found.pairs:
         seeds = [row.seeds if row else 0 for row in (pair.mine, pair.theirs)]
         slowest = pair.mine is not None and pair.mine.slowest
@@ -181,12 +180,12 @@ def by_measure(found: Comparison) -> Table:
         Text("measure", rank=0),
         *numbers,
         Interval("difference", digits=2, signed=True, rank=0),
-        Text(""),
+        Text("", "only_in"),
     ]
     several = any(pair.difference(measure).half_width >= 0 for pair in found.pairs for measure in found.measures)
     interval = " ± is the half width of Welch's 95% confidence interval." if several else ""
     note = " ".join([f"Differences are {found.names[0]} minus {found.names[1]}.{interval}", *found.notes])
-    table = Table("comparison", columns, title=" against ".join(found.names), note=note, on_page=False, on_terminal=True)
+    table = Table("comparison", columns, title=" against ".join(found.names), note=note, hidden=True, on_terminal=True)
     for pair in found.pairs:
         for measure in found.measures or MEASURES:
             table.add(pair.path, pair.objective, MEASURES[measure], *pair.cell(measure), found.only_in(pair))
