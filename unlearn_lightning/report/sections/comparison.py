@@ -13,7 +13,7 @@ from unlearn_lightning.report.columns import Column, Difference, Flag, Interval,
 from unlearn_lightning.report.outcomes import MEASURES, OutcomeRow
 from unlearn_lightning.report.section import Material, Section
 from unlearn_lightning.report.settings import flatten, read_yaml
-from unlearn_lightning.report.statistics import Estimate, welch
+from unlearn_lightning.report.statistics import Estimate, discoveries, welch
 from unlearn_lightning.report.study_data import Study, TrainingPath
 
 NOT_SETTINGS = ("name", "store", "folder")
@@ -148,7 +148,7 @@ class Against(Section):
             self.heading = f"Against {theirs}"
             self.caption = (
                 f"Each difference is {mine} minus {theirs}. ± is the half width of Welch's 95% confidence interval where both studies have "
-                "several seeds; a difference whose interval leaves zero out is marked."
+                "several seeds. Marked are differences at a false discovery rate of 5% over this table (Benjamini and Hochberg)."
             )
 
     def blocks(self) -> Iterable[Block]:
@@ -164,10 +164,13 @@ def by_pair(found: Comparison, measures: Sequence[str], in_full: bool = False) -
     columns: list[Column] = [Paths(arrow=in_full), Text("objective"), *(Number(name, in_full=True) for name in ("seeds", "against_seeds"))]
     columns += [Difference(MEASURES[measure], measure, digits=DIGITS.get(measure, 2)) for measure in measures]
     table = Table("by_pair", [*columns, Flag("", "slowest", in_full=True), Text("", "only_in")], stacked=True, in_files=False)
+    compared = [pair.values(measure) for pair in found.pairs if not pair.same_runs for measure in measures]
+    differ = iter(discoveries(compared))
     for pair in found.pairs:
+        low = [4 + index for index in range(len(measures)) if not pair.same_runs and next(differ)]
         seeds = [row.seeds if row else 0 for row in (pair.mine, pair.theirs)]
         slowest = pair.mine is not None and pair.mine.slowest
-        table.add(pair.path, pair.objective, *seeds, *map(pair.cell, measures), slowest, found.only_in(pair))
+        table.add(pair.path, pair.objective, *seeds, *map(pair.cell, measures), slowest, found.only_in(pair), low=low)
     return table
 
 
