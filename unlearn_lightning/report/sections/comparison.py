@@ -176,20 +176,15 @@ def by_pair(found: Comparison, measures: Sequence[str], in_full: bool = False) -
 
 def by_measure(found: Comparison) -> Table:
     """One row per path, objective and measure: both values and the difference, this study minus the other."""
-    numbers = [Interval(name, digits=2, rank=0) for name in found.names]
-    columns = [
-        Paths(),
-        Text("objective", heads=True),
-        Text("measure", rank=0),
-        *numbers,
-        Interval("difference", digits=2, signed=True, rank=0),
-        Text("", "only_in"),
-    ]
+    mine, theirs = (Interval(name, digits=2, short=short) for name, short in zip(found.names, ("this\nstudy", "the\nother"), strict=True))
+    difference = Interval("difference", digits=2, signed=True, rank=0)
+    columns = [Paths(), Text("objective", heads=True), Text("measure", heads=True), mine, theirs, difference, Text("", "only_in", rank=2)]
     several = any(pair.difference(measure).half_width >= 0 for pair in found.pairs for measure in found.measures)
     interval = " ± is the half width of Welch's 95% confidence interval." if several else ""
     note = " ".join([f"Differences are {found.names[0]} minus {found.names[1]}.{interval}", *found.notes])
     table = Table("comparison", columns, title=" against ".join(found.names), note=note, hidden=True, on_terminal=True)
-    for pair in found.pairs:
+    for objective in dict.fromkeys(pair.objective for pair in found.pairs):
         for measure in found.measures or MEASURES:
-            table.add(pair.path, pair.objective, MEASURES[measure], *pair.cell(measure), found.only_in(pair))
+            for pair in (pair for pair in found.pairs if pair.objective == objective):
+                table.add(pair.path, objective, MEASURES[measure], *pair.cell(measure), found.only_in(pair))
     return table
