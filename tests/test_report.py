@@ -159,9 +159,11 @@ def test_a_study_without_any_run_still_gives_a_page(tmp_path):
     assert "Not run: seed1/p1/npo, seed1/p4/npo" in printed(report)
 
 
-def test_absent_probes_leave_dashes(tmp_path):
+def test_columns_of_absent_probes_are_left_out(tmp_path):
     report = build(write_pair(tmp_path, {1: 3.0, 4: 1.0}))
-    assert report.tables["closing"].texts()[0][4] == "–"
+    closing = report.tables["closing"]
+    assert [closing.columns[index].title for index in closing.shown] == ["path", "objective", "forget score", "label drop", ""]
+    assert dict(zip(closing.header(), closing.plain()[0], strict=True))["utility"] is None
     assert {path.stem for path in report.files if path.suffix == ".svg"} == {"label", "paraphrases"}
 
 

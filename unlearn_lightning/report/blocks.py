@@ -9,11 +9,15 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 from unlearn_lightning.report.columns import FORMULA, Column, Value
 from unlearn_lightning.report.terminal import Column as TerminalColumn
 from unlearn_lightning.report.terminal import TerminalRow, TerminalTable, printable
+
+ABSENT = "– →"
+"""What a cell says where nothing was measured."""
 
 
 class Block:
@@ -97,16 +101,18 @@ class Table(Block):
         if len(cells) != len(self.columns):
             raise ValueError(f"The table {self.name} has {len(self.columns)} columns, got {len(cells)} cells.")
         self.rows.append(Row(cells, marked, frozenset(low)))
+        self.__dict__.pop("shown", None)  # It was computed of fewer rows.
 
     @property
     def kept(self) -> bool:
         """Whether the first column stays in view while the others scroll sideways."""
         return self.rows != [] and bool(self.columns[0].hues(self.rows[0].cells[0]))
 
-    @property
+    @cached_property
     def shown(self) -> list[int]:
-        """The columns that people see."""
-        return [index for index, column in enumerate(self.columns) if not column.in_full]
+        """The columns that people see: columns of numbers without a number in any row are left out, and stay in CSV."""
+        told = [any(column.text(row.cells[index]).strip(ABSENT) for row in self.rows) for index, column in enumerate(self.columns)]
+        return [i for i, column in enumerate(self.columns) if not column.in_full and (told[i] or not column.right or not self.rows)]
 
     def header(self) -> list[str]:
         """The names of the plain values in CSV and logged tables."""

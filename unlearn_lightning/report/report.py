@@ -76,7 +76,7 @@ class Report:
         """The sections' tables for the terminal, the verdict, what is missing, and where the page lies."""
         console = console or terminal_console()
         for table in (table for section in self.sections for table in section.tables if table.on_terminal):
-            console.print(table.terminal())
+            console.print(table.terminal(), "")
         console.print(f"\n{printable(self.verdict.headline)}", style="bold", highlight=False, markup=False)
         for problem in self.problems:
             console.print(f"! {printable(problem)}", style="yellow", highlight=False, markup=False)
