@@ -164,7 +164,11 @@ def test_columns_of_absent_probes_are_left_out(tmp_path):
     closing = report.tables["closing"]
     assert [closing.columns[index].title for index in closing.shown] == ["path", "objective", "forget score", "label drop", ""]
     assert dict(zip(closing.header(), closing.plain()[0], strict=True))["utility"] is None
-    assert {path.stem for path in report.files if path.suffix == ".svg"} == {"label", "paraphrases"}
+    assert {path.stem for path in report.files if path.suffix == ".svg"} == {"label", "paraphrases", "probe_forget"}
+
+
+def test_one_stage_one_objective_one_path(tmp_path):
+    assert "forget: label log lik 0 → −3" in build(write_pair(tmp_path, {1: 3.0})).verdict.headline
 
 
 def test_another_output_folder(tmp_path):
@@ -218,8 +222,7 @@ def test_settings_in_which_siblings_differ_are_listed(full):
     assert "model.beta" not in page  # the same everywhere
 
 
-def test_importing_the_report_is_fast_and_needs_no_torch():
-    code = "import sys, time; t = time.perf_counter(); import unlearn_lightning.report; print(time.perf_counter() - t, *sys.modules)"
-    seconds, *modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+def test_importing_the_report_needs_nothing_that_is_slow_to_import():
+    code = "import sys; import unlearn_lightning.report; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "matplotlib", "pandas", "scipy.stats", "lightning"} & set(modules)
-    assert float(seconds) < 3  # about 0.3 s on a quiet machine

@@ -148,7 +148,7 @@ def test_every_chart_has_its_lines(browser, page):
     draw_all(browser)
     lines = browser.run("Object.fromEntries([...document.querySelectorAll('.plot')].map(p => [p.dataset.chart + p.dataset.panel, "
                         "p.querySelectorAll('.js-line').length]))")  # fmt: skip
-    assert len(lines) == 8 * 3
+    assert len(lines) == 9 * 3
     assert lines["label0"] >= 4
     assert lines["paths2"] >= 6
     assert lines["frontier1"] >= 4

@@ -199,8 +199,10 @@ def test_every_argument_of_a_probe(probe, config):
     data = copy.deepcopy(config["data"])
     config["trainer"]["callbacks"] = [{"class_path": path_of(probe), "init_args": {"data": data, "split": "held_out"}}]
     place = ("trainer", "callbacks", 0, "init_args")
-    expected = {"PathDivergence": {"retrained", "others"}, "GSM8KAccuracy": {"generation_batch_size"}}.get(probe.__name__, set())
-    assert neutral_arguments(config, place, arguments(probe, "data")) == expected
+    batches = {name: {"generation_batch_size"} for name in ("GSM8KAccuracy", "ResponseMatch")}
+    expected = {"PathDivergence": {"retrained", "others"}, **batches}.get(probe.__name__, set())
+    # `of` names data where `data` names none, and counts by that data: tests/test_own_data.py.
+    assert neutral_arguments(config, place, arguments(probe, "data", "of")) == expected
     for split in ("held_out", "train"):
         there = changed(config, place, split=split)
         assert neutral_arguments(there, (*place, "data", "init_args"), arguments(StageData)) == MEASURED | BY_CONTENT_DATA

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -18,12 +19,14 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.cli.arguments import prepared
 from unlearn_lightning.cli.class_change import told_class_changes
+from unlearn_lightning.cli.closing_table import print_closing
 from unlearn_lightning.cli.early_checks import check_found, check_optimizer, check_settings
 from unlearn_lightning.cli.environment import refuse_unknown
+from unlearn_lightning.cli.measured_data import check_sources, fill_splits
 from unlearn_lightning.cli.parser_internals import variables
 from unlearn_lightning.cli.replaced_callbacks import replaced_callbacks
 from unlearn_lightning.cli.secrets import refuse_secrets
-from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_where_nothing_is_lost, with_whole_files
+from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_where_nothing_is_lost, probe_names, with_whole_files
 from unlearn_lightning.loggers import wandb_settings
 from unlearn_lightning.loggers.factory import ConfigToLoggers, run_loggers
 from unlearn_lightning.loggers.resume import ResumeInLoggers, logged_run
@@ -60,7 +63,7 @@ class UnlearnCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """fit, validate and test; predict is left to generation tools."""
+        """Offers fit, validate and test; predict is left to generation tools."""
         return {k: v for k, v in LightningCLI.subcommands().items() if k != "predict"}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -75,7 +78,10 @@ class UnlearnCLI(LightningCLI):
                 super().parse_arguments(parser, args)
         finally:
             sys.argv = saved
-        if isinstance(args, list) and (verb := self.config.get("subcommand")):
+        verb = self.config.get("subcommand")
+        if verb:
+            fill_splits(self.config[verb])
+        if isinstance(args, list) and verb:
             replaced = replaced_callbacks(args, self.config[verb].trainer.callbacks)
             changes += [replaced] if replaced else []
         for change in changes:
@@ -96,11 +102,12 @@ class UnlearnCLI(LightningCLI):
             fill_seeds(config, seed if type(seed) is int else int(os.environ.get("PL_GLOBAL_SEED", 0)))
             refuse_secrets(self.resolved())
             check_settings(self.resolved())
+            check_sources(self.resolved())
             check_found(self.resolved())
             config.trainer.logger = False
 
     def resolved(self) -> dict[str, Any]:
-        """The whole configuration of this run as plain values."""
+        """Returns the whole configuration of this run as plain values."""
         if self.known_config is None:
             dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml"))
             self.known_config = dumped[self.subcommand] if self.subcommand else dumped
@@ -142,6 +149,8 @@ class UnlearnCLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
+            if not re.search("accelerator|device|gpu|cuda|node", str(error), re.IGNORECASE):
+                raise ValueError(f"trainer: {error}") from error
             asked = ", ".join(f"{name} {config['trainer'][name]}" for name in ("accelerator", "devices", "num_nodes"))
             raise ValueError(f"trainer: {error} Asked for: {asked}. `--trainer.accelerator auto` takes what this machine has.") from error
         end_where_nothing_is_lost(trainer)
@@ -180,13 +189,19 @@ class UnlearnCLI(LightningCLI):
                     if self.trainer.is_global_zero:
                         # Left over where it was killed between its last two writes.
                         delete_checkpoints(self.run_folder)
+                    self._tell_end()
                     return
             self._go_on_where_it_stopped()
             super()._run_subcommand(subcommand)
+        self._tell_end()
         rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
 
+    def _tell_end(self) -> None:
+        if self.trainer.is_global_zero:
+            print_closing(self.run_folder, probe_names(self.trainer.callbacks), trained=self.subcommand == "fit")  # type: ignore[attr-defined]
+
     def _go_on_where_it_stopped(self) -> None:
-        """Done late, when the folder is this process's alone. A run that goes on is the same run to its loggers (runs/resume.py)."""
+        """Looks for a checkpoint and opens the loggers, late, when the folder is this process's alone (runs/resume.py)."""
         logged = None
         if self.subcommand == "fit":
             settings = self.config_init["fit"]

@@ -64,7 +64,8 @@ def _scope(study: Study) -> str:
     counts = [(len(study.paths), "path"), (len(study.objectives), "objective"), (len(study.seeds), "seed")]
     counted = ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts if count)
     interval = " Bands and ± are 95% confidence intervals over seeds (Student's t)." if len(study.seeds) > 1 else ""
-    return f"Forget stage: {study.forget}. {counted}.{interval}"
+    forget = f"Forget stage: {study.forget}. " if study.forget and study.paths else ""
+    return f"{forget}{counted}.{interval}"
 
 
 def _numbers(chart: Chart) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class Material:
     def __init__(self, study: Study, against: "Material | None" = None, match_at: float | None = None):
         self.study, self.against, self.match_at = study, against, match_at
         self.distances = Distances(study)
+        self.drawn: set[str] = set()
+        """The metrics that a section of their own draws, by their full names."""
 
     @cached_property
     def rows(self) -> list[OutcomeRow]:
@@ -86,6 +88,10 @@ class Section:
 
     def blocks(self) -> Iterable[Block]:
         """Tables, figures and texts in reading order; nothing where the records are absent."""
+        return []
+
+    def draws(self) -> Iterable[str]:
+        """The metrics that its figures show by step, path by path; the section of all probes need not draw them again."""
         return []
 
     def verdict(self) -> Verdict | None:

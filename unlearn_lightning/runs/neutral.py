@@ -81,6 +81,7 @@ MODULES = {"Unlearning": {"cache_reference": "the same reference is computed onc
 PROBES = {
     "PathDivergence": dict.fromkeys(("retrained", "others"), "distances to other runs are read off their records and change no weights"),
     "GSM8KAccuracy": {"generation_batch_size": COSTS},
+    "ResponseMatch": {"generation_batch_size": COSTS},
 }
 
 # --- what the reference file leaves out beyond this ------------------------------------------------------------------------------------

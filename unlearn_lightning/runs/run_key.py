@@ -108,7 +108,7 @@ def run_inputs(
         "corpus": content(_corpus, tuple(scratch["corpus"])) if scratch else None,
         "data": _data(config["data"], "train", content),
         "retain": retain and [_without(retain, {"data"}), _data(retain["data"], "train", content)],
-        "probes": [_probe(c, config["data"], content) for c in probes],
+        "probes": [_probe(c, config["data"], retain and retain["data"], content) for c in probes],
         "callbacks": [c for c in acting if c not in probes],
         "code": own_code(_class_paths([config["model"], config["data"], acting, _trainer(trainer)])),
     }
@@ -196,10 +196,12 @@ def _is_probe(class_path: str) -> bool:
     return hasattr(named_object(class_path), "probe_name")
 
 
-def _probe(config: Mapping[str, Any], trained_on: Mapping[str, Any], content: Reader) -> list[Any]:
+def _probe(config: Mapping[str, Any], trained_on: Mapping[str, Any], retained: Any, content: Reader) -> list[Any]:
     settings, cls = config["init_args"], named_object(config["class_path"])
-    measured = _data(settings["data"] or trained_on, settings["split"], content, neutral.MEASURED) if "data" in settings else None
-    return [class_name(config["class_path"]), _without(settings, {"data", *_of_class(cls, neutral.PROBES)}), measured]
+    data = settings.get("data") or (retained if settings.get("of") == "retain" else trained_on)
+    measured = _data(data, settings["split"], content, neutral.MEASURED) if data and "data" in settings else None
+    # Which data set `of` names counts by the data itself.
+    return [class_name(config["class_path"]), _without(settings, {"data", "of", *_of_class(cls, neutral.PROBES)}), measured]
 
 
 def _data(config: Mapping[str, Any], split: str, content: Reader, further: Iterable[str] = ()) -> list[Any]:

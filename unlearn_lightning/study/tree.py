@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning import data
+from unlearn_lightning.data.example_source import HELD_OUT
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.cut_short import check_whole
@@ -109,7 +110,9 @@ class _Planner:
         return merged(self.study.backbone, {"scratch": {"corpus": list(named)}})
 
     def _data(self, stage: str) -> Settings:
-        return merged({"init_args": {"source": self.study.source}}, self.study.stages[stage]["data"])
+        # What a stage holds out is held out of unlearning too, because its probes measure it on every model.
+        usual = {"init_args": {"source": self.study.source, "held_out_examples": HELD_OUT}}
+        return merged(usual, self.study.stages[stage]["data"])
 
     def _probes(self, names: tuple[str, ...], override: Settings) -> Settings:
         callbacks = []

@@ -15,7 +15,9 @@ def sections(material: Material) -> list[Section]:
     for module in pkgutil.iter_modules(__path__, f"{__name__}."):
         import_module(module.name)
     import_plugins()
-    return [kind(material) for kind in sorted(_below(Section), key=lambda kind: (kind.place, kind.__name__))]
+    found = [kind(material) for kind in sorted(_below(Section), key=lambda kind: (kind.place, kind.__name__))]
+    material.drawn = {metric for section in found for metric in section.draws()}
+    return found
 
 
 def _below(kind: type[Section]) -> Iterator[type[Section]]:

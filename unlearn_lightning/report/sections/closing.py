@@ -27,7 +27,7 @@ class Closing(Section):
         )
 
     def blocks(self) -> Iterable[Block]:
-        if not self.material.rows:
+        if not any(value.n for row in self.material.rows for value in row.values.values()):
             return []
         closing = self._closing()
         return [self._by_path(), closing, File("table.csv", closing.csv())]

@@ -6,7 +6,7 @@ from typing import Any
 
 from unlearn_lightning.report.blocks import Block, File, Table
 from unlearn_lightning.report.columns import Change, Interval, Number, Paths, Text
-from unlearn_lightning.report.depth import FAMILIES, KINDS, Depth, OrderDepth, depth_charts, depths
+from unlearn_lightning.report.depth import FAMILIES, KINDS, PROBE, Depth, OrderDepth, depth_charts, depths
 from unlearn_lightning.report.section import Section, Verdict
 from unlearn_lightning.report.statistics import Share
 
@@ -27,6 +27,9 @@ class DepthOfForgetting(Section):
     def found(self) -> list[OrderDepth]:
         """Every order under every objective that was measured."""
         return depths(self.study)
+
+    def draws(self) -> Iterable[str]:
+        return [f"{PROBE}/{name}_log_lik" for name in FAMILIES] if depths(self.study) else []
 
     def blocks(self) -> Iterable[Block]:
         if not self.found:

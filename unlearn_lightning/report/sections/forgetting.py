@@ -32,6 +32,9 @@ class Forgetting(Section):
     place = 50
     heading = "Forgetting, step by step"
 
+    def draws(self) -> Iterable[str]:
+        return [metric for *_, metric, _ in CHARTS]
+
     def blocks(self) -> Iterable[Block]:
         study = self.study
         label, *others = (Chart(key, heading, caption, "unlearning step", y_title, metric_panels(study, "forget", metric))

@@ -17,6 +17,9 @@ class Kept(Section):
     place = 55
     heading = "What unlearning keeps"
 
+    def draws(self) -> Iterable[str]:
+        return [f"retain/{self.study.retain_name}_log_lik", "gsm8k/accuracy"]
+
     def blocks(self) -> Iterable[Block]:
         title, name = self.study.retain_title, self.study.retain_name
         retained = Chart(

@@ -183,7 +183,7 @@ def headline(study: Study, counted: Sequence[Recency]) -> Verdict:
     """The paper's main finding in one sentence: is it there, against it, or can the data not tell?"""
     hits, cells = sum(one.share.hits for one in counted), sum(one.share.n for one in counted)
     if len(study.paths) < 2:
-        return Verdict("A single path: nothing to compare.") if study.paths else Verdict("No path was unlearned.", weight=-1)
+        return Verdict("A single path: nothing to compare.", weight=-1) if study.paths else Verdict("No path was unlearned.", weight=-1)
     if not cells:
         return Verdict("No verdict yet: there is no seed in which every path was unlearned and its label measured.")
     last = _last(study)
