@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 from study_runs import fit, run_json, settings
+from test_report_study_data import StudyWriter
 from test_study import small
 
 from unlearn_lightning.cli.plugins import import_plugins
 from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.main import main
+from unlearn_lightning.report.section import Material
+from unlearn_lightning.report.sections import sections
+from unlearn_lightning.report.study_data import load_study
 from unlearn_lightning.runs.source_hash import own_code
 from unlearn_lightning.study.changes import explain_changes
 from unlearn_lightning.study.study_config import StudyConfig, merged
@@ -50,8 +54,20 @@ def plugin(tmp_path_factory):
 
 def test_every_documented_class_is_short(tmp_path):
     files = write_package(tmp_path)
-    assert set(files) == {"pyproject.toml", *(f"my_unlearning/{name}.py" for name in ("objective", "stage", "metric", "launcher"))}
+    assert set(files) == {
+        "pyproject.toml",
+        *(f"my_unlearning/{name}.py" for name in ("objective", "stage", "metric", "launcher", "section")),
+    }
     assert all(len(text.splitlines()) < 25 for text in files.values())
+
+
+def test_a_section_of_a_plugin_shows_what_its_probe_measured(plugin, tmp_path):
+    writer = StudyWriter(tmp_path)
+    run = writer.unlearn(1, 4, "npo")
+    for step, tokens in ((0, 20.0), (4, 12.25)):
+        writer.record(run, "length", step, {"length/tokens": tokens}, [])
+    found = next(section for section in sections(Material(load_study(writer.write()))) if type(section).__name__ == "Lengths")
+    assert found.tables[0].csv() == "run,length\nseed1/p4/npo,12.25\n"
 
 
 def test_the_documented_command_runs(plugin, tmp_path, monkeypatch):

@@ -92,9 +92,9 @@ def test_tensorboard_has_the_reports_tables_and_figures(study):
     assert {f"{tag}.png" for tag in found.Tags()["images"]} == {f"figures/{path.name}" for path in report.glob("figures/*.png")}
     closing = text(found, "tables/closing")
     with (report / "table.csv").open() as file:
-        header, *rows = csv.reader(file)
+        rows = list(csv.DictReader(file))
     assert len(closing.splitlines()) == 2 + len(rows)
-    assert all(name in closing for name in header)
+    assert all(f"| {row['label']} " in closing for row in rows)
 
 
 def test_mlflow_has_runs_configuration_tables_and_figures(study):

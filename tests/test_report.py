@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_report_study_data import StudyWriter, write_full_study
+from test_report_study_data import StudyWriter, section_of, write_full_study
 
 from unlearn_lightning.report import build
 from unlearn_lightning.report.columns import Change
+from unlearn_lightning.report.sections.recency import RecencyEffect
 from unlearn_lightning.report.statistics import Estimate
 
 
@@ -55,6 +56,8 @@ def test_every_table_is_there_as_csv_and_markdown(full):
     growth = list(csv.DictReader((full.folder / "tables" / "growth_rates.csv").open()))
     assert [row["paths"] for row in growth[:5]] == [*(f"p={p} | retrained model" for p in (1, 2, 3, 4)), "p=1 | p=2"]
     assert all(float(row["NPO_ci95"]) >= 0 for row in growth)
+    cells = [cell for file in (full.folder / "tables").glob("*.csv") for row in csv.reader(file.open()) for cell in row]
+    assert not [cell for cell in cells if " ± " in cell or cell.startswith(("+", "−"))], "a number has a column of its own, in full"
 
 
 def test_the_frontier_has_bands_over_seeds(full):
@@ -99,7 +102,7 @@ def test_the_markdown_table_has_a_row_per_path_and_objective(full):
     ("before", "after", "digits", "text"),
     [
         (Estimate(0.894, 0.061, 3), Estimate(0.84, 0.112, 3), 2, "0.89 ± 0.06 → 0.84 ± 0.11"),
-        (Estimate(296.6, 80.4, 3), Estimate(1277.2, 310.5, 3), 1, "297 ± 80 → 1277 ± 310"),
+        (Estimate(296.6, 80.4, 3), Estimate(1277.2, 310.5, 3), 1, "297 ± 80 → 1,277 ± 310"),
         (Estimate(21.84, 3.0, 3), Estimate(39.36, 4.25, 3), 1, "21.8 ± 3.0 → 39.4 ± 4.2"),
         (Estimate(21.84, math.nan, 1), Estimate(739.36, math.nan, 1), 1, "21.8 → 739.4"),
         (Estimate(0.5, math.nan, 1), Estimate(math.nan, math.nan, 0), 2, "0.50 → –"),
@@ -156,9 +159,11 @@ def test_a_study_without_any_run_still_gives_a_page(tmp_path):
     assert "Not run: seed1/p1/npo, seed1/p4/npo" in printed(report)
 
 
-def test_absent_probes_leave_dashes(tmp_path):
+def test_columns_of_absent_probes_are_left_out(tmp_path):
     report = build(write_pair(tmp_path, {1: 3.0, 4: 1.0}))
-    assert report.tables["closing"].texts()[0][4] == "–"
+    closing = report.tables["closing"]
+    assert [closing.columns[index].title for index in closing.shown] == ["path", "objective", "forget score", "label drop", ""]
+    assert dict(zip(closing.header(), closing.plain()[0], strict=True))["utility"] is None
     assert {path.stem for path in report.files if path.suffix == ".svg"} == {"label", "paraphrases", "probe_forget"}
 
 
@@ -186,13 +191,13 @@ def test_the_verdict_follows_the_data(tmp_path, last, agrees, words):
     for seed, value in enumerate(last):
         for p, drop in {1: 3.0, 2: 4.0, 3: 5.0, 4: value}.items():
             writer.unlearn(seed, p, "npo", label={0: 0.0, 2: -drop})
-    found = build(writer.write()).verdict
+    found = section_of(RecencyEffect, writer.write()).verdict()
     assert found.agrees is agrees
     assert words in found.headline
 
 
 def test_a_single_seed_is_called_an_observation(tmp_path):
-    assert any("not a test" in sentence for sentence in build(write_pair(tmp_path, {1: 3.0, 4: 1.0})).sentences)
+    assert any("not a test" in sentence for sentence in section_of(RecencyEffect, write_pair(tmp_path, {1: 3.0, 4: 1.0})).sentences())
 
 
 def test_text_from_the_probes_is_never_markup(tmp_path):

@@ -12,7 +12,7 @@ from test_report_study_data import StudyWriter
 from unlearn_lightning.report import build
 from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.sections.comparison import by_measure, compare
-from unlearn_lightning.report.statistics import Estimate, estimate, welch
+from unlearn_lightning.report.statistics import Estimate, discoveries, estimate, welch
 from unlearn_lightning.report.study_data import load_study
 
 
@@ -59,6 +59,18 @@ def test_welch_with_unequal_variances_and_sizes():
     assert welch(first, second).half_width == pytest.approx(expected, rel=1e-4)
     interval = ttest_ind([0.0, 2.0, 4.0], [10.0, 10.6], equal_var=False).confidence_interval(0.95)
     assert (welch(first, second).low, welch(first, second).high) == pytest.approx((interval.low, interval.high))
+
+
+def test_discoveries_are_those_of_benjamini_and_hochberg():
+    samples = [([0.0, 1.0, 2.0], [shift, shift + 0.7, shift + 2.0]) for shift in (0.0, 1.0, 3.0, 9.0, 30.0)]
+    from scipy.stats import false_discovery_control, ttest_ind
+
+    p = [ttest_ind(mine, theirs, equal_var=False).pvalue for mine, theirs in samples]
+    pairs = [(estimate(mine), estimate(theirs)) for mine, theirs in samples]
+    single = (estimate([1.0]), estimate([5.0, 5.1]))
+    assert discoveries([single, *pairs]) == [False, *(false_discovery_control(p) <= 0.05)]
+    assert discoveries([(estimate([1.0, 1.0]), estimate([2.0, 2.0]))]) == [True], "without any spread every difference is one"
+    assert discoveries([]) == []
 
 
 def test_welch_needs_two_seeds_on_both_sides():

@@ -3,12 +3,12 @@
 import math
 
 import pytest
-from test_report_study_data import STAGES, StudyWriter
+from test_report_study_data import STAGES, StudyWriter, section_of
 
-from unlearn_lightning.report import build
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.sections.dependence import changes_table, dependence_table, spread
 from unlearn_lightning.report.sections.further_stages import further_chart, further_stages, further_table, series
+from unlearn_lightning.report.sections.kept import Kept
 from unlearn_lightning.report.statistics import Share, estimate
 from unlearn_lightning.report.study_data import load_study
 
@@ -44,23 +44,6 @@ def test_the_share_of_seeds_by_further_stages(tmp_path):
     assert (label.lines[0].low[0], label.lines[0].high[0]) == (low, high)
 
 
-def test_a_study_without_further_stages_has_no_such_section(tmp_path):
-    writer = StudyWriter(tmp_path)
-    for p in (1, 4):
-        writer.unlearn(1, p, "ga", label={0: 0.0, 2: -1.0})
-    report = build(writer.write())
-    assert "further_stages" not in report.tables
-    assert "How long does recency last?" not in (report.folder / "index.html").read_text()
-
-
-def test_further_stages_are_on_the_page_and_in_markdown(tmp_path):
-    study = further_study(tmp_path, {"p1": (3.0,), "last": (1.0,), "last+1": (4.0,), "last+2": (5.0,)}, seeds=(1,))
-    report = build(study.folder)
-    assert "How long does recency last?" in (report.folder / "index.html").read_text()
-    assert "| GA | 1 | 4.00 | 0 of 1 (0% to 79%) |" in (report.folder / "table.md").read_text()
-    assert (report.folder / "figures/further_stages.png").is_file()
-
-
 def test_what_the_path_decides_by_hand(tmp_path):
     writer = StudyWriter(tmp_path)
     falls = {1: (2.0, 4.0), 2: (3.0, 3.0)}  # seed -> label drop of p=1 and of p=4
@@ -93,9 +76,6 @@ def test_variants_are_compared_seed_by_seed(tmp_path):
     # Both seeds that have both: 1/2 - 2/3 and 1/2 - 1; the third has no low rate to be compared with.
     assert row[:3] == ["GA · lr=0.0001", "GA · lr=2e-05", "2"]
     assert row[3] == estimate([1 / 2 - 2 / 3, 1 / 2 - 1]).text(2, signed=True) == "−0.33 ± 2.12"
-    report = build(study.folder)
-    assert "seed by seed, as both start from the same models" in (report.folder / "index.html").read_text()
-    assert "| GA · lr=0.0001 | GA · lr=2e-05 | 2 | −0.33 ± 2.12 |" in (report.folder / "table.md").read_text()
 
 
 def test_a_spread_needs_all_values():
@@ -109,5 +89,5 @@ def test_objectives_that_are_not_local_are_named(local, said, tmp_path):
     writer = StudyWriter(tmp_path)
     for p in (1, 4):
         writer.unlearn(1, p, "ga", label={0: 0.0, 2: -1.0}, more_tags={"retain": "tofu"}, local=local)
-    sentences = build(writer.write()).sentences
+    sentences = section_of(Kept, writer.write()).sentences()
     assert any("Not local, as gradients come from retain data too: GA · retain=tofu." in one for one in sentences) is said

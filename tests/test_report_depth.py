@@ -7,11 +7,10 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from rich.console import Console
-from test_report_study_data import StudyWriter
+from test_report_study_data import StudyWriter, section_of
 
 from unlearn_lightning.report import build
 from unlearn_lightning.report.depth import depth, depth_charts, depths
-from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.sections.depth import DepthOfForgetting, depth_table
 from unlearn_lightning.report.statistics import Share
 from unlearn_lightning.report.study_data import load_study
@@ -45,7 +44,7 @@ def write(folder, verdicts):
 
 def said_of(folder):
     """The section's verdict and its sentences, without drawing anything."""
-    section = DepthOfForgetting(Material(load_study(folder)))
+    section = section_of(DepthOfForgetting, folder)
     return SimpleNamespace(headline=section.verdict().headline, agrees=section.verdict().agrees, sentences=section.sentences())
 
 
@@ -155,7 +154,5 @@ def test_a_study_without_such_records_has_none_of_it(tmp_path):
     writer = StudyWriter(tmp_path)
     for p in (1, 4):
         writer.unlearn(1, p, "npo", label={0: 0.0, 8: -9.0 / p})
-    report = build(writer.write())
-    assert "depth" not in report.tables
-    assert not (report.folder / "depth.csv").exists()
-    assert not any(chart.key.startswith("families") for chart in report.charts)
+    section = section_of(DepthOfForgetting, writer.write())
+    assert (section.shown, section.verdict(), list(section.sentences())) == ([], None, [])

@@ -3,10 +3,8 @@
 import math
 
 import pytest
-from test_report_study_data import StudyWriter
+from test_report_study_data import StudyWriter, section_of
 
-from unlearn_lightning.report import build
-from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.sections.recency import MEASURED, RecencyEffect, drops_from_equal_start, recency
 from unlearn_lightning.report.statistics import Share
 from unlearn_lightning.report.study_data import load_study
@@ -56,22 +54,23 @@ def test_saturation_is_told_apart_from_slowness(tmp_path):
         "matched_drop": Share(0, 1, left_out=1),
     }  # fmt: skip
     low, high = Share(2, 2).interval
-    [table] = RecencyEffect(Material(study)).tables
+    [table] = section_of(RecencyEffect, study.folder).tables
     assert table.texts()[0][1] == f"2 of 2 ({low:.0%} to {high:.0%})"
     assert table.texts()[0][-1].endswith(", 1 left out")
 
 
-def test_the_table_is_on_the_page_in_markdown_and_in_the_summary(tmp_path):
+def test_a_measure_that_is_absent_is_a_dash_and_counts_as_left_out(tmp_path):
     writer = StudyWriter(tmp_path)
     for p in (1, 4):
         writer.unlearn(1, p, "npo", label={0: 0.0, 8: -9.0 / p})
-    report = build(writer.write())
-    assert "Is the last learned the slowest forgotten?" in (report.folder / "index.html").read_text()
-    assert "| NPO | 1 of 1 (21% to 100%) | –, 1 left out |" in (report.folder / "table.md").read_text()
-    assert report.summary["recency_measures"]["label_drop"]["NPO"]["hits"] == 1
+    section = section_of(RecencyEffect, writer.write())
+    assert section.tables[0].texts()[0][:3] == ["NPO", "1 of 1 (21% to 100%)", "–, 1 left out"]
+    assert section.summary()["recency_measures"]["label_drop"]["NPO"]["hits"] == 1
 
 
 def test_a_single_path_has_no_such_table(tmp_path):
     writer = StudyWriter(tmp_path)
     writer.unlearn(1, 4, "npo", label={0: 0.0, 8: -1.0})
-    assert "recency" not in build(writer.write()).tables
+    section = section_of(RecencyEffect, writer.write())
+    assert section.shown == []
+    assert "single path" in section.verdict().headline

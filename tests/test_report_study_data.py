@@ -12,9 +12,15 @@ from typing import Any
 import pytest
 
 from unlearn_lightning.records import FORMAT
+from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.study_data import load_study
 
 STAGES = ["inst", "tofu", "math"]
+
+
+def section_of(kind, folder):
+    """A section of a study's report, without drawing or writing anything."""
+    return kind(Material(load_study(folder)))
 
 
 class StudyWriter:

@@ -1,11 +1,9 @@
 """Figures that set variants of an objective side by side, and the ticks of their axes."""
 
 import pytest
-from test_report_study_data import StudyWriter
+from test_report_study_data import StudyWriter, section_of
 
-from unlearn_lightning.report import build
 from unlearn_lightning.report.chart import Chart, Line, Panel, log_ticks
-from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.sections.forgetting import Forgetting
 from unlearn_lightning.report.study_data import load_study
 from unlearn_lightning.report.variants import variants
@@ -22,7 +20,7 @@ def write_variants(folder, runs):
 
 
 def made(folder):
-    return {chart.key: chart for chart in Forgetting(Material(load_study(folder))).charts}
+    return {chart.key: chart for chart in section_of(Forgetting, folder).charts}
 
 
 def test_learning_rates_stand_in_columns_by_size_and_objectives_in_rows(tmp_path):
@@ -57,12 +55,6 @@ def test_a_variant_that_was_not_run_leaves_its_place_in_the_grid(tmp_path):
     assert [panel.title for panel in made(folder)["label_by_lr"].panels] == [
         "GA · lr=1e-06", "GA · lr=1e-05", "not run", "not run", "NPO · lr=1e-05", "NPO · lr=0.0001",
     ]  # fmt: skip
-
-
-def test_the_variants_are_drawn_for_page_and_print(tmp_path):
-    report = build(write_variants(tmp_path, [("npo", {"lr": lr}) for lr in (1e-6, 5e-6, 5e-5)]))
-    assert (report.folder / "figures" / "label_by_lr.svg").exists()
-    assert "Forgetting the label, by learning rate" in (report.folder / "index.html").read_text()
 
 
 def test_a_grid_has_one_scale_per_row_and_a_strip_one_for_all():

@@ -7,14 +7,12 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 from test_report_study_data import write_full_study
-from unlearn_lightning.report.comparison import compare
-from unlearn_lightning.report.comparison_tables import print_comparison
-from unlearn_lightning.report.depth_tables import print_depth
-from unlearn_lightning.report.tables import Table, print_closing_table
 
 from unlearn_lightning.report.depth import Depth, OrderDepth
-from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.outcomes import summarize
+from unlearn_lightning.report.section import Material
+from unlearn_lightning.report.sections.closing import Closing
+from unlearn_lightning.report.sections.comparison import Against
+from unlearn_lightning.report.sections.depth import depth_table
 from unlearn_lightning.report.study_data import TrainingPath, load_study
 from unlearn_lightning.report.terminal import Column, TerminalRow, TerminalTable, terminal_console
 from unlearn_lightning.study.estimate import RunCost
@@ -22,22 +20,10 @@ from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.plan_view import COLUMNS, Speed, _table
 from unlearn_lightning.study.state import RunState
 from unlearn_lightning.study.status import tree_of
-from unlearn_lightning.theory.command import _print
-from unlearn_lightning.theory.parts import Part
+from unlearn_lightning.theory.parts import _table as theory_table
 
 WIDTHS = (40, 80, 100, 160)
 LONG = "seed1/response-families/" + "/".join(["inst-tofu-math-safety"] * 3)
-
-
-class Kept(Console):
-    """Keeps the tables that are printed to it."""
-
-    def __init__(self):
-        super().__init__(file=io.StringIO())
-        self.tables = []
-
-    def print(self, *objects, **kwargs):
-        self.tables += [one for one in objects if isinstance(one, TerminalTable)]
 
 
 def lines(table, width):
@@ -70,18 +56,18 @@ def tables(tmp_path_factory):
     """A table of each command, by the command's name."""
     folder = tmp_path_factory.mktemp("tables")
     study, other = (load_study(write_full_study(folder / name, seeds=(1, 2), steps=range(0, 5, 2))) for name in ("one", "two"))
-    rows, theirs = (summarize(one, Distances(one)) for one in (study, other))
-    console = Kept()
-    print_closing_table(console, rows, "Study demo", "TOFU")
-    print_comparison(console, compare(study, rows, other, theirs))
+    material = Material(study, Material(other))
+    [closing] = [table for table in Closing(material).tables if table.on_terminal]
+    [comparison] = [table for table in Against(material).tables if table.on_terminal]
     one = Depth(1, "deep", -2.0, 20.0, {"R": 1.0, "C": 30.0, "U": 31.5})
     order = OrderDepth("NPO", TrainingPath(0, 1, ("U", "C", "R"), "UCR", 2), [one])
-    print_depth(console, [order])
+    made = [closing, comparison, depth_table([order])]
     for first, names in ((0, ("0.812 ± 0.031",)), (1, ("heavy tailed, with a name of some length",))):
         cells = [names[0], *(f"{number}.234 ± 0.056" for number in range(9))]
-        table = Table([f"column {number}" for number in range(10)], [cells, cells])
-        _print(console, Part("x", "A heading", "A caption.", table, [], shown=(first, 5, 6, 9)))
-    closing, comparison, depth, theorem, extensions = console.tables
+        made.append(theory_table([f"column {number}" for number in range(10)], shown=(first, 5, 6, 9)))
+        for _ in range(2):
+            made[-1].add(*cells)
+    closing, comparison, depth, theorem, extensions = (table.terminal() for table in made)
     runs = [SimpleNamespace(name=name) for name in ("seed1/base", "seed1/inst-tofu-math-safety", "seed1/p4/simnpo")]
     estimates = {run.name: RunCost(12804, 614_400, 612_900, 400, 1.58e12, 1_723_000, 1_723_000, True) for run in runs}
     return {

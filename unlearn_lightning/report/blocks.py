@@ -9,18 +9,26 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 from unlearn_lightning.report.columns import FORMULA, Column, Value
 from unlearn_lightning.report.terminal import Column as TerminalColumn
 from unlearn_lightning.report.terminal import TerminalRow, TerminalTable, printable
 
+ABSENT = "– →"
+"""What a cell says where nothing was measured."""
+
 
 class Block:
     """One piece of a section. `template` is the file of assets/ that shows it on the page."""
 
     template: ClassVar[str]
-    on_page: bool = True
+
+    @property
+    def on_page(self) -> bool:
+        """Whether the page shows it."""
+        return True
 
     def __bool__(self) -> bool:
         """Whether there is anything to show; a section leaves empty blocks out."""
@@ -55,7 +63,8 @@ class Table(Block):
         title, note: above and below it on a terminal; for no title, the heading.
         folded: what the page shows until the reader opens the table, such as `187 runs`; empty for one that is open.
         stacked: on the page the small print of a cell stands below it.
-        on_page, in_files, on_terminal: where it is shown.
+        hidden: it is not on the page.
+        in_files, on_terminal: where else it is shown.
     """
 
     name: str
@@ -67,7 +76,7 @@ class Table(Block):
     note: str = ""
     folded: str = ""
     stacked: bool = False
-    on_page: bool = True
+    hidden: bool = False
     in_files: bool = True
     on_terminal: bool = False
     template: ClassVar[str] = "table.html"
@@ -76,6 +85,11 @@ class Table(Block):
     def __bool__(self) -> bool:
         """Whether it has rows."""
         return bool(self.rows)
+
+    @property
+    def on_page(self) -> bool:
+        """Whether it is not hidden there."""
+        return not self.hidden
 
     def in_markdown(self) -> list[str]:
         """Heading, caption and rows."""
@@ -87,16 +101,18 @@ class Table(Block):
         if len(cells) != len(self.columns):
             raise ValueError(f"The table {self.name} has {len(self.columns)} columns, got {len(cells)} cells.")
         self.rows.append(Row(cells, marked, frozenset(low)))
+        self.__dict__.pop("shown", None)  # It was computed of fewer rows.
 
     @property
     def kept(self) -> bool:
         """Whether the first column stays in view while the others scroll sideways."""
         return self.rows != [] and bool(self.columns[0].hues(self.rows[0].cells[0]))
 
-    @property
+    @cached_property
     def shown(self) -> list[int]:
-        """The columns that people see."""
-        return [index for index, column in enumerate(self.columns) if not column.in_full]
+        """The columns that people see: columns of numbers without a number in any row are left out, and stay in CSV."""
+        told = [any(column.text(row.cells[index]).strip(ABSENT) for row in self.rows) for index, column in enumerate(self.columns)]
+        return [i for i, column in enumerate(self.columns) if not column.in_full and (told[i] or not column.right or not self.rows)]
 
     def header(self) -> list[str]:
         """The names of the plain values in CSV and logged tables."""
@@ -183,8 +199,13 @@ class File(Block):
 
     name: str
     content: str
-    about: str
+    about: str = ""
     template: ClassVar[str] = "file.html"
+
+    @property
+    def on_page(self) -> bool:
+        """Whether the page says what it is about, and so has a link."""
+        return bool(self.about)
 
 
 @dataclass(frozen=True)

@@ -172,10 +172,6 @@ class Difference(Interval):
     def values(self, cell: Any) -> list[Value]:
         return [value for one in cell for value in Interval.values(self, one)]
 
-    def style(self, cell: Any) -> str:
-        difference = cell[2]
-        return "n clear" if difference.low > 0 or difference.high < 0 else "n"
-
 
 @dataclass(frozen=True)
 class Counted(Column):

@@ -15,6 +15,7 @@ from unlearn_lightning.report.page import page
 from unlearn_lightning.report.print_figures import save_figures
 from unlearn_lightning.report.section import Material, Section, Verdict
 from unlearn_lightning.report.sections import sections
+from unlearn_lightning.report.settings import read_yaml
 from unlearn_lightning.report.study_data import Study
 from unlearn_lightning.report.terminal import printable, terminal_console
 
@@ -46,6 +47,16 @@ class Report:
         return {table.name: table for section in self.sections for table in section.tables if table.in_files}
 
     @property
+    def config(self) -> dict[str, Any]:
+        """The study's whole configuration; empty where it has none."""
+        return dict(read_yaml(self.study.folder / "study.yaml"))
+
+    @property
+    def figures(self) -> dict[str, Path]:
+        """Every figure's PNG file, by its key."""
+        return {path.stem: path for path in self.files if path.suffix == ".png"}
+
+    @property
     def summary(self) -> dict[str, Any]:
         """JSON-able: the verdict, what is missing, and what each section adds, such as one entry per objective and path."""
         found: dict[str, Any] = {
@@ -65,7 +76,7 @@ class Report:
         """The sections' tables for the terminal, the verdict, what is missing, and where the page lies."""
         console = console or terminal_console()
         for table in (table for section in self.sections for table in section.tables if table.on_terminal):
-            console.print(table.terminal())
+            console.print(table.terminal(), "")
         console.print(f"\n{printable(self.verdict.headline)}", style="bold", highlight=False, markup=False)
         for problem in self.problems:
             console.print(f"! {printable(problem)}", style="yellow", highlight=False, markup=False)

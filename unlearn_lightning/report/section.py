@@ -11,7 +11,7 @@ class Lengths(Section):
         return [table]
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -59,6 +59,11 @@ class Material:
     def rows(self) -> list[OutcomeRow]:
         """One row per objective and path, over seeds; empty where nothing was unlearned."""
         return summarize(self.study, self.distances)
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`, for sentences that are computed."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 class Section:

@@ -24,7 +24,7 @@ def number_text(value: float, digits: int | None = None, signed: bool = False) -
     """
     if math.isnan(value):
         return "–"
-    kind = ".4g" if digits is None else f".{digits}f" if abs(value) < 1e4 else f",.{digits}f"
+    kind = ".4g" if digits is None else f".{digits}f" if abs(value) < 1000 else f",.{digits}f"
     text = format(value, f"+{kind}" if signed else kind)
     return (text if float(text.replace(",", "")) else format(0.0, kind)).replace("-", "−")
 
@@ -67,20 +67,40 @@ def estimate(values: Iterable[float]) -> Estimate:
 
 
 def welch(mine: Estimate, theirs: Estimate) -> Estimate:
-    """`mine` minus `theirs` with Welch's 95% interval for unequal variances (Welch 1947); none unless both have two seeds.
-
-    With the squared standard errors a and b: half width t(0.975, ν) sqrt(a + b), ν = (a + b)² / (a² / (n - 1) + b² / (m - 1)).
-    """
+    """`mine` minus `theirs` with Welch's 95% interval for unequal variances (Welch 1947); none unless both have two seeds."""
     difference, n = mine.mean - theirs.mean, min(mine.n, theirs.n)
     if math.isnan(mine.half_width + theirs.half_width):
         return Estimate(difference, math.nan, n)
     from scipy.special import stdtrit
 
+    error, freedom = _welch(mine, theirs)
+    return Estimate(difference, float(stdtrit(freedom, 0.975)) * error if error else 0.0, n)
+
+
+def discoveries(pairs: Sequence[tuple[Estimate, Estimate]], rate: float = 0.05) -> list[bool]:
+    """Which pairs of means differ by Welch's test at this false discovery rate (Benjamini and Hochberg 1995) over all with intervals."""
+    from scipy.special import stdtr
+    from scipy.stats import false_discovery_control
+
+    known = {index: _welch(*pair) for index, pair in enumerate(pairs) if not math.isnan(sum(one.half_width for one in pair))}
+    found = [False] * len(pairs)
+    if known:
+        gaps = {index: abs(pairs[index][0].mean - pairs[index][1].mean) for index in known}
+        p = [2 * float(stdtr(freedom, -gaps[i] / error)) if error else float(not gaps[i]) for i, (error, freedom) in known.items()]
+        for index, adjusted in zip(known, false_discovery_control(p), strict=True):
+            found[index] = bool(adjusted <= rate)
+    return found
+
+
+def _welch(mine: Estimate, theirs: Estimate) -> tuple[float, float]:
+    """Standard error of the difference and degrees of freedom: sqrt(a + b) and (a + b)² / (a² / (n - 1) + b² / (m - 1)).
+
+    a and b are the squared standard errors of the two means.
+    """
+    from scipy.special import stdtrit
+
     a, b = ((one.half_width / float(stdtrit(one.n - 1, 0.975))) ** 2 for one in (mine, theirs))
-    if a + b == 0:
-        return Estimate(difference, 0.0, n)
-    freedom = (a + b) ** 2 / (a**2 / (mine.n - 1) + b**2 / (theirs.n - 1))
-    return Estimate(difference, float(stdtrit(freedom, 0.975)) * math.sqrt(a + b), n)
+    return math.sqrt(a + b), (a + b) ** 2 / (a**2 / (mine.n - 1) + b**2 / (theirs.n - 1)) if a + b else math.nan
 
 
 def log_estimate(values: Iterable[float]) -> tuple[float, float, float]:

@@ -3,14 +3,14 @@
 from typing import Any
 
 from unlearn_lightning.loggers import mlflow_store
-from unlearn_lightning.report.content import Content
+from unlearn_lightning.report.report import Report
 
 
-def log(content: Content, settings: dict[str, Any]) -> str:
+def log(report: Report, settings: dict[str, Any]) -> str:
     """Logs tables, figures, page and verdict into the experiment of the study's runs.
 
     Args:
-        content: the report.
+        report: what is logged.
         settings: of the runs' MLFlowLogger; `experiment_name`, `tracking_uri` and `artifact_location` count.
     """
     from mlflow.tracking import MlflowClient
@@ -20,16 +20,16 @@ def log(content: Content, settings: dict[str, Any]) -> str:
     name = settings.get("experiment_name") or "lightning_logs"
     known = client.get_experiment_by_name(name)
     experiment = known.experiment_id if known else client.create_experiment(name, place["artifact_location"])
-    tags = {"group": content.study, "job_type": "report", "headline": content.summary["headline"], "agrees": str(content.summary["agrees"])}
-    run = client.create_run(experiment, tags=tags, run_name=f"{content.study} report").info.run_id
-    client.log_dict(run, content.config, "study.yaml")
-    for title, table in content.tables.items():
+    tags = {"group": report.study.name, "job_type": "report", "headline": report.verdict.headline, "agrees": str(report.verdict.agrees)}
+    run = client.create_run(experiment, tags=tags, run_name=f"{report.study.name} report").info.run_id
+    client.log_dict(run, report.config, "study.yaml")
+    for title, table in report.tables.items():
         columns = dict(zip(table.header(), map(list, zip(*table.plain(), strict=True)), strict=True))
         client.log_table(run, columns, f"tables/{title}.json")
-    for path in content.figures.values():
+    for path in report.figures.values():
         client.log_artifact(run, str(path), "figures")
-    for path in content.files:
+    for path in report.files:
         if path.name in ("index.html", "table.csv", "table.md"):
             client.log_artifact(run, str(path))
     client.set_terminated(run)
-    return f"MLflow: the run '{content.study} report' of the experiment {name!r} at {client.tracking_uri}"
+    return f"MLflow: the run '{report.study.name} report' of the experiment {name!r} at {client.tracking_uri}"

@@ -9,28 +9,28 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning.report.content import Content
+from unlearn_lightning.report.report import Report
 
 RGBA = 4
 
 
-def log(content: Content, settings: dict[str, Any]) -> str:
+def log(report: Report, settings: dict[str, Any]) -> str:
     """Writes one event file into the study folder's tensorboard/, in the place of an earlier report's.
 
     Args:
-        content: the report.
+        report: what is logged.
         settings: of the runs' TensorBoardLogger; `name`, the folder's, counts.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    folder = content.folder / (settings.get("name") or "tensorboard")
+    folder = report.study.folder / (settings.get("name") or "tensorboard")
     shutil.rmtree(folder, ignore_errors=True)
-    texts = {"headline": content.summary["headline"]}
-    texts |= {f"tables/{name}": table.markdown() for name, table in content.tables.items()}
+    texts = {"headline": report.verdict.headline}
+    texts |= {f"tables/{name}": table.markdown() for name, table in report.tables.items()}
     values = [_text(name, text) for name, text in texts.items()]
-    values += [_image(f"figures/{name}", path) for name, path in content.figures.items()]
+    values += [_image(f"figures/{name}", path) for name, path in report.figures.items()]
     writer = EventFileWriter(str(folder))
     writer.add_event(Event(wall_time=time.time(), step=0, summary=Summary(value=values)))
     writer.close()

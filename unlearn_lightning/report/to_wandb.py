@@ -4,30 +4,30 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.loggers import wandb_settings
-from unlearn_lightning.report.content import Content
+from unlearn_lightning.report.report import Report
 
 
-def log(content: Content, settings: dict[str, Any]) -> str:
+def log(report: Report, settings: dict[str, Any]) -> str:
     """Logs tables, figures and verdict; the run's folder lies in the study folder.
 
     Args:
-        content: the report.
+        report: what is logged.
         settings: of the runs' WandbLogger; `project` and `entity` count.
     """
     if wandb_settings.is_disabled():
         return "Not uploaded: WANDB_MODE is disabled."
     import wandb
 
-    shown: dict[str, Any] = {f"tables/{name}": wandb.Table([*table.header()], table.plain()) for name, table in content.tables.items()}
-    shown |= {f"figures/{name}": wandb.Image(str(path)) for name, path in content.figures.items()}
+    shown: dict[str, Any] = {f"tables/{name}": wandb.Table([*table.header()], table.plain()) for name, table in report.tables.items()}
+    shown |= {f"figures/{name}": wandb.Image(str(path)) for name, path in report.figures.items()}
     run = wandb.init(
-        project=settings.get("project") or wandb_settings.project(), entity=settings.get("entity"), group=content.study, job_type="report",
-        name=f"{content.study} report", dir=str(content.folder),
-        config={**content.config, **wandb_settings.trial_parameters()},
+        project=settings.get("project") or wandb_settings.project(), entity=settings.get("entity"), group=report.study.name,
+        job_type="report", name=f"{report.study.name} report", dir=str(report.study.folder),
+        config={**report.config, **wandb_settings.trial_parameters()},
         mode="offline" if settings.get("offline") or wandb_settings.is_offline() else "online", reinit="create_new",
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, x_disable_meta=True, **wandb_settings.trial_settings()),
     )  # fmt: skip
     run.log(shown)
-    run.summary.update(content.summary)
+    run.summary.update({"headline": report.verdict.headline, "agrees": report.verdict.agrees, **report.compared})
     run.finish()
     return f"W&B run: {Path(run.dir).parent}"

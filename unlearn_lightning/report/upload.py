@@ -2,7 +2,7 @@
 
 upload(build(Path("runs/demo")))        # -> ["W&B run: runs/demo/wandb/offline-run-20260101_120000-abcd1234"]
 
-A place is a function `log(content, settings)`, one a file, that gives a line saying where the report lies there. The runs' own
+A place is a function `log(report, settings)`, one a file, that gives a line saying where the report lies there. The runs' own
 configurations name the places (`trainer.logger`); runs that name none log to W&B.
 """
 
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 from unlearn_lightning.report import to_mlflow, to_tensorboard, to_wandb
-from unlearn_lightning.report.content import Content
 from unlearn_lightning.report.report import Report
 from unlearn_lightning.report.settings import read_yaml
 
@@ -19,7 +18,7 @@ class UploadError(Exception):
     """The report could not be logged; it is written all the same."""
 
 
-Place = Callable[[Content, dict[str, Any]], str]
+Place = Callable[[Report, dict[str, Any]], str]
 # By the class of the runs' logger. Others show the runs and no report.
 PLACES: dict[str, Place] = {"WandbLogger": to_wandb.log, "TensorBoardLogger": to_tensorboard.log, "MLFlowLogger": to_mlflow.log}
 
@@ -30,11 +29,10 @@ def upload(report: Report) -> list[str]:
     Raises:
         UploadError: a place could not be reached or refused.
     """
-    content = _content(report)
     told = []
     for kind, settings in _places(report):
         try:
-            told.append(PLACES[kind](content, settings))
+            told.append(PLACES[kind](report, settings))
         except Exception as error:
             # Each place has errors of its own, and none of them is worth losing the report that is written already.
             raise UploadError(
@@ -55,12 +53,3 @@ def _places(report: Report) -> list[tuple[str, dict[str, Any]]]:
         for one in configured if isinstance(configured, list) else [configured] if configured else []:
             found.setdefault(one["class_path"].rpartition(".")[2], one.get("init_args") or {})
     return [(kind, settings) for kind, settings in found.items() if kind in PLACES]
-
-
-def _content(report: Report) -> Content:
-    study = report.study
-    return Content(
-        study=study.name, folder=study.folder, config=read_yaml(study.folder / "study.yaml"),
-        summary={"headline": report.verdict.headline, "agrees": report.verdict.agrees, **report.compared}, tables=report.tables,
-        figures={path.stem: path for path in report.files if path.suffix == ".png"}, files=report.files,
-    )  # fmt: skip

@@ -30,7 +30,7 @@ class Closing(Section):
         if not any(value.n for row in self.material.rows for value in row.values.values()):
             return []
         closing = self._closing()
-        return [self._by_path(), closing, File("table.csv", closing.csv(), "")]
+        return [self._by_path(), closing, File("table.csv", closing.csv())]
 
     def summary(self) -> dict[str, Any]:
         return {"rows": list(map(_entry, self.material.rows))}

@@ -13,7 +13,7 @@ from unlearn_lightning.report.columns import Column, Difference, Flag, Interval,
 from unlearn_lightning.report.outcomes import MEASURES, OutcomeRow
 from unlearn_lightning.report.section import Material, Section
 from unlearn_lightning.report.settings import flatten, read_yaml
-from unlearn_lightning.report.statistics import Estimate, welch
+from unlearn_lightning.report.statistics import Estimate, discoveries, welch
 from unlearn_lightning.report.study_data import Study, TrainingPath
 
 NOT_SETTINGS = ("name", "store", "folder")
@@ -132,7 +132,6 @@ def _names(study: Study, other: Study) -> tuple[str, str]:
 
 
 DIGITS = {"distance_before": 1, "distance_after": 1, "margin_before": 1}
-ON_TERMINAL = ("forget_score", "label_drop", "utility", "accuracy_change", "distance_after")
 
 
 class Against(Section):
@@ -149,14 +148,14 @@ class Against(Section):
             self.heading = f"Against {theirs}"
             self.caption = (
                 f"Each difference is {mine} minus {theirs}. ± is the half width of Welch's 95% confidence interval where both studies have "
-                "several seeds; a difference whose interval leaves zero out is marked."
+                "several seeds. Marked are differences at a false discovery rate of 5% over this table (Benjamini and Hochberg)."
             )
 
     def blocks(self) -> Iterable[Block]:
         if self.found is None:
             return []
         notes = Prose(" ".join(self.found.notes))
-        both = File("table.csv", by_pair(self.found, [*MEASURES], in_full=True).csv(), "")
+        both = File("table.csv", by_pair(self.found, [*MEASURES], in_full=True).csv())
         return [notes, by_pair(self.found, self.found.measures), by_measure(self.found), self.found.settings, both]
 
 
@@ -164,30 +163,28 @@ def by_pair(found: Comparison, measures: Sequence[str], in_full: bool = False) -
     """One row per path and objective: for each measure both values and the difference."""
     columns: list[Column] = [Paths(arrow=in_full), Text("objective"), *(Number(name, in_full=True) for name in ("seeds", "against_seeds"))]
     columns += [Difference(MEASURES[measure], measure, digits=DIGITS.get(measure, 2)) for measure in measures]
-    table = Table("by_pair", [*columns, Flag("", "slowest", in_full=True), Text("")], stacked=True, in_files=False)
+    table = Table("by_pair", [*columns, Flag("", "slowest", in_full=True), Text("", "only_in")], stacked=True, in_files=False)
+    compared = [pair.values(measure) for pair in found.pairs if not pair.same_runs for measure in measures]
+    differ = iter(discoveries(compared))
     for pair in found.pairs:
+        low = [4 + index for index in range(len(measures)) if not pair.same_runs and next(differ)]
         seeds = [row.seeds if row else 0 for row in (pair.mine, pair.theirs)]
         slowest = pair.mine is not None and pair.mine.slowest
-        table.add(pair.path, pair.objective, *seeds, *map(pair.cell, measures), slowest, found.only_in(pair))
+        table.add(pair.path, pair.objective, *seeds, *map(pair.cell, measures), slowest, found.only_in(pair), low=low)
     return table
 
 
 def by_measure(found: Comparison) -> Table:
     """One row per path, objective and measure: both values and the difference, this study minus the other."""
-    numbers = [Interval(name, digits=2, rank=0) for name in found.names]
-    columns = [
-        Paths(),
-        Text("objective", heads=True),
-        Text("measure", rank=0),
-        *numbers,
-        Interval("difference", digits=2, signed=True, rank=0),
-        Text(""),
-    ]
+    mine, theirs = (Interval(name, digits=2, short=short) for name, short in zip(found.names, ("this\nstudy", "the\nother"), strict=True))
+    difference = Interval("difference", digits=2, signed=True, rank=0)
+    columns = [Paths(), Text("objective", heads=True), Text("measure", heads=True), mine, theirs, difference, Text("", "only_in", rank=2)]
     several = any(pair.difference(measure).half_width >= 0 for pair in found.pairs for measure in found.measures)
     interval = " ± is the half width of Welch's 95% confidence interval." if several else ""
     note = " ".join([f"Differences are {found.names[0]} minus {found.names[1]}.{interval}", *found.notes])
-    table = Table("comparison", columns, title=" against ".join(found.names), note=note, on_page=False, on_terminal=True)
-    for pair in found.pairs:
+    table = Table("comparison", columns, title=" against ".join(found.names), note=note, hidden=True, on_terminal=True)
+    for objective in dict.fromkeys(pair.objective for pair in found.pairs):
         for measure in found.measures or MEASURES:
-            table.add(pair.path, pair.objective, MEASURES[measure], *pair.cell(measure), found.only_in(pair))
+            for pair in (pair for pair in found.pairs if pair.objective == objective):
+                table.add(pair.path, objective, MEASURES[measure], *pair.cell(measure), found.only_in(pair))
     return table

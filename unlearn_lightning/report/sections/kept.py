@@ -6,10 +6,9 @@ from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.chart import Chart, Line, averaged
 from unlearn_lightning.report.curves import known, metric_panels, panels
 from unlearn_lightning.report.outcomes import first, last, utility
-from unlearn_lightning.report.section import Section
+from unlearn_lightning.report.section import Section, listed
 from unlearn_lightning.report.statistics import drops
 from unlearn_lightning.report.study_data import Study, TrainingPath
-from unlearn_lightning.report.words import listed
 
 
 class Kept(Section):

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.chart import Chart, Line, averaged
 from unlearn_lightning.report.curves import known, panels
-from unlearn_lightning.report.section import Section
-from unlearn_lightning.report.study_data import TrainingPath
-from unlearn_lightning.report.words import listed
+from unlearn_lightning.report.section import Section, listed
+from unlearn_lightning.report.study_data import Study, TrainingPath
 
 
 class Retrained(Section):
@@ -47,17 +46,20 @@ class Retrained(Section):
         return [f"Relative to the model that never saw the forget set, {moved}."] if said else []
 
     def problems(self) -> Iterable[str]:
-        study = self.study
-        found = [*self.material.distances.problems]
-        if not any(run.records("divergence") for run in study.finished("unlearn")):
-            return found
-        unknown: dict[str, list[str]] = {}  # seeds without the retrained model -> on which paths
-        for path in study.paths:
-            models = {seed: study.retrained(seed, path.stages) for seed in study.seeds}
-            if lacking := [seed for seed, model in models.items() if model is None or not model.records("divergence")]:
-                unknown.setdefault(", ".join(map(str, lacking)), []).append(path.label)
-        for seeds, labels in unknown.items():
-            where = "" if len(labels) == len(study.paths) else f" on {', '.join(labels)}"
-            why = "no finished run without the forget stage has divergence records"
-            found.append(f"No distance to the retrained model for seed {seeds}{where}: {why}")
-        return found
+        other = self.material.against
+        theirs = [f"In {other.study.name}: {problem}" for problem in _without_retrained(other.study)] if other else []
+        return [*self.material.distances.problems, *_without_retrained(self.study), *theirs]
+
+
+def _without_retrained(study: Study) -> list[str]:
+    """Seeds and paths without a retrained model, where runs measured what could be compared with one."""
+    if not any(run.records("divergence") for run in study.finished("unlearn")):
+        return []
+    unknown: dict[str, list[str]] = {}  # seeds without the retrained model -> on which paths
+    for path in study.paths:
+        models = {seed: study.retrained(seed, path.stages) for seed in study.seeds}
+        if lacking := [seed for seed, model in models.items() if model is None or not model.records("divergence")]:
+            unknown.setdefault(", ".join(map(str, lacking)), []).append(path.label)
+    where = {seeds: "" if len(labels) == len(study.paths) else f" on {', '.join(labels)}" for seeds, labels in unknown.items()}
+    why = "no finished run without the forget stage has divergence records"
+    return [f"No distance to the retrained model for seed {seeds}{on}: {why}" for seeds, on in where.items()]
