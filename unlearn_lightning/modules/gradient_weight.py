@@ -1,6 +1,6 @@
 """The weight that an objective gives its gradients, which NPO and SimNPO lose as they forget: where was it spent?
 
-The step of gradient ascent is multiplied by 1; that of NPO by 2 σ(β (log π - log π_ref)), which vanishes exponentially in what is forgotten.
+Gradient ascent multiplies its gradients by 1, NPO by 2 σ(β (log π - log π_ref)), which vanishes exponentially in what is forgotten.
 Adam's step keeps its length all the same, and goes where its momentum pointed, so neither loss nor likelihood shows it.
 """
 
