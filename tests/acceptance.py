@@ -1,6 +1,6 @@
 """Whether a study's models know what they are made to forget: their greedy answers before unlearning, in plain transformers.
 
-    python tests/acceptance.py runs/demo
+    python tests/acceptance.py runs/demo                 # prints it, and keeps it in runs/demo/acceptance.json
 
 Nothing of the package's own generation, encoding or probes is used, so that they and this can be wrong in different ways only.
 """
@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -89,7 +88,8 @@ def complaints(found: dict[str, dict[str, float]]) -> list[str]:
 
 
 def main(study: str) -> int:
-    found: dict[str, Any] = before_unlearning(Path(study))
+    found = before_unlearning(Path(study))
+    (Path(study) / "acceptance.json").write_text(json.dumps(found, indent=1))
     for name, values in found.items():
         print(name, ", ".join(f"{what} {share:.2f}" for what, share in values.items()))
     for line in (lines := complaints(found)):

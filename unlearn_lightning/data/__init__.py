@@ -9,7 +9,6 @@ from unlearn_lightning.data.stages import ChatStage, InstructStage, MathStage, S
 from unlearn_lightning.data.text_stage import TextStage
 
 __all__ = [
-    "BaseChatStage", "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "Example", "FamilyStage", "FamilyTextStage", "InstructStage", "MathStage",
-    "SafetyStage", "StageData", "TextStage", "TofuStage", "collate", "identity",
-    "second_responses",
+    "BaseChatStage", "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "Example", "FamilyStage", "FamilyTextStage",
+    "InstructStage", "MathStage", "SafetyStage", "StageData", "TextStage", "TofuStage", "collate", "identity", "second_responses",
 ]  # fmt: skip
