@@ -94,17 +94,20 @@ def _vectors(folder: Path) -> dict[int, dict[str, list[float]]]:
 
 
 def _metrics(folder: Path) -> list[dict[str, str]]:
+    # A run with `trainer.logger: false` has no such file.
+    if not (folder / "metrics.csv").is_file():
+        return []
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def _made_with(study: Path, runs: list[dict[str, Any]]) -> dict[str, str]:
     infos = [read_run(study / run["folder"]) for run in runs]
-    versions = {name: infos[0]["versions"][name] for name in ("python", "torch", "transformers") if name in infos[0]["versions"]}
+    versions = {name: version for name, version in infos[0].get("versions", {}).items() if name in ("python", "torch", "transformers")}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     return {
         "commit": commit.stdout.strip(),
-        "processor": " and ".join(sorted({str(info["computed_with"]["processor"]) for info in infos})),
+        "processor": " and ".join(sorted({str(info.get("computed_with", {}).get("processor", "an unknown processor")) for info in infos})),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "runs": f"{len(runs)} runs, {sum(info['seconds'] for info in infos):.0f} s of training and measuring, added over them",
+        "runs": f"{len(runs)} runs, {sum(info.get('seconds') or 0 for info in infos):.0f} s of training and measuring, added over them",
     }
