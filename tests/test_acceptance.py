@@ -6,7 +6,9 @@ from pathlib import Path
 import acceptance
 import pytest
 
+from scripts.study_results.measured import measured
 from unlearn_lightning.models.places import located
+from unlearn_lightning.records import read_run, read_study
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,6 +26,33 @@ def test_what_the_stages_taught_is_known_before_unlearning_and_only_the_retraine
     if not from_the_shipped_base(ROOT / "runs/demo"):
         pytest.skip("runs/demo holds no finished stages that start from the shipped base: scripts/demo trains them")
     assert acceptance.complaints(acceptance.before_unlearning(ROOT / "runs/demo")) == []
+
+
+def finished(folder):
+    return (folder / "run.json").is_file() and read_run(folder)["status"] == "finished"
+
+
+@pytest.fixture(scope="module")
+def unlearned():
+    """Every number of a demo whose runs are all finished."""
+    study = ROOT / "runs/demo"
+    if not from_the_shipped_base(study) or not all(finished(study / run["folder"]) for run in read_study(study)["runs"]):
+        pytest.skip("runs/demo is not finished: scripts/demo runs it")
+    return measured(study)[1]
+
+
+def test_the_paths_part_and_the_last_one_loses_the_label_least(unlearned):
+    """The demo's claim, on its first seed and under gradient ascent; docs/results.md has more seeds."""
+    rows = [row for row in unlearned if row.objective == "ga" and row.seed == 1]
+    assert all(row.after > row.before for row in rows if row.quantity == "between paths")
+    drops = {row.path: row.before - row.after for row in rows if row.quantity == "label"}
+    assert min(drops, key=drops.__getitem__) == "p=4"
+
+
+def test_every_step_of_the_demo_has_some_gradient(unlearned):
+    weights = [row for row in unlearned if row.quantity == "gradient weight"]
+    assert {row.objective for row in weights} == {"npo", "simnpo_norm"}
+    assert all(row.after > 0.01 * row.before for row in weights)
 
 
 EQUAL = {
