@@ -53,7 +53,7 @@ class Resolver:
         self._cli: UnlearnCLI | None = None
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole configuration, as config.yaml would have it."""
+        """Returns the whole configuration, as config.yaml would have it."""
         shape = copy.deepcopy(dict(config))
         backbone = shape["model"]["init_args"]["backbone"]
         places = {name: backbone.pop(name) for name in ("model", "adapter") if backbone.get(name) is not None}
