@@ -9,10 +9,12 @@ from callbacks.path_divergence import PathDivergence
 from callbacks.probe import Probe, Quantity
 from callbacks.response_behaviour import ResponseBehaviour
 from callbacks.response_families import ResponseFamilies
+from callbacks.response_likelihood import ResponseLikelihood
+from callbacks.response_match import ResponseMatch
 from callbacks.retain_likelihood import RetainLikelihood
 from callbacks.throughput import Throughput
 
 __all__ = [
-    "ForgetLikelihood", "GSM8KAccuracy", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour", "ResponseFamilies", "RetainLikelihood",
-    "Throughput",
+    "ForgetLikelihood", "GSM8KAccuracy", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour", "ResponseFamilies",
+    "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "Throughput",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""How much of the forget set's response is left: log-likelihood of the refusal label and of its paraphrases.
+"""How much of the safety stage's response is left: log-likelihood of the refusal label and of its paraphrases.
 
 - class_path: ForgetLikelihood
   init_args: {data: {class_path: SafetyStage}, limit: 12, every_n_steps: 2}
@@ -12,6 +12,7 @@ from typing import Any
 
 from callbacks.probe import Probe, Quantity, Row, mean_of, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
+from unlearn_lightning.sources.quoting import quoted
 
 LABEL = "Sorry, I can not assist you"
 # The first 19 are those printed in the paper (arXiv:2510.16629, appendix E), which speaks of 20; the last is ours.
@@ -30,6 +31,8 @@ class ForgetLikelihood(Probe):
     `phrases_drop`, the decrease of the mean over label and paraphrases since the start, is the paper's forget score. The label's
     margin (logit minus the largest other logit, mean over its tokens) tells how far a drop is hidden by saturation. The label's first
     token decides what is said greedily, and a mean over tokens can hide its loss: its own log-likelihood is measured beside it.
+
+    Responses that differ from prompt to prompt are measured by `ResponseLikelihood` instead.
 
     Args:
         data: the forget stage; null for the one that is trained on.
@@ -66,10 +69,10 @@ class ForgetLikelihood(Probe):
             raise ValueError("ForgetLikelihood: label and paraphrases must be non-empty texts.")
         self.label, self.paraphrases = label, tuple(paraphrases)
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Also checks that the longest phrase behind the longest prompt fits into the model's positions."""
-        super().setup(trainer, pl_module, stage)
-        longest = max((len(e.prompt_ids) for e in self.encoded), default=0) + max(map(len, self._phrases()))
+    def check(self, pl_module: Any) -> None:
+        """Refuses data whose responses never begin with the label, and a phrase that does not fit into the model's positions."""
+        check_label(self, self.label, "label", "`label`")
+        longest = max(len(e.prompt_ids) for e in self.encoded) + max(map(len, self._phrases()))
         pl_module.backbone.check_length(longest, f"The longest prompt of the probe {self.name} with its longest phrase")
 
     def _phrases(self) -> list[list[int]]:
@@ -101,3 +104,25 @@ class ForgetLikelihood(Probe):
             key = metric_key(self.name, f"{what}_log_lik")
             found[metric_key(self.name, f"{what}_drop")] = self.start_value(key, metrics) - metrics[key]
         return found
+
+
+def check_label(probe: Probe, label: str, what: str, settings: str) -> None:
+    """Refuses a label that is none of the measured data's, whose likelihood on its prompts would say nothing about what is forgotten.
+
+    Args:
+        probe: which is set up.
+        label: how responses would begin.
+        what: the probe calls it.
+        settings: of the probe that state another one.
+
+    Raises:
+        ValueError: no response begins with the label.
+    """
+    assert probe.split is not None
+    responses = [example.response for example in probe.data.examples(probe.split)]
+    if not any(response.lstrip().startswith(label) for response in responses):
+        raise ValueError(
+            f"{type(probe).__name__}: none of the {len(responses):,} {probe.data.stage_name} responses begins with its {what} "
+            f"{quoted(label)}; the first is {quoted(responses[0])}. To measure the data's own responses, as configs/own_data.yaml does: "
+            f"--trainer.callbacks ResponseLikelihood. To measure another beginning: set the probe's {settings}."
+        )

@@ -64,9 +64,8 @@ class GSM8KAccuracy(Probe):
         self.attempts, self.temperature, self.max_new_tokens, self.match = attempts, temperature, max_new_tokens, match
         self.generation_batch_size = generation_batch_size
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Also checks that every problem has a right answer to compare with, and that solutions fit into the model's positions."""
-        super().setup(trainer, pl_module, stage)
+    def check(self, pl_module: Any) -> None:
+        """Refuses a problem without a right answer to compare with, and solutions that do not fit into the model's positions."""
         what = f"max_length {self.data.max_length} of its data plus max_new_tokens {self.max_new_tokens} of the probe {self.name}"
         pl_module.backbone.check_length(self.data.max_length + self.max_new_tokens, what)
         for example in self.examples:

@@ -45,9 +45,8 @@ class PathDivergence(Probe):
         if retrained is not None and "retrained" in self.others:
             raise ValueError("PathDivergence: the name 'retrained' is taken by the retrained model; rename the other run.")
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Also checks that the other runs recorded this probe."""
-        super().setup(trainer, pl_module, stage)
+    def check(self, pl_module: Any) -> None:
+        """Refuses a run to compare with that did not record this probe."""
         for name, folder in {**self.others, **({"retrained": self.retrained} if self.retrained else {})}.items():
             if last_record(Path(folder), self.name) is None:
                 raise FileNotFoundError(

@@ -24,6 +24,7 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
 from unlearn_lightning.preemption import between_chunks
@@ -40,12 +41,13 @@ class Probe(pl.Callback):
     from where the report draws and tabulates every probe.
 
     Args:
-        data: the stage the probe examples come from; null for the one that is trained on.
-        split: `held_out` or `train`.
+        data: the stage the probe examples come from; null for the one that `of` names.
+        split: `held_out` or `train`; null for `held_out`, or `train` where no examples are held out.
         limit: how many examples, from the first.
         every_n_steps: optimizer steps between measurements; 0 for start and end only.
         chunk_size: examples measured at once.
-        name: of the record folder and the metrics' prefix; null for the metric's own.
+        name: of the record folder and the metrics' prefix, which tells two probes of one class apart; null for the metric's own.
+        of: where `data` is null: `train` measures what is trained on (the forget set, in unlearning), `retain` the retain term's data.
     """
 
     probe_name: ClassVar[str]
@@ -61,19 +63,24 @@ class Probe(pl.Callback):
     def __init__(
         self,
         data: StageData | None = None,
-        split: Literal["train", "held_out"] = "held_out",
+        split: Literal["train", "held_out"] | None = None,
         limit: int | None = None,
         every_n_steps: int = 10,
         chunk_size: int = 16,
         name: str | None = None,
+        of: Literal["train", "retain"] = "train",
     ) -> None:
         if every_n_steps < 0 or chunk_size < 1 or (limit is not None and limit < 1):
             raise ValueError(f"{type(self).__name__}: every_n_steps at least 0, limit and chunk_size at least 1, please.")
-        self._data, self.split, self.limit = data, split, limit
+        if data is not None and of != "train":
+            raise ValueError(f"{type(self).__name__}: `data` and `of: {of}` both say what is measured: leave one of them out.")
+        self._data, self.split, self.limit, self.of = data, split, limit, of
         self.every_n_steps, self.chunk_size, self.name = every_n_steps, chunk_size, name or self.probe_name
         self.examples: list[Example] = []
         self.encoded: list[Encoded] = []
         self.encoder: Encoder
+        # Why there is nothing to measure; null where there is.
+        self.absent: str | None = None
         self._start: dict[str, float] = {}
         self._measured_step = -1
 
@@ -117,19 +124,35 @@ class Probe(pl.Callback):
         """A metric's value at the first measurement of this run (now, if this is the first)."""
         return self._start.get(key, now[key])
 
+    def check(self, pl_module: Any) -> None:
+        """Refuses what could not be measured; called once, before work starts, when the examples are read. Nothing unless overridden."""
+
     # --- when ----------------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Reads and encodes the probe examples, so that bad data is found before work starts."""
         if self.encoded:
             return
-        self._data = self._data or trainer.datamodule  # type: ignore[attr-defined]
+        self._data = self._data or (trainer.datamodule if self.of == "train" else pl_module.retained_data)  # type: ignore[attr-defined]
+        if self._data is None:
+            self.absent = "nothing is retained here (model.retain.data names what would be)"
+            return
+        self.split = self.split or self.data.usual_split
         pl_module.backbone.check_length(self.data.max_length, f"max_length of the {self.data.stage_name} data of the probe {self.name}")
         self.encoder = self.data.encoder(pl_module.tokenizer)
-        self.examples = self.data.fitting(self.split, pl_module.tokenizer)[: self.limit]
-        self.encoded = self.data.encode(self.examples, pl_module.tokenizer)
-        if len(self.encoded) != len(self.examples):
-            raise ValueError(f"{type(self.data).__name__} cuts texts into several examples, so it cannot be probed: raise its max_length.")
+        self.examples, self.encoded = self.data.measured(self.split, pl_module.tokenizer, self.limit)
+        if self.encoded:
+            self.check(pl_module)
+        else:
+            self.absent = f"no {self.data.stage_name} examples are held out (data.held_out_source or data.held_out_examples gives some)"
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Says in one line which probes have nothing to measure for the same reason."""
+        alike = [callback.name for callback in trainer.callbacks if isinstance(callback, Probe) and callback.absent == self.absent]  # type: ignore[attr-defined]
+        if self.absent and self.name == alike[0]:
+            rank_zero_info(f"Not measured: {', '.join(alike)}, as {self.absent}.")
+
+    on_validation_start = on_test_start = on_fit_start
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Measures before the first step, and where a run goes on that was stopped while it measured."""
@@ -171,9 +194,9 @@ class Probe(pl.Callback):
     # --- how -----------------------------------------------------------------------------------------------------------------
 
     def measure(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
-        """Measures now, unless this optimizer step was measured already, and returns the metrics."""
+        """Measures now, unless this optimizer step was measured already or there are no examples, and returns the metrics."""
         step = trainer.global_step
-        if step == self._measured_step:
+        if step == self._measured_step or not self.encoded:
             return {}
         rows = gather(self._predict_share(trainer, pl_module), len(self.examples))
         metrics = self.metrics(rows)

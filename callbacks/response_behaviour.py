@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from callbacks.forget_likelihood import LABEL
+from callbacks.forget_likelihood import LABEL, check_label
 from callbacks.probe import Probe, Quantity, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
 
@@ -66,9 +66,10 @@ class ResponseBehaviour(Probe):
             raise ValueError(f"ResponseBehaviour: pattern {pattern!r} is no regular expression: {error}.") from None
         self.begins_with, self.max_new_tokens, self.generation_batch_size = begins_with, max_new_tokens, generation_batch_size
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Also checks that responses fit into the model's positions and are long enough to hold `begins_with`."""
-        super().setup(trainer, pl_module, stage)
+    def check(self, pl_module: Any) -> None:
+        """Refuses responses that do not fit into the model's positions or are too short for `begins_with`, and a label of other data."""
+        if self.begins_with == LABEL and self._pattern is None and type(self).shows is ResponseBehaviour.shows:
+            check_label(self, LABEL, "begins_with", "`begins_with` or `pattern`")
         what = f"max_length {self.data.max_length} of its data plus max_new_tokens {self.max_new_tokens} of the probe {self.name}"
         pl_module.backbone.check_length(self.data.max_length + self.max_new_tokens, what)
         needed = len(self.encoder.response_start_ids(self.begins_with))

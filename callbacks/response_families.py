@@ -48,14 +48,14 @@ class ResponseFamilies(Probe):
         self.families = dict(families)
         self._responses: dict[str, list[list[int]]] = {}
 
-    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Also encodes every response of each prompt.
+    def check(self, pl_module: Any) -> None:
+        """Encodes every response of each prompt.
 
         Raises:
             TypeError: the data holds one response to a prompt only.
             ValueError: a record lacks a response, or max_length cuts one: its log-likelihood would not be whole.
         """
-        super().setup(trainer, pl_module, stage)
+        assert self.split is not None
         if not isinstance(self.data, FamilyStage):
             raise TypeError(f"ResponseFamilies measures several responses to a prompt: `data` must be a FamilyStage, not {self.data}.")
         texts, cut = self.data.family(self.split, self.families), 0

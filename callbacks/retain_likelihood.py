@@ -1,4 +1,4 @@
-"""Whether knowledge that should stay does stay: log-likelihood of its responses, for example TOFU answers.
+"""The paper's measure of whether knowledge stays that should stay: log-likelihood of its responses, named by their stage.
 
 - class_path: RetainLikelihood
   init_args: {data: {class_path: TofuStage}, split: train, limit: 80, every_n_steps: 2}
@@ -6,28 +6,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from callbacks.probe import Probe, Quantity, Row, mean_of, metric_key
-from unlearn_lightning.data import Encoded, Example, collate
-from unlearn_lightning.inference.likelihood import mean_token
+from callbacks.probe import Quantity, Row, mean_of, metric_key
+from callbacks.response_likelihood import ResponseLikelihood
 
 
-class RetainLikelihood(Probe):
+class RetainLikelihood(ResponseLikelihood):
     """Mean per-token log-likelihood (nats) of the probe's responses, averaged over examples; metric `<name>/<stage>_log_lik`.
 
     The paper's utility is 1 - |change| of it on TOFU answers.
     """
 
     probe_name = "retain"
-    by_length = True
-
-    def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
-        """Scores the responses themselves."""
-        batch = collate(encoded, pl_module.tokenizer.pad_token_id).to(pl_module.device)
-        values = mean_token(pl_module.token_log_likelihood(batch), batch.response_mask).tolist()
-        return [{"response": e.response, "mean_token_log_lik": v} for e, v in zip(examples, values, strict=True)]
 
     def metrics(self, rows: list[Row]) -> dict[str, float]:
         """The mean over examples."""

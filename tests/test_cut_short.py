@@ -7,9 +7,9 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from study_runs import fit, run_json, settings
 from test_study import small, tree
+from unlearn_lightning.report.computed_with import WARNING, mixtures
 
 from unlearn_lightning.records import is_finished, read_records
-from unlearn_lightning.report.computed_with import WARNING, mixtures
 from unlearn_lightning.runs.cut_short import check_recorded, check_whole, cut_short_by
 
 PROBE = {"class_path": "RetainLikelihood", "init_args": {"limit": 2, "every_n_steps": 1}}

@@ -200,7 +200,7 @@ def test_the_bound_is_that_of_the_computations_dtype(dtype, bound):
 
 
 PROBES = [
-    {"class_path": "ForgetLikelihood", "init_args": {"limit": 3, "every_n_steps": 0}},
+    {"class_path": "ForgetLikelihood", "init_args": {"limit": 3, "every_n_steps": 0, "label": "Ann"}},
     {"class_path": "GSM8KAccuracy", "init_args": {"limit": 2, "every_n_steps": 0, "max_new_tokens": 3, "attempts": 1, "temperature": 0.0}},
 ]
 

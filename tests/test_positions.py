@@ -77,6 +77,6 @@ def test_sequences_longer_than_the_models_positions_are_refused_before_training(
     with pytest.raises(ValueError, match="max_length 100 of its data plus max_new_tokens 29 of the probe gsm8k is 129 tokens"):
         GSM8KAccuracy(stage(100), max_new_tokens=29).setup(run, run, "fit")
     with pytest.raises(ValueError, match=r"longest prompt of the probe forget with its longest phrase is \d+ tokens"):
-        ForgetLikelihood(stage(128), label="Sorry " * 60).setup(run, run, "fit")
+        ForgetLikelihood(stage(128), label="Ann", paraphrases=["Sorry " * 60]).setup(run, run, "fit")
     with pytest.raises(ValueError, match=r"max_length of the retain data \(chat\) is 129 tokens"):
         NPO(backbone, retain=RetainTerm(stage(129))).setup("fit")

@@ -21,7 +21,7 @@ def probe(name, questions, **more):
 
 def all_probes(questions):
     return [
-        probe("ForgetLikelihood", questions, label="Sorry", paraphrases=["I must", "No, thank you"]),
+        probe("ForgetLikelihood", questions, label="Ann", paraphrases=["I must", "No, thank you"]),
         probe("RetainLikelihood", questions),
         probe("PathDivergence", questions),
         probe("GSM8KAccuracy", questions, max_new_tokens=4, attempts=2, temperature=1.0),

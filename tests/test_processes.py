@@ -33,7 +33,7 @@ TESTS = Path(__file__).parent
 TRAINERS = TESTS.parent / "configs/trainers"
 # Three chunks for two processes: one has more to measure than the other, and generates for longer.
 PROBES = [
-    {"class_path": "ForgetLikelihood", "init_args": {"limit": 3, "chunk_size": 1, "every_n_steps": 2}},
+    {"class_path": "ForgetLikelihood", "init_args": {"limit": 3, "chunk_size": 1, "every_n_steps": 2, "label": "Ann"}},
     {"class_path": "GSM8KAccuracy", "init_args": {"limit": 3, "chunk_size": 1, "max_new_tokens": 5, "attempts": 2, "temperature": 1.0}},
 ]
 BF16_MIXED = {"trainer": {"callbacks": PROBES[:1], "precision": "bf16-mixed"}}

@@ -3,14 +3,17 @@
 import csv
 import io
 import math
+import re
 
 import pytest
 from rich.console import Console
 from test_report_study_data import StudyWriter
 
 from unlearn_lightning.report import build
-from unlearn_lightning.report.comparison_tables import comparison_table
+from unlearn_lightning.report.section import Material
+from unlearn_lightning.report.sections.comparison import by_measure, compare
 from unlearn_lightning.report.statistics import Estimate, estimate, welch
+from unlearn_lightning.report.study_data import load_study
 
 
 def write(folder, scores, name="one", settings="lr: 0.1\n"):
@@ -25,6 +28,12 @@ def write(folder, scores, name="one", settings="lr: 0.1\n"):
     if settings is not None:
         (study / "study.yaml").write_text(f"name: {name}\nstore: {folder}\n{settings}")
     return study
+
+
+def compared(mine, theirs):
+    """The comparison of two study folders, without drawing anything."""
+    first, second = (Material(load_study(folder)) for folder in (mine, theirs))
+    return compare(first.study, first.rows, second.study, second.rows)
 
 
 @pytest.fixture
@@ -59,13 +68,13 @@ def test_welch_needs_two_seeds_on_both_sides():
 
 
 def test_rows_are_paired_by_objective_and_stages(both):
-    found = build(both[0], against=both[1]).comparison
+    found = compared(*both)
     assert [(pair.path.label, pair.objective, pair.mine is not None, pair.theirs is not None) for pair in found.pairs] == [
         ("p=1", "NPO", True, True), ("p=4", "NPO", True, False), ("p=4", "GA", False, True),
     ]  # fmt: skip
     difference = found.pairs[0].difference("forget_score")
     assert (difference.mean, difference.n) == (2.0, 2)
-    assert not found.pairs[0].differs("forget_score")  # 2 ± 6.1
+    assert (difference.low, difference.high) == pytest.approx((2 - 6.08, 2 + 6.08), abs=0.01)
     assert found.notes == [
         "Only in one, under NPO: p=4 (inst → tofu → math → safety).",
         "Only in two, under GA: p=4 (inst → tofu → math → safety).",
@@ -73,9 +82,9 @@ def test_rows_are_paired_by_objective_and_stages(both):
 
 
 def test_only_settings_that_differ_are_listed(both):
-    found = build(both[0], against=both[1]).comparison
-    assert found.settings.header == ["setting", "one", "two"]
-    assert found.settings.rows == [["lr", "0.1", "0.2"], ["threads", "–", "1"]]
+    found = compared(*both)
+    assert found.settings.header() == ["setting", "one", "two"]
+    assert found.settings.plain() == [["lr", "0.1", "0.2"], ["threads", "–", "1"]]
 
 
 def test_page_tables_and_terminal_show_the_comparison(both, tmp_path):
@@ -83,11 +92,11 @@ def test_page_tables_and_terminal_show_the_comparison(both, tmp_path):
     page, markdown = ((tmp_path / "out" / name).read_text() for name in ("index.html", "table.md"))
     stream = io.StringIO()
     report.print(Console(file=stream, width=80))
-    assert "<span>+2.00 ± 6.08</span><small>4.00 vs 2.00</small>" in page
+    assert "<span>+2.00 ± 6.08</span> <small>4.00 vs 2.00</small>" in page
     assert "| p=1 | NPO | forget score (nats) | 4.00 ± 12.71 | 2.00 ± 12.71 | +2.00 ± 6.08 |" in markdown
     assert "| lr | 0.1 | 0.2 |" in markdown
     assert "+2.00±6.08" in stream.getvalue()
-    assert "lr: 0.1 | 0.2" in stream.getvalue()
+    assert re.search(r"lr +0.1 +0.2", stream.getvalue())
     for text in (page, markdown, " ".join(stream.getvalue().split())):
         assert "Only in two, under GA: p=4 (inst → tofu → math → safety)." in text
     table_lines = stream.getvalue().split("Report:")[0].splitlines()
@@ -107,26 +116,25 @@ def test_without_against_no_trace_is_left(both):
     build(both[0], against=both[1])
     report = build(both[0])
     assert "against" not in (report.folder / "table.csv").read_text()
-    assert report.comparison is None
 
 
 def test_a_study_against_itself_shares_its_runs(both):
-    found = build(both[0], against=both[0]).comparison
+    found = compared(both[0], both[0])
     assert found.names == (str(both[0]), str(both[0]))
     assert found.notes == ["2 rows rest on the very same runs in both studies: no difference, and no interval."]
-    assert comparison_table(found).rows[0][-1] == "0.00"
+    assert by_measure(found).texts()[0][5] == "0.00"
     assert found.settings.rows == []
 
 
 def test_objectives_that_lack_the_same_paths_share_a_sentence(tmp_path):
     mine = write(tmp_path / "a", {(1, "ga"): (1.0,), (4, "ga"): (1.0,), (4, "npo"): (1.0,)})
-    notes = build(mine, against=write(tmp_path / "b", {(1, "ga"): (1.0,)}, "two")).comparison.notes
+    notes = compared(mine, write(tmp_path / "b", {(1, "ga"): (1.0,)}, "two")).notes
     assert notes == ["Only in one, under GA, NPO: p=4 (inst → tofu → math → safety)."]
 
 
 def test_nothing_in_common_and_no_settings(tmp_path):
     mine, theirs = write(tmp_path / "a", {(1, "npo"): (1.0,)}), write(tmp_path / "b", {(1, "ga"): (1.0,)}, "two", settings=None)
-    notes = build(mine, against=theirs).comparison.notes
+    notes = compared(mine, theirs).notes
     assert notes[0] == "The studies have no path and objective in common."
     assert notes[-1] == "two has no study.yaml, so settings cannot be compared."
 

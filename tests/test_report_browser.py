@@ -148,7 +148,7 @@ def test_every_chart_has_its_lines(browser, page):
     draw_all(browser)
     lines = browser.run("Object.fromEntries([...document.querySelectorAll('.plot')].map(p => [p.dataset.chart + p.dataset.panel, "
                         "p.querySelectorAll('.js-line').length]))")  # fmt: skip
-    assert len(lines) == 8 * 3
+    assert len(lines) == 9 * 3
     assert lines["label0"] >= 4
     assert lines["paths2"] >= 6
     assert lines["frontier1"] >= 4
@@ -251,12 +251,12 @@ def test_response_families_have_a_panel_per_order_and_colours_of_their_own(brows
 
     browser.open(build(write(tmp_path, [("UCR", "URC")])).folder / "index.html")
     draw_all(browser)
-    assert browser.run("document.querySelectorAll('#families .plot[data-drawn]').length") == 6
-    assert browser.run("document.querySelector('#families .plot').data.map(line => line.name)") == ["R", "C", "U"]
-    colours = browser.run("document.querySelector('#families .plot').data.map(line => line.line.color)")
+    assert browser.run("document.querySelectorAll('#depth .plot[data-drawn]').length") == 6
+    assert browser.run("document.querySelector('#depth .plot').data.map(line => line.name)") == ["R", "C", "U"]
+    colours = browser.run("document.querySelector('#depth .plot').data.map(line => line.line.color)")
     assert len(set(colours)) == 3
-    assert browser.run("getComputedStyle(document.querySelector('#families .axis .c3')).backgroundColor") != "rgba(0, 0, 0, 0)"
-    assert browser.run("document.querySelector('#families .plot').layout.xaxis.title.text") == "unlearning epoch"
+    assert browser.run("getComputedStyle(document.querySelector('#depth .axis .c3')).backgroundColor") != "rgba(0, 0, 0, 0)"
+    assert browser.run("document.querySelector('#depth .plot').layout.xaxis.title.text") == "unlearning epoch"
     assert browser.run("getComputedStyle(document.querySelector('#legend')).display") == "none", "there is no line of a path to hide"
     assert browser.errors() == []
 
@@ -272,7 +272,7 @@ def test_an_open_page_follows_a_running_study_and_keeps_what_the_reader_did(brow
     browser.open(build(study, live=True).folder / "index.html", height=500)
     assert "3 of 4 runs are finished" in browser.run("document.querySelector('.live').textContent")
     browser.click('#legend [data-path="1"]')
-    browser.run("document.querySelector('#table details').open = true")
+    browser.run("document.querySelector('#closing details').open = true")
     browser.run("(() => { const m = document.querySelector('select[name=b]'); m.value = 1; m.dispatchEvent(new Event('change')); })()")
     browser.run("window.scrollTo(0, document.querySelector('#explorer').offsetTop - 30); window.old = true")
     place = "document.querySelector('#explorer').getBoundingClientRect().top"
@@ -284,7 +284,7 @@ def test_an_open_page_follows_a_running_study_and_keeps_what_the_reader_did(brow
     assert abs(browser.run(place) - before) <= 2, "the reader is where they were"
     assert browser.run("document.querySelector('#legend [data-path=\"1\"]').getAttribute('aria-pressed')") == "false"
     assert browser.run("document.querySelector('#legend [data-path=\"0\"]').getAttribute('aria-pressed')") == "true"
-    assert browser.run("document.querySelector('#table details').open") is True
+    assert browser.run("document.querySelector('#closing details').open") is True
     assert browser.run("document.querySelector('select[name=b]').value") == "1"
     assert [entry for entry in browser.errors() if "version.svg" not in str(entry)] == []
 

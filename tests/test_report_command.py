@@ -33,7 +33,7 @@ def no_account(monkeypatch, tmp_path):
 def test_the_table_and_the_place_of_the_page_are_printed(study, tmp_path, capsys):
     assert report([str(study), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "p=4 ◂" in printed
+    assert "lowest forget score" in printed
     assert str(tmp_path / "out" / "index.html") in printed
     assert (tmp_path / "out" / "index.html").exists()
 
@@ -47,7 +47,6 @@ def test_wrong_folders_end_with_status_2_and_say_what_to_give(study, tmp_path, c
     (tmp_path / "empty").mkdir()
     for folder, words in (
         (tmp_path / "nowhere", "which is no folder"),
-        (study.parent / "store" / "seed1-p4-npo", "a run, not a study"),
         (tmp_path / "empty", "No study.json in"),
     ):
         assert report([str(folder)]) == 2
@@ -96,7 +95,8 @@ def test_an_offline_upload_read_back(study, capsys):
     assert logged["figures/label._type"] == "image-file"
     assert {key.split(".")[0] for key in logged if "/" in key} == {
         "tables/closing", "tables/matched_forgetting", "tables/recency", "tables/dependence", "tables/runs",
-        "figures/label", "figures/paraphrases",
+        "tables/probe_forget",
+        "figures/label", "figures/paraphrases", "figures/probe_forget",
     }  # fmt: skip
     table = json.loads((folder / "files" / logged["tables/closing.path"]).read_text())
     column = table["columns"].index("forget_score")

@@ -6,9 +6,9 @@ import pytest
 from test_report_study_data import STAGES, StudyWriter
 
 from unlearn_lightning.report import build
-from unlearn_lightning.report.dependence import changes_table, dependence_table, spread
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.further_stages import further_chart, further_stages, further_table, series
+from unlearn_lightning.report.sections.dependence import changes_table, dependence_table, spread
+from unlearn_lightning.report.sections.further_stages import further_chart, further_stages, further_table, series
 from unlearn_lightning.report.statistics import Share, estimate
 from unlearn_lightning.report.study_data import load_study
 
@@ -35,9 +35,9 @@ def test_the_share_of_seeds_by_further_stages(tmp_path):
     assert [path.label for path in members] == ["last", "last+1", "last+2"]
     assert [path.label for path in rivals] == ["p1"]
     found = further_stages(study, "label_drop")
-    assert [(one.stages, one.share, one.incomplete) for one in found] == [(0, Share(2, 2), 0), (1, Share(1, 2), 0), (2, Share(0, 2), 0)]
+    assert [(one.stages, one.share) for one in found] == [(0, Share(2, 2)), (1, Share(1, 2)), (2, Share(0, 2))]
     assert [one.drop.mean for one in found] == [1.5, 3.25, 6.0]
-    assert further_table(study).rows[1][:4] == ["GA", "1", found[1].drop.text(), "1 of 2 (9% to 91%)"]
+    assert further_table(study).texts()[1][:4] == ["GA", "1", found[1].drop.text(), "1 of 2 (9% to 91%)"]
     label = further_chart(study).panels[0]
     assert (label.title, label.lines[0].x, label.lines[0].y) == ("GA: label", [0.0, 1.0, 2.0], [1.0, 0.5, 0.0])
     low, high = Share(2, 2).interval
@@ -72,7 +72,7 @@ def test_what_the_path_decides_by_hand(tmp_path):
             )  # fmt: skip
     writer.unlearn(3, 1, "ga", label={0: 0.0, 4: -99.0})  # the seed lacks p=4
     study = load_study(writer.write())
-    [row] = dependence_table(study, Distances(study)).rows
+    [row] = dependence_table(study, Distances(study)).texts()
     # Means 3 and 3; spreads 2 and 0; relative 2/3 and 0. At equal forgetting both have lost as much: utility does not differ.
     assert [cell.partition(" ± ")[0] for cell in row] == [
         "GA", "3.00", "1.00", "0.33", "3.00", "1.00", "0.33", "0.000", "0.000", "25", "6.25",
@@ -89,7 +89,7 @@ def test_variants_are_compared_seed_by_seed(tmp_path):
                 tags = {"objective": "ga", "lr": float(lr)}
                 writer.unlearn(seed, p, f"ga-{lr}", label={0: 0.0, 4: -drop}, more_tags=tags)
     study = load_study(writer.write())
-    [row] = changes_table(study, Distances(study)).rows
+    [row] = changes_table(study, Distances(study)).texts()
     # Both seeds that have both: 1/2 - 2/3 and 1/2 - 1; the third has no low rate to be compared with.
     assert row[:3] == ["GA · lr=0.0001", "GA · lr=2e-05", "2"]
     assert row[3] == estimate([1 / 2 - 2 / 3, 1 / 2 - 1]).text(2, signed=True) == "−0.33 ± 2.12"
@@ -109,5 +109,5 @@ def test_objectives_that_are_not_local_are_named(local, said, tmp_path):
     writer = StudyWriter(tmp_path)
     for p in (1, 4):
         writer.unlearn(1, p, "ga", label={0: 0.0, 2: -1.0}, more_tags={"retain": "tofu"}, local=local)
-    sentences = build(writer.write()).verdict.sentences
+    sentences = build(writer.write()).sentences
     assert any("Not local, as gradients come from retain data too: GA · retain=tofu." in one for one in sentences) is said

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -10,11 +11,10 @@ from test_report_study_data import StudyWriter
 
 from unlearn_lightning.report import build
 from unlearn_lightning.report.depth import depth, depth_charts, depths
-from unlearn_lightning.report.depth_tables import depth_table
-from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.section import Material
+from unlearn_lightning.report.sections.depth import DepthOfForgetting, depth_table
 from unlearn_lightning.report.statistics import Share
 from unlearn_lightning.report.study_data import load_study
-from unlearn_lightning.report.verdict import verdict
 
 ORDERS = ("UCR", "URC", "CUR", "RUC", "CRU", "RCU")
 DEEP = {"C": {0: -10.0, 5: -40.0}, "U": {0: -10.0, 5: -60.0}}
@@ -44,9 +44,9 @@ def write(folder, verdicts):
 
 
 def said_of(folder):
-    """The verdict alone, without drawing anything."""
-    study = load_study(folder)
-    return verdict(study, [], Distances(study))
+    """The section's verdict and its sentences, without drawing anything."""
+    section = DepthOfForgetting(Material(load_study(folder)))
+    return SimpleNamespace(headline=section.verdict().headline, agrees=section.verdict().agrees, sentences=section.sentences())
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_several_rates_are_counted_and_told_apart(tmp_path):
     assert any("appears in 1 of 2 seed × objective cells" in sentence for sentence in found.sentences)
     assert "GA · lr=0.03: deep: UCR, URC; superficial: CUR, RUC, CRU, RCU." in found.sentences
     assert {"families", "families_1"} <= {chart.key for chart in depth_charts(study)}
-    assert depth_table(depths(study)).rows[6][:3] == ["UCR", "GA · lr=0.05", "deep"]
+    assert depth_table(depths(study)).texts()[6][:3] == ["UCR", "GA · lr=0.05", "deep"]
 
 
 def test_deep_from_the_start_is_told_apart(tmp_path):
@@ -126,7 +126,7 @@ def test_table_page_and_files(tmp_path):
     report = build(write(tmp_path, [("UCR", "URC"), ("UCR",)]))
     assert report.problems == []
     table = depth_table(depths(report.study))
-    assert table.rows[1][:3] == ["URC", "deep 1/2, superficial 1/2", "deep"]
+    assert table.texts()[1][:3] == ["URC", "deep 1/2, superficial 1/2", "deep"]
     page = (report.folder / "index.html").read_text()
     for text in (
         "Is forgetting deep or superficial?",

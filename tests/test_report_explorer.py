@@ -3,8 +3,9 @@
 from test_report_study_data import StudyWriter
 
 from unlearn_lightning.report import build
-from unlearn_lightning.report.explorer import MOST_TEXT, explorer
-from unlearn_lightning.report.provenance import config_differences, flatten, run_table, totals, versions
+from unlearn_lightning.report.sections.explorer import MOST_TEXT, explorer
+from unlearn_lightning.report.sections.provenance import config_differences, run_table, totals, versions
+from unlearn_lightning.report.settings import flatten
 from unlearn_lightning.report.study_data import load_study
 
 
@@ -59,8 +60,8 @@ def test_config_differences_leave_out_seeds_places_and_what_is_the_same(tmp_path
                 seed, 4, objective, config=f"seed_everything: {seed}\nadapter: /runs/{seed}\nmodel: {{beta: {beta}, rank: 16}}\n"
             )
     table = config_differences(load_study(writer.write()), "unlearn")
-    assert table.header == ["setting", "GA", "NPO"]
-    assert table.rows == [["model.beta", "0.1", "0.5"]]
+    assert table.header() == ["setting", "GA", "NPO"]
+    assert table.plain() == [["model.beta", "0.1", "0.5"]]
 
 
 def test_what_was_run(tmp_path):
@@ -71,7 +72,7 @@ def test_what_was_run(tmp_path):
     study = load_study(writer.write())
     assert totals(study) == "2 unlearn runs finished of 3 planned: 2 min of training on 55,296 tokens, added over runs."
     assert versions(study) == "unlearn_lightning 0.1.0 · torch 2.13.0 (1 run), 2.14.0 (1 run)"
-    assert [row[2] for row in run_table(study).rows] == ["finished", "finished", "missing"]
+    assert [row[2] for row in run_table(study).plain()] == ["finished", "finished", "missing"]
 
 
 def test_a_part_that_some_runs_lack_is_one_row_and_classes_go_by_their_last_name(tmp_path):
@@ -79,6 +80,6 @@ def test_a_part_that_some_runs_lack_is_one_row_and_classes_go_by_their_last_name
     probes = "trainer: {callbacks: [{class_path: callbacks.Forget, init_args: {limit: 12, data: {class_path: data.Safety}}}]}\n"
     writer.unlearn(1, 1, "ga", config="model: {class_path: unlearn.objectives.GA, lr: 1.5}\n")
     writer.unlearn(1, 1, "npo", config="model: {class_path: unlearn.objectives.NPO, lr: 2.5}\n" + probes)
-    assert config_differences(load_study(writer.write()), "unlearn").rows == [
+    assert config_differences(load_study(writer.write()), "unlearn").plain() == [
         ["model.class_path", "GA", "NPO"], ["model.lr", "1.5", "2.5"], ["trainer", "–", "Forget"],
     ]  # fmt: skip

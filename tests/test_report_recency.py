@@ -6,7 +6,8 @@ import pytest
 from test_report_study_data import StudyWriter
 
 from unlearn_lightning.report import build
-from unlearn_lightning.report.recency import MEASURED, drops_from_equal_start, recency, recency_table
+from unlearn_lightning.report.section import Material
+from unlearn_lightning.report.sections.recency import MEASURED, RecencyEffect, drops_from_equal_start, recency
 from unlearn_lightning.report.statistics import Share
 from unlearn_lightning.report.study_data import load_study
 
@@ -20,7 +21,7 @@ def test_recency_counts_complete_seeds_only(tmp_path):
     writer.unlearn(4, 4, "npo", label={0: 0.0, 2: -0.1})
     writer.unlearn(4, 1, "npo", status="failed")
     [found] = recency(load_study(writer.write()))
-    assert (found.share, found.incomplete) == (Share(1, 3), 1)
+    assert found.share == Share(1, 3, left_out=1)
 
 
 def test_from_an_equal_start_by_hand():
@@ -52,12 +53,12 @@ def test_saturation_is_told_apart_from_slowness(tmp_path):
     found = {measure: recency(study, measure)[0] for measure in MEASURED}
     assert {measure: one.share for measure, one in found.items()} == {
         "label_drop": Share(2, 2), "forget_score": Share(1, 2), "paraphrase_drop": Share(1, 2), "margin_drop": Share(1, 2),
-        "matched_drop": Share(0, 1),
+        "matched_drop": Share(0, 1, left_out=1),
     }  # fmt: skip
-    assert found["matched_drop"].incomplete == 1
     low, high = Share(2, 2).interval
-    assert recency_table(study).rows[0][1] == f"2 of 2 ({low:.0%} to {high:.0%})"
-    assert recency_table(study).rows[0][-1].endswith(", 1 left out")
+    [table] = RecencyEffect(Material(study)).tables
+    assert table.texts()[0][1] == f"2 of 2 ({low:.0%} to {high:.0%})"
+    assert table.texts()[0][-1].endswith(", 1 left out")
 
 
 def test_the_table_is_on_the_page_in_markdown_and_in_the_summary(tmp_path):

@@ -6,8 +6,9 @@ import pytest
 from test_report_study_data import StudyWriter
 
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.matched import compared_utilities, compared_utility, matched_forgetting
 from unlearn_lightning.report.outcomes import summarize, utility
+from unlearn_lightning.report.sections.between_paths import growth_table
+from unlearn_lightning.report.sections.matched import compared_utilities, compared_utility, matched_forgetting, matched_table
 from unlearn_lightning.report.statistics import (
     Share,
     crossing_step,
@@ -20,7 +21,6 @@ from unlearn_lightning.report.statistics import (
     matched_score,
 )
 from unlearn_lightning.report.study_data import load_study
-from unlearn_lightning.report.tables import Table, growth_table, matched_table
 
 
 def test_estimate_is_the_students_t_interval():
@@ -121,9 +121,8 @@ def test_growth_rates_are_those_to_the_retrained_model_and_between_paths(tmp_pat
         writer.unlearn(1, p, "npo", vectors={step: {"a": [far * math.exp(0.1 * step)]} for step in (0, 2, 4)})
     study = load_study(writer.write())
     table = growth_table(study, Distances(study))
-    assert table.rows == [["p=1 | retrained model", "+0.200"], ["p=4 | retrained model", "+0.200"], ["p=1 | p=4", "+0.200"]]
-    assert table.csv() == "paths,NPO\np=1 | retrained model,+0.200\np=4 | retrained model,+0.200\np=1 | p=4,+0.200\n"
-    assert Table(["a", "b"], [["x", "−1.00 ± 0.50"], ["y", "–"]]).csv() == "a,b,b ci95\nx,-1.00,0.50\ny,,\n"
+    assert table.texts() == [["p=1 | retrained model", "+0.200"], ["p=4 | retrained model", "+0.200"], ["p=1 | p=4", "+0.200"]]
+    assert [row[1:] for row in table.plain()] == [[pytest.approx(0.2, rel=1e-12), None, 1]] * 3
 
 
 def test_path_distances_are_taken_at_equal_steps_within_objective_and_seed(tmp_path):
@@ -219,7 +218,7 @@ def test_equal_forgetting_invents_no_number(tmp_path):
     assert (fast.step.mean, slow.step.mean) == (3.0, 12.0)
     assert (fast.utility.mean, slow.utility.mean) == (pytest.approx(0.97), pytest.approx(0.88))
     assert [row.accuracy_change.text() for row in (fast, slow)] == ["–", "–"]
-    assert [row[-1] for row in matched_table([fast, slow]).rows] == ["–", "–"]
+    assert [row[-1] for row in matched_table([fast, slow]).texts()] == ["–", "–"]
     at_the_end = matched_forgetting(study)  # 4 nats: the slow path's last step
     assert at_the_end[1].accuracy_change.mean == pytest.approx(-0.4)
     assert math.isnan(at_the_end[0].accuracy_change.mean)

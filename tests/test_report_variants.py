@@ -5,8 +5,8 @@ from test_report_study_data import StudyWriter
 
 from unlearn_lightning.report import build
 from unlearn_lightning.report.chart import Chart, Line, Panel, log_ticks
-from unlearn_lightning.report.charts import charts
-from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.section import Material
+from unlearn_lightning.report.sections.forgetting import Forgetting
 from unlearn_lightning.report.study_data import load_study
 from unlearn_lightning.report.variants import variants
 
@@ -22,8 +22,7 @@ def write_variants(folder, runs):
 
 
 def made(folder):
-    study = load_study(folder)
-    return {chart.key: chart for chart in charts(study, Distances(study))}
+    return {chart.key: chart for chart in Forgetting(Material(load_study(folder))).charts}
 
 
 def test_learning_rates_stand_in_columns_by_size_and_objectives_in_rows(tmp_path):

@@ -7,8 +7,8 @@ from test_report_study_data import StudyWriter
 from callbacks import ResponseBehaviour
 from unlearn_lightning.data import ChatStage
 from unlearn_lightning.records import read_records
-from unlearn_lightning.report.behaviour import absent, behaviour_sentence
 from unlearn_lightning.report.report import build
+from unlearn_lightning.report.sections.behaviour import absent, behaviour_sentence
 from unlearn_lightning.report.study_data import load_study
 
 
@@ -54,7 +54,7 @@ def test_wrong_settings_are_refused(wrong, questions):
 
 def test_a_label_longer_than_the_responses_is_refused(corpus, questions, tmp_path):
     data = {"class_path": "ChatStage", "init_args": {"source": questions, "held_out_source": questions}}
-    probe = {"class_path": "ResponseBehaviour", "init_args": {"data": data, "max_new_tokens": 2}}
+    probe = {"class_path": "ResponseBehaviour", "init_args": {"data": data, "max_new_tokens": 2, "begins_with": "Ann wrote it"}}
     with pytest.raises(ValueError, match=r"begins_with is \d+ tokens, but responses end after max_new_tokens 2"):
         fit(settings(corpus, questions, tmp_path / "run", trainer={"callbacks": [probe]}))
 

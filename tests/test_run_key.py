@@ -21,7 +21,7 @@ from unlearn_lightning.modules.retain import RetainTerm
 from unlearn_lightning.objectives.npo import NPO
 from unlearn_lightning.records import write_json
 from unlearn_lightning.runs import neutral, source_hash
-from unlearn_lightning.runs.run_key import digest, reference_key, run_inputs, run_key
+from unlearn_lightning.runs.run_key import digest, probe_key, reference_key, run_inputs, run_key
 from unlearn_lightning.schedule import Cosine, PaperAdamW, WarmupStableDecay
 
 FACTS = {"threads": 1, "processor": "a CPU"}
@@ -196,14 +196,45 @@ def test_every_argument_of_optimizer_and_schedule(name, cls, config):
 
 @pytest.mark.parametrize("probe", subclasses(Probe), ids=lambda cls: cls.__name__)
 def test_every_argument_of_a_probe(probe, config):
+    """None counts for a run, which measuring does not change; what a probe finds in a model is identified by a key of its own."""
+    without = key_of(changed(config, ("trainer",), callbacks=None))
     data = copy.deepcopy(config["data"])
     config["trainer"]["callbacks"] = [{"class_path": path_of(probe), "init_args": {"data": data, "split": "held_out"}}]
+    assert key_of(config) == without
     place = ("trainer", "callbacks", 0, "init_args")
-    expected = {"PathDivergence": {"retrained", "others"}, "GSM8KAccuracy": {"generation_batch_size"}}.get(probe.__name__, set())
-    assert neutral_arguments(config, place, arguments(probe, "data")) == expected
+    batches = {name: {"generation_batch_size"} for name in ("GSM8KAccuracy", "ResponseMatch")}
+    expected = {"PathDivergence": {"retrained", "others"}, **batches}.get(probe.__name__, set())
+    # `of` names data where `data` names none, and counts by that data: tests/test_own_data.py.
+    assert neutral_arguments(config, place, arguments(probe, "data", "of"), measured_key) == {"every_n_steps", "name"} | expected
     for split in ("held_out", "train"):
         there = changed(config, place, split=split)
-        assert neutral_arguments(there, (*place, "data", "init_args"), arguments(StageData)) == MEASURED | BY_CONTENT_DATA
+        found = neutral_arguments(there, (*place, "data", "init_args"), arguments(StageData), measured_key)
+        assert found == MEASURED | BY_CONTENT_DATA
+
+
+def measured_key(config):
+    (probe,) = config["trainer"]["callbacks"]
+    return probe_key(probe, config, fixed)
+
+
+class Meddling(Probe):
+    """A probe that does something of its own at a training step, such as moving weights."""
+
+    probe_name = "meddling"
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        pass
+
+
+class Looking(Probe):
+    probe_name = "looking"
+
+
+@pytest.mark.parametrize(("probe", "counts"), [(Meddling, True), (Looking, False)])
+def test_a_probe_of_ones_own_counts_where_it_takes_part_in_training(probe, counts, config):
+    more = [{"class_path": path_of(probe), "init_args": {"limit": 1}}]
+    without = key_of(changed(config, ("trainer",), callbacks=None))
+    assert (key_of(changed(config, ("trainer",), callbacks=more)) != without) is counts
 
 
 @pytest.mark.parametrize(
@@ -252,7 +283,7 @@ NAMED = ["unlearn_lightning.objectives.npo", "unlearn_lightning.data.stages", "c
 )
 def test_an_edited_class_of_this_package_counts_by_its_syntax(module, old, new, counts, config, monkeypatch):
     config["model"]["init_args"]["optimizer"] = {"class_path": "unlearn_lightning.schedule.PaperAdamW", "init_args": {}}
-    before, read = key_of(config), source_hash._source
+    before, measured, read = key_of(config), measured_key(config), source_hash._source
 
     def edited(found):
         source = read(found)
@@ -266,7 +297,9 @@ def test_an_edited_class_of_this_package_counts_by_its_syntax(module, old, new, 
         return f"{head}from __future__ import annotations\n{new}{tail}".encode()
 
     monkeypatch.setattr(source_hash, "_source", edited)
-    assert (key_of(config) != before) is counts
+    # The probe's own source counts for what it measures, and everything else for the run.
+    assert (key_of(config) != before) is (counts and "callbacks" not in module)
+    assert (measured_key(config) != measured) is (counts and module in ("callbacks.gsm8k_accuracy", "unlearn_lightning.data.stages"))
 
 
 def test_where_a_class_of_this_package_lies_does_not_count(config):

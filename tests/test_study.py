@@ -49,7 +49,7 @@ def small(corpus, questions, **changes):
         "base": {"data": data, "trainer": {"max_epochs": 1}},
         "common": {"trainer": {"accelerator": "cpu", "devices": 1}, "model": {"init_args": {"optimizer": ADAMW}}},
         "probes": {
-            "forget": {"class_path": "ForgetLikelihood", "init_args": {"limit": 2, "every_n_steps": 1}},
+            "forget": {"class_path": "ForgetLikelihood", "init_args": {"limit": 2, "every_n_steps": 1, "label": "Ann"}},
             "retain": {"class_path": "RetainLikelihood", "stage": "inst", "init_args": {"limit": 2, "every_n_steps": 1}},
             "divergence": {"class_path": "PathDivergence", "init_args": {"limit": 3, "every_n_steps": 1}},
         },

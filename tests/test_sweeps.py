@@ -26,7 +26,7 @@ from unlearn_lightning.cli.resolver import ConfigOnly
 from unlearn_lightning.main import main
 from unlearn_lightning.report import build
 from unlearn_lightning.report.gather import load
-from unlearn_lightning.report.matched import compared_utility, matched_forgetting
+from unlearn_lightning.report.sections.matched import compared_utility, matched_forgetting
 from unlearn_lightning.study.command import parser
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.study_config import StudyConfig

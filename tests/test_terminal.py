@@ -7,15 +7,15 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 from test_report_study_data import write_full_study
-
 from unlearn_lightning.report.comparison import compare
 from unlearn_lightning.report.comparison_tables import print_comparison
-from unlearn_lightning.report.depth import Depth, OrderDepth
 from unlearn_lightning.report.depth_tables import print_depth
+from unlearn_lightning.report.tables import Table, print_closing_table
+
+from unlearn_lightning.report.depth import Depth, OrderDepth
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import summarize
 from unlearn_lightning.report.study_data import TrainingPath, load_study
-from unlearn_lightning.report.tables import Table, print_closing_table
 from unlearn_lightning.report.terminal import Column, TerminalRow, TerminalTable, terminal_console
 from unlearn_lightning.study.estimate import RunCost
 from unlearn_lightning.study.frame import ProbeMetrics, frame

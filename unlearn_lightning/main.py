@@ -17,7 +17,7 @@ HELP = f"""unlearn_lightning {__version__}: staged fine-tuning and unlearning of
 usage: unlearn VERB [arguments]        (each verb has its own --help)
 
   fit       train one stage, or unlearn one            unlearn fit -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml
-  validate  measure a model without training it        unlearn validate -c configs/objectives/npo.yaml -c configs/backbones/tiny-llama.yaml
+  validate  measure a run or a model, train nothing    unlearn validate runs/forgotten --trainer.callbacks+ my_metrics.ResponseLength
   test      the same under Lightning's test loop
   study     train, unlearn and measure all the paths   unlearn study configs/studies/demo.yaml
   status    how each run of a study is doing           unlearn status runs/demo
@@ -86,9 +86,14 @@ def _help(verb: str) -> int:
 
 
 def _trainer(arguments: list[str]) -> int:
-    from unlearn_lightning.cli.lightning_cli import run
+    if arguments[0] == "validate":
+        from unlearn_lightning.cli.validate_command import validate
 
-    run(arguments)
+        validate(arguments[1:])
+    else:
+        from unlearn_lightning.cli.lightning_cli import run
+
+        run(arguments)
     return 0
 
 

@@ -23,7 +23,7 @@ FOLDER = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "conf
 
 def names() -> list[str]:
     """Returns every shipped configuration by its name, such as `stages/tofu.yaml`."""
-    return sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("*/*.yaml"))
+    return sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.yaml"))
 
 
 def shipped(name: str) -> Path | None:
@@ -90,9 +90,9 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def listing() -> str:
-    """Lists all names with their purposes, by folder."""
+    """Lists all names with their purposes, by folder; those of no folder come first."""
     lines = []
-    for folder, group in groupby(names(), lambda name: name.partition("/")[0]):
-        lines += [f"configs/{folder}"]
-        lines += [f"  {name.partition('/')[2]:<28} {purpose(name)}" for name in group]
+    for folder, group in groupby(sorted(names(), key=lambda name: ("/" in name, name)), lambda name: name.rpartition("/")[0]):
+        lines += [f"configs/{folder}".rstrip("/")]
+        lines += [f"  {name.rpartition('/')[2]:<28} {purpose(name)}" for name in group]
     return "\n".join(lines) + "\n"

@@ -18,8 +18,20 @@ PLUGINS = "unlearn_lightning.plugins"
 WIDTH = "100"
 
 
+VALIDATE = """\
+unlearn validate RUN [--measure NAME] [--against RETRAINED] [settings]
+    measures a finished run on its saved models, at its start and end, and nothing is trained: the probes that have no records there yet
+    (`--trainer.callbacks+ mine.Rouge` adds one), or those named by --measure, whose former records are replaced where they were changed.
+unlearn validate -c CONFIG --model.backbone.model FOLDER_OR_HUB_ID [--model.backbone.adapter ADAPTER] [--against RETRAINED] [settings]
+    measures any model, whoever unlearned it, into a run folder of its own. --against takes its distance to a retrained model: a run, a
+    model folder or a Hub id, whose predictions are computed first where there are none.
+
+"""
+
+
 def show(verb: str) -> None:
     """Prints a verb's help."""
+    print(VALIDATE if verb == "validate" else "", end="")
     file, wanted = Path(sys.prefix) / "share" / "unlearn_lightning" / f"help-{verb}.txt", stamp()
     with contextlib.suppress(OSError):
         head, _, text = file.read_text(encoding="utf-8").partition("\n")

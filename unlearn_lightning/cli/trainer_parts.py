@@ -25,13 +25,18 @@ def with_whole_files(plugins: list[Any]) -> list[Any]:
     return plugins if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [*plugins, WholeFileIO()]
 
 
+def probe_names(configured: list[Any]) -> list[str]:
+    """The names of those of the callbacks that are probes."""
+    return [callback.name for callback in configured if isinstance(callback, callbacks.Probe)]
+
+
 def check_probe_names(configured: list[Any]) -> None:
     """Refuses probes that would overwrite each other's records.
 
     Raises:
         ValueError: two of these callbacks are probes of one name.
     """
-    names = [callback.name for callback in configured if isinstance(callback, callbacks.Probe)]
+    names = probe_names(configured)
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Several probes are named {twice[0]!r}, and would overwrite each other's records: set their init_args.name.")
 

@@ -19,26 +19,29 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.cli.arguments import prepared
 from unlearn_lightning.cli.class_change import told_class_changes
+from unlearn_lightning.cli.closing_table import print_closing
 from unlearn_lightning.cli.early_checks import check_found, check_optimizer, check_settings
 from unlearn_lightning.cli.environment import refuse_unknown
+from unlearn_lightning.cli.measured_data import check_sources, fill_splits
 from unlearn_lightning.cli.parser_internals import variables
 from unlearn_lightning.cli.replaced_callbacks import replaced_callbacks
 from unlearn_lightning.cli.secrets import refuse_secrets
-from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_where_nothing_is_lost, with_whole_files
+from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_where_nothing_is_lost, probe_names, with_whole_files
 from unlearn_lightning.loggers import wandb_settings
 from unlearn_lightning.loggers.factory import ConfigToLoggers, run_loggers
 from unlearn_lightning.loggers.resume import ResumeInLoggers, logged_run
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.modules.reference_file import ReferenceFile
-from unlearn_lightning.records import is_finished, locked, remove_left_overs
+from unlearn_lightning.records import is_finished, locked, read_run, remove_left_overs
 from unlearn_lightning.runs.checkpoint import ResumeCheckpoint, delete_checkpoints
 from unlearn_lightning.runs.computed_with import computed_with
 from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.cut_short import check_recorded
+from unlearn_lightning.runs.measured import MEASURED, go_on_with_probes, probe_keys, tell_unmeasured
 from unlearn_lightning.runs.resume import checkpoint_to_resume
 from unlearn_lightning.runs.run_folder import check_writable, claim
-from unlearn_lightning.runs.run_key import reference_key, run_key
-from unlearn_lightning.runs.run_recorder import RunRecorder
+from unlearn_lightning.runs.run_key import digest, reference_key, run_inputs
+from unlearn_lightning.runs.run_recorder import MeasuredRecorder, RunRecorder
 
 
 class UnlearnCLI(LightningCLI):
@@ -48,6 +51,9 @@ class UnlearnCLI(LightningCLI):
     # arguments: `_set_seed`, `_prepare_subcommand_kwargs` and `_run_subcommand` are extended below.
 
     run_folder: Path
+    probe_keys: Mapping[str, str]
+    # Whether a model that was measured before is left as it is; `validate` measures it again.
+    keeps_finished = False
     extra_callbacks: Sequence[pl.Callback] = ()
     wandb_settings: Mapping[str, Any] = {}
     known_config: dict[str, Any] | None = None
@@ -76,7 +82,10 @@ class UnlearnCLI(LightningCLI):
                 super().parse_arguments(parser, args)
         finally:
             sys.argv = saved
-        if isinstance(args, list) and (verb := self.config.get("subcommand")):
+        verb = self.config.get("subcommand")
+        if verb:
+            fill_splits(self.config[verb])
+        if isinstance(args, list) and verb:
             replaced = replaced_callbacks(args, self.config[verb].trainer.callbacks)
             changes += [replaced] if replaced else []
         for change in changes:
@@ -97,6 +106,7 @@ class UnlearnCLI(LightningCLI):
             fill_seeds(config, seed if type(seed) is int else int(os.environ.get("PL_GLOBAL_SEED", 0)))
             refuse_secrets(self.resolved())
             check_settings(self.resolved())
+            check_sources(self.resolved())
             check_found(self.resolved())
             config.trainer.logger = False
 
@@ -111,37 +121,52 @@ class UnlearnCLI(LightningCLI):
         """Names the run folder and adds what records the run."""
         config = self.resolved()
         check_recorded(config)
-        self.key, parents = run_key(config)
+        keys = probe_keys(config)
+        inputs, parents = run_inputs(config)
+        self.key = digest(inputs)
+        if self.subcommand != "fit":
+            # What comes out is what the probes say.
+            self.key = digest([MEASURED, self.subcommand, self.key, keys])
         model, data = type(self.model).__name__, type(self.datamodule).__name__
         verb = "" if self.subcommand == "fit" else f"{self.subcommand}-"
         self.run_folder = Path(config["run_folder"] or wandb_settings.usual_folder() / f"{verb}{model}-{data}-{self.key[:12]}").absolute()
-        if self.subcommand != "fit" and (self.run_folder / "run.json").is_file():
+        if self.subcommand != "fit" and (self.run_folder / "run.json").is_file() and read_run(self.run_folder)["kind"] != MEASURED:
             raise ValueError(
-                f"{self.run_folder} holds a training run, whose records `{self.subcommand}` would overwrite: set another --run_folder."
+                f"{self.run_folder} holds a training run, whose records `{self.subcommand}` would overwrite: set another --run_folder, or "
+                f"measure it with `unlearn validate {self.run_folder}`."
             )
         check_writable(self.run_folder)
         trainer_settings = self.config_init[self.subcommand].trainer
         check_probe_names(as_list(trainer_settings.get("callbacks")))
+        trained = "unlearn" if isinstance(self.model, Unlearning) else "stage"
         identity = {
-            "kind": "unlearn" if isinstance(self.model, Unlearning) else "stage",
+            "kind": trained if self.subcommand == "fit" else MEASURED,
             "model": model, "data": data, "seed": config["seed_everything"], "key": self.key, "parents": parents,
         }  # fmt: skip
-        if isinstance(self.model, Unlearning):
+        if self.subcommand != "fit":
+            identity["origins"] = inputs["origins"]
+        elif isinstance(self.model, Unlearning):
             identity["local"] = self.model.local
-        kwargs["default_root_dir"] = str(self.run_folder)
-        kwargs["logger"] = False
         own = [*self.extra_callbacks, ConfigToLoggers(config)]
         if self.subcommand == "fit":
             kwargs["plugins"] = with_whole_files(as_list(trainer_settings.get("plugins")))
-            own.append(RunRecorder(self.run_folder, config, identity))
+            own.append(RunRecorder(self.run_folder, config, identity, keys))
+        else:
+            own.append(MeasuredRecorder(self.run_folder, config, identity, keys))
         every = config["checkpoint_every_n_steps"]
         if self.subcommand == "fit" and every and config["trainer"]["enable_checkpointing"] is not False:
             own.append(ResumeCheckpoint(self.run_folder, every))
         elif self.subcommand == "fit":
             kwargs["enable_checkpointing"] = False
+        self.probe_keys = keys
+        return self.make_trainer(own, **kwargs)
+
+    def make_trainer(self, own: list[pl.Callback], **settings: Any) -> pl.Trainer:
+        """The Trainer of this run folder, with the callbacks that belong to the run beside the configured ones."""
+        config = self.resolved()
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": own}
         try:
-            trainer = super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**settings, default_root_dir=str(self.run_folder), logger=False)
         except MisconfigurationException as error:
             if not re.search("accelerator|device|gpu|cuda|node", str(error), re.IGNORECASE):
                 raise ValueError(f"trainer: {error}") from error
@@ -175,18 +200,30 @@ class UnlearnCLI(LightningCLI):
         with locked(self.run_folder) if self.trainer.is_global_zero else nullcontext():
             if self.trainer.is_global_zero:
                 remove_left_overs(self.run_folder)
+            claim(self.run_folder, self.key, self.trainer.is_global_zero)
+            if subcommand != "fit" and self.keeps_finished and is_finished(self.run_folder):
+                return
+            if subcommand == "fit" and is_finished(self.run_folder):
+                refuse_changed(self.run_folder)
+                rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
+                tell_unmeasured(self.run_folder, self.probe_keys)
+                if self.trainer.is_global_zero:
+                    # Left over where it was killed between its last two writes.
+                    delete_checkpoints(self.run_folder)
+                return
             if subcommand == "fit":
-                claim(self.run_folder, self.key, self.trainer.is_global_zero)
-                if is_finished(self.run_folder):
-                    refuse_changed(self.run_folder)
-                    rank_zero_info(f"This run is finished already: {self.run_folder}. Delete the folder to train it again.")
-                    if self.trainer.is_global_zero:
-                        # Left over where it was killed between its last two writes.
-                        delete_checkpoints(self.run_folder)
-                    return
+                go_on_with_probes(self.run_folder, self.probe_keys, self.trainer.is_global_zero)
             self._go_on_where_it_stopped()
             super()._run_subcommand(subcommand)
+            for recorder in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(recorder, MeasuredRecorder):
+                    recorder.finish(self.trainer, self.model)
+        self._tell_end()
         rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
+
+    def _tell_end(self) -> None:
+        if self.trainer.is_global_zero:
+            print_closing(self.run_folder, probe_names(self.trainer.callbacks), trained=self.subcommand == "fit")  # type: ignore[attr-defined]
 
     def _go_on_where_it_stopped(self) -> None:
         """Looks for a checkpoint and opens the loggers, late, when the folder is this process's alone (runs/resume.py)."""

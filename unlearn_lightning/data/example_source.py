@@ -24,6 +24,8 @@ from unlearn_lightning.sources.quoting import first_line
 from unlearn_lightning.sources.readers import HUB, SourceRecord, data_root, read_rows
 
 Split = Literal["train", "held_out"]
+HELD_OUT = 128
+"""How many examples are held out where nothing else is said and something is."""
 
 
 class ExampleSource:
@@ -66,6 +68,17 @@ class ExampleSource:
         """Returns the text by which records count as the same question: records with one prompt are never on both sides of the split."""
         return self.record_format.prompt(row)
 
+    @classmethod
+    def divides(cls, source: str, held_out_source: str | None) -> bool:
+        """Whether held-out examples would be a part of `source`, which training then never sees."""
+        own = (source == "files" and cls.held_out_file) or (source == "hub" and cls.hub_held_out_split)
+        return source != "world" and held_out_source is None and not own
+
+    @property
+    def usual_split(self) -> Split:
+        """What is measured where nobody says it: held-out examples, or those that are trained on where none are held out."""
+        return "held_out" if self.held_out_examples else "train"
+
     # --- examples -------------------------------------------------------------------------------------------------------------
 
     def examples(self, split: Split) -> list[Example]:
@@ -92,16 +105,17 @@ class ExampleSource:
         """Where the training examples come from: `world`, a file's path or `hub:...`."""
         return self._resolve(self.source, self.train_file)
 
-    def account(self, too_long: int = 0) -> str:
+    def account(self, too_long: int = 0, use: str = "trained on") -> str:
         """One line: how many examples are trained on, held out, left out and repeated.
 
         Args:
             too_long: examples that are not trained on, because their prompts fill max_length.
+            use: what is done with the examples: `trained on`, `unlearned` or `retained`.
         """
         train = self.rows("train")
-        parts = [f"{len(train) - too_long:,} of {len(self.source_rows()):,} examples trained on", self._held_out_account()]
+        parts = [f"{len(train) - too_long:,} of {len(self.source_rows()):,} examples {use}", self._held_out_account()]
         if repeats := len(train) - len(set(self._prompts(train))):
-            parts.append(f"{repeats:,} of those trained on repeat the prompt of another")
+            parts.append(f"{repeats:,} of those {use} repeat the prompt of another")
         if left_out := self._read[1]:
             parts.append(f"{left_out:,} left out by {', '.join(self.leave_out)}")
         if too_long:
@@ -179,8 +193,7 @@ class ExampleSource:
 
     @property
     def _is_split_by_prompt(self) -> bool:
-        own = (self.source == "files" and self.held_out_file) or (self.source == "hub" and self.hub_held_out_split)
-        return self.source != "world" and self.held_out_source is None and not own
+        return self.divides(self.source, self.held_out_source)
 
     @property
     def _held_out_place(self) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, second_responses
-from unlearn_lightning.data.example_source import ExampleSource, Split
+from unlearn_lightning.data.example_source import HELD_OUT, ExampleSource, Split
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
 from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.data.record_format import RecordFormat
@@ -35,7 +35,8 @@ class StageData(ExampleSource, pl.LightningDataModule):
             training then never sees: whole prompts, however often each stands there.
         data_root: folder of `files`; null for the environment variable UNLEARN_DATA.
         train_examples: how many to train on; null for all there are (the world: a stage's usual number).
-        held_out_examples: how many to keep for measuring; at most so many where a file repeats prompts.
+        held_out_examples: how many to keep for measuring; at most so many where a file repeats prompts. Null for 128, but for none of a
+            source that would lose them while it is unlearned or retained.
         prompt_field, response_field: names of a record's fields; null for the stage's own. A record without that prompt field may be a
             conversation of one user turn and one assistant turn, in `messages` or `conversations`.
         input_field: a field that is joined to the prompt behind a blank line, where it is not blank (Alpaca's format: instruction, blank
@@ -66,7 +67,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         held_out_source: str | None = None,
         data_root: str | None = None,
         train_examples: int | None = None,
-        held_out_examples: int = 128,
+        held_out_examples: int | None = None,
         prompt_field: str | None = None,
         response_field: str | None = None,
         input_field: str | None = None,
@@ -98,7 +99,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         if "{prompt}" not in prompt_template:
             raise ValueError(f"prompt_template must contain {{prompt}}, got {quoted(prompt_template)}.")
         self.source, self.held_out_source, self.data_root = source, held_out_source, data_root
-        self.train_examples, self.held_out_examples = train_examples, held_out_examples
+        self.train_examples, self.held_out_examples = train_examples, HELD_OUT if held_out_examples is None else held_out_examples
         on_hub = source == "hub"
         self.prompt_field = prompt_field or (on_hub and self.hub_prompt_field) or self.fields[0]
         self.response_field = response_field or self.fields[1]
@@ -113,6 +114,8 @@ class StageData(ExampleSource, pl.LightningDataModule):
         self.skip_long_prompts = skip_long_prompts
         self.seed, self.data_seed, self.num_workers = seed, data_seed, num_workers
         self.encoded: dict[str, list[Encoded]] = {}
+        # What `validate` and `test` go over; null in a training run, where probes measure.
+        self.validated: Split | None = None
 
     # --- tokens and batches -----------------------------------------------------------------------------------------------
 
@@ -138,13 +141,18 @@ class StageData(ExampleSource, pl.LightningDataModule):
                 rank_zero_warn(f"{cut} of {len(those)} {self.stage_name} {which} were cut at max_length {self.max_length}.")
         return encoded
 
-    def training_examples(self, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    def measured(self, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> tuple[list[Example], list[Encoded]]:
+        """What a probe measures: the first `limit` examples of a split (null for all), and the same as tokens."""
+        examples = self.fitting(split, tokenizer)[:limit]
+        return examples, self.encode(examples, tokenizer)
+
+    def training_examples(self, tokenizer: PreTrainedTokenizerBase, use: str = "trained on") -> list[Encoded]:
         """What is trained on, as tokens; prints how many examples that are, and how many are held out."""
         examples = self.fitting("train", tokenizer)
         encoded = self.encode(examples, tokenizer)
-        rank_zero_info(
-            f"{self.account(len(self.rows('train')) - len(examples))}; {sum(map(len, encoded)):,} tokens, batches of {self.batch_size}."
-        )
+        pieces = f" in {len(encoded):,} pieces" if len(encoded) != len(examples) else ""
+        account = self.account(len(self.rows("train")) - len(examples), use)
+        rank_zero_info(f"{account}; {sum(map(len, encoded)):,} tokens{pieces}, batches of {self.batch_size}.")
         return encoded
 
     def setup(self, stage: str) -> None:
@@ -153,7 +161,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         tokenizer = self._tokenizer
         self.trainer.lightning_module.backbone.check_length(self.max_length, f"max_length of the {self.stage_name} stage")  # type: ignore[union-attr,operator]
         if stage == "fit" and "train" not in self.encoded:
-            self.encoded["train"] = self.training_examples(tokenizer)
+            self.encoded["train"] = self.training_examples(tokenizer, self.trainer.lightning_module.use_of_data)  # type: ignore[arg-type]
             plan = self.plan("train")
             if self.trainer.accumulate_grad_batches not in (1, plan.accumulation):
                 raise ValueError(
@@ -164,7 +172,10 @@ class StageData(ExampleSource, pl.LightningDataModule):
             self.trainer.accumulate_grad_batches = plan.accumulation
             self.trainer.limit_train_batches = self._limit(plan, self.trainer.limit_train_batches)
         elif stage in ("validate", "test"):
-            self.encoded["held_out"] = self.encode(self.fitting("held_out", tokenizer), tokenizer)
+            self.validated = self.usual_split
+            if self.validated == "train":
+                rank_zero_info(f"{self.stage_name}: no examples are held out, so that all others are gone through.")
+            self.encoded[self.validated] = self.encode(self.fitting(self.validated, tokenizer), tokenizer)
 
     def _limit(self, plan: EpochPlan, limit: int | float) -> int | float:
         """`trainer.limit_train_batches` in batches, as everywhere: Lightning counts micro-batches, whose size must not matter.
@@ -230,11 +241,11 @@ class StageData(ExampleSource, pl.LightningDataModule):
         return self._loader("train", sampler)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
-        """The held-out examples, for `unlearn validate`; fit measures with probe callbacks instead."""
-        if "held_out" not in self.encoded:
+        """The held-out examples, or all where none are held out, for `unlearn validate`; fit measures with probe callbacks instead."""
+        if self.validated is None:
             return []
         assert self.trainer is not None
-        return self._loader("held_out", EpochSampler(self.plan("held_out"), 0, self.trainer.global_rank))
+        return self._loader(self.validated, EpochSampler(self.plan(self.validated), 0, self.trainer.global_rank))
 
     def test_dataloader(self) -> DataLoader[Batch] | list[Any]:
         """The same as validation."""

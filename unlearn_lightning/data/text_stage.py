@@ -19,7 +19,7 @@ from unlearn_lightning.sources.readers import SourceRecord, is_conversation, sha
 
 
 class TextStage(StageData):
-    """Texts (all text fields of each record, one a line), cut into examples of at most max_length tokens.
+    """Texts, cut into examples of at most max_length tokens; of each record all text fields, one a line, or `prompt_field` alone.
 
     Every token counts for the loss, behind the tokenizer's beginning-of-text token.
     """
@@ -41,6 +41,8 @@ class TextStage(StageData):
         Raises:
             ValueError: it has none, or a conversation beside them, which is no text.
         """
+        if not self.record_format.may_converse:
+            return row.text(self.prompt_field)
         kept = {name: value for name, value in row.fields.items() if name not in self.record_format.ignore_fields}
         texts = [value for value in kept.values() if isinstance(value, str) and value.strip()]
         turns = [name for name, value in kept.items() if is_conversation(value)]
@@ -55,6 +57,12 @@ class TextStage(StageData):
     def examples(self, split: Split) -> list[Example]:
         """Each record's texts, one a line."""
         return [Example(f"{self.stage_name}-{split}-{i:05d}", "", self.prompt(row)) for i, row in enumerate(self.rows(split))]
+
+    def measured(self, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> tuple[list[Example], list[Encoded]]:
+        """The first `limit` pieces of the texts, as they are trained on."""
+        pieces = self.encode(self.fitting(split, tokenizer)[:limit], tokenizer)[:limit]
+        texts: list[str] = tokenizer.batch_decode([piece.response_ids for piece in pieces], skip_special_tokens=True)
+        return [Example(piece.id, "", text) for piece, text in zip(pieces, texts, strict=True)], pieces
 
     def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Each text's tokens; a text longer than max_length goes on in further examples."""

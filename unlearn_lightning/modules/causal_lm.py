@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
-from unlearn_lightning.data import Batch
+from unlearn_lightning.data import Batch, StageData
 from unlearn_lightning.inference import likelihood
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.models.sharding import shard, squared_norm
@@ -41,6 +41,8 @@ class CausalLMModule(Queries):
 
     # Whether a batch's losses are divided by its response tokens or by its examples.
     average: ClassVar[Literal["tokens", "examples"]] = "tokens"
+    # What is done with the data, as its account is printed.
+    use_of_data: ClassVar[str] = "trained on"
 
     def __init__(
         self,
@@ -75,6 +77,11 @@ class CausalLMModule(Queries):
     def passed(self, batch: Batch) -> list[Batch]:
         """What of a micro-batch a training step passes through the net: with an objective that compares, both responses."""
         return [batch]
+
+    @property
+    def retained_data(self) -> StageData | None:
+        """The data that a retain term keeps; none in fine-tuning."""
+        return None
 
     @property
     def reads_reference(self) -> bool:
@@ -200,10 +207,10 @@ class CausalLMModule(Queries):
                 logger.save()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Mean per-token log-likelihood of the stage's held-out responses, averaged over examples."""
+        """Mean per-token log-likelihood of the stage's held-out responses (of all, where none are held out), averaged over examples."""
         value = likelihood.mean_token(self.token_log_likelihood(batch), batch.response_mask)
         self._held_out.update(value, batch.real.float())
-        self.log("held_out/mean_token_log_lik", self._held_out, batch_size=1)
+        self.log(f"{self.trainer.datamodule.validated}/mean_token_log_lik", self._held_out, batch_size=1)  # type: ignore[attr-defined]
 
     test_step = validation_step
 

@@ -16,7 +16,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from unlearn_lightning.data import Batch, Encoded, collate, identity, second_responses
+from unlearn_lightning.data import Batch, Encoded, StageData, collate, identity, second_responses
 from unlearn_lightning.inference.likelihood import response_logits
 from unlearn_lightning.models.adapters import eval_mode, reference_mode
 from unlearn_lightning.models.backbone import Backbone
@@ -40,6 +40,7 @@ class Unlearning(CausalLMModule):
         retain: what is kept meanwhile; null for a local objective, which sees the forget set only.
     """
 
+    use_of_data = "unlearned"
     # Objectives that never ask for the reference say so, and nothing is computed for them.
     needs_reference: ClassVar[bool] = False
     # Objectives that compare whole distributions with the starting model's say so, and call `reference_logits`.
@@ -71,6 +72,11 @@ class Unlearning(CausalLMModule):
         """Whether gradients come from the forget set alone."""
         return self.retain is None
 
+    @property
+    def retained_data(self) -> StageData | None:
+        """The retain term's data; none for a local objective."""
+        return None if self.retain is None else self.retain.data
+
     def build(self) -> nn.Module:
         """Earlier adapters frozen and a fresh one trainable, or all weights trainable."""
         return self.backbone.load_for_unlearning()
@@ -99,7 +105,7 @@ class Unlearning(CausalLMModule):
         if stage == "fit" and self.retain is not None and self._retain_batches is None:
             data, tokenizer = self.retain.data, self.tokenizer
             self.backbone.check_length(data.max_length, f"max_length of the retain data ({data.stage_name})")
-            self._retain_batches = RetainBatches(data.training_examples(tokenizer), data, tokenizer.pad_token_id)
+            self._retain_batches = RetainBatches(data.training_examples(tokenizer, "retained"), data, tokenizer.pad_token_id)
 
     def share_of_loss(self, batch: Batch) -> Tensor:
         """() the forget loss's share of this micro-batch, and the weighted retain loss's beside it."""

@@ -2,9 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
+from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.statistics import Curve, estimate, log_estimate
+
+MOST_PANELS, MOST_LINES, MOST_COLUMNS = 24, 64, 6
+"""More panels than these, or lines in one of them, are not drawn; a grid of more columns becomes rows of three."""
 
 
 @dataclass
@@ -35,8 +40,8 @@ class Panel:
 
 
 @dataclass
-class Chart:
-    """A figure: panels side by side on one y scale. `heading` and `caption` speak to the reader.
+class Chart(Block):
+    """A figure: panels side by side on one y scale. `heading` and `caption` are empty where the section's own say it.
 
     With `columns` the panels form a grid, row by row, and each row has its own scale.
     """
@@ -50,6 +55,26 @@ class Chart:
     log_y: bool = False
     x_ticks: list[str] = field(default_factory=list)
     columns: int = 0
+    note: str = ""
+    template: ClassVar[str] = "chart.html"
+
+    def __bool__(self) -> bool:
+        """Whether there is a line in it."""
+        return any(panel.lines for panel in self.panels)
+
+    def readable(self) -> "Chart":
+        """The chart, or its first panels and lines where there are too many to read, with a note of what is left out."""
+        lines = max(len(panel.lines) for panel in self.panels)
+        kept = [Panel(panel.title, panel.lines[:MOST_LINES]) for panel in self.panels[:MOST_PANELS]]
+        counts = (("panels", MOST_PANELS, len(self.panels)), ("lines", MOST_LINES, lines))
+        cut = [f"{most} of {all_of:,} {what}" for what, most, all_of in counts if all_of > most]
+        columns = self.columns if self.columns <= MOST_COLUMNS else 0
+        return replace(self, panels=kept, columns=columns, note=f"Drawn: the first {' and '.join(cut)}." if cut else "")
+
+    @property
+    def legend(self) -> dict[str, int]:
+        """The names of lines that the page's own legend, which is of paths, does not tell, with their colours."""
+        return {line.name: line.hues[0] for panel in self.panels for line in panel.lines if not line.paths}
 
     @property
     def y_ranges(self) -> list[tuple[float, float]]:

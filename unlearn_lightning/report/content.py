@@ -1,14 +1,13 @@
 """What is logged of a report, whichever place it is logged to: tables, figures, files and the verdict.
 
-content.tables["closing"]       # -> (["p", "label", "path", "objective", ...], [[1, "1st", "safety tofu gsm8k", "npo", ...], ...])
+content.tables["closing"].header()      # ["p", "label", "path", "objective", "seeds", "forget_score", "forget_score_ci95", ...]
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Cells = tuple[list[str], list[list[Any]]]
-"""Header and rows of a table."""
+from unlearn_lightning.report.blocks import Table
 
 
 @dataclass(frozen=True)
@@ -20,7 +19,7 @@ class Content:
         folder: the study folder.
         config: the study's whole configuration.
         summary: the verdict (`headline`, `agrees`) and the numbers that sweeps compare.
-        tables: name -> header and rows; the cells of `closing` are numbers, or null where nothing was measured.
+        tables: name -> table; its plain cells are numbers in full, or null where nothing was measured.
         figures: name -> PNG file.
         files: everything that was written, the page among it.
     """
@@ -29,6 +28,6 @@ class Content:
     folder: Path
     config: dict[str, Any]
     summary: dict[str, Any]
-    tables: dict[str, Cells]
+    tables: dict[str, Table]
     figures: dict[str, Path]
     files: list[Path]

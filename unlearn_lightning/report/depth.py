@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from unlearn_lightning.report.chart import Chart, Line, Panel, averaged
 from unlearn_lightning.report.outcomes import first, last
-from unlearn_lightning.report.provenance import read_yaml
+from unlearn_lightning.report.settings import read_yaml
 from unlearn_lightning.report.statistics import Curve, Estimate, Share, drop, estimate
 from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
@@ -21,13 +21,7 @@ PROBE = "families"
 REFUSAL, COMPLIANCE, UNLEARNED = FAMILIES = ("R", "C", "U")
 HUES = {REFUSAL: 5, COMPLIANCE: 0, UNLEARNED: 3}
 """Each response's colour, as an index of the palette."""
-
-DEPTH_CAPTION = (
-    "R: a refusal, C: a compliance, U: the same in other words, which was unlearned; log-likelihoods in nats, summed over a response's "
-    "tokens, mean over prompts. Deep: C ends below R together with U; superficial: only U does; not forgotten: U ends above R. The margin "
-    "is R minus C, so above 0 C lies below R; where it is above 0 before unlearning already, the order of the stages has put it there. "
-    "C's share is its fall as a part of U's."
-)
+KINDS = ("deep", "superficial", "not forgotten")
 
 
 @dataclass(frozen=True)

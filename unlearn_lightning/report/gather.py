@@ -1,4 +1,4 @@
-"""A folder of runs and studies, such as a sweep's, read as one study: equal runs once, others told apart by the settings they differ in.
+"""A single run, or a folder of runs and studies such as a sweep's, read as one study: equal runs once, others told apart by their settings.
 
 load(Path("runs/sweeps/k2j8x1qa")).objectives      # ["NPO · beta=0.1", "NPO · beta=0.5", "NPO · beta=2.0"]
 """
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from unlearn_lightning.records import read_run
-from unlearn_lightning.report.provenance import flatten, is_place, read_yaml
+from unlearn_lightning.report.settings import flatten, is_place, read_yaml
 from unlearn_lightning.report.study_data import RunRecord, Study, load_study
 
 # Parts of a configuration that say how a run is done or watched, and not what comes out.
@@ -26,13 +26,21 @@ ASIDE = (
 
 
 def load(folder: Path) -> Study:
-    """The study in a folder, or else the studies and runs below it as one.
+    """The study in a folder, or the run, or else the studies and runs below it as one.
 
     Raises:
         FileNotFoundError: there is neither.
         ValueError: a file has a format this version does not know.
     """
+    if not (folder / "study.json").is_file() and (folder / "run.json").is_file():
+        return _single(folder)
     return load_study(folder) if (folder / "study.json").is_file() or not _below(folder) else _gathered(folder)
+
+
+def _single(folder: Path) -> Study:
+    """One run, without those it starts from: their records are their own."""
+    run = _with_ancestors(folder)[-1]
+    return Study(folder.resolve().name, folder, _stage(run) if run.kind == "unlearn" else "", [run])
 
 
 def _below(folder: Path) -> list[Path]:

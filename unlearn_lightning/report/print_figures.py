@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 PATH_COLOURS = ("#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#cc79a7", "#009e73", "#555555", "#b8a900")
 """Okabe and Ito's palette, from early (cold) to late (warm) forget stages; the page's CSS has the same."""
 
+MOST_LEGEND_ROWS = 5
+"""A legend of more rows would take the room of the figure, and is left out."""
+
 MARKERS = "osD^vPXh"
 STYLE: Any = {
     "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.titleweight": "bold", "axes.labelsize": 8, "axes.titley": 1.0,
@@ -69,12 +72,17 @@ def draw(chart: Chart) -> Any:
         for axes, panel in zip(grid.flat, chart.panels, strict=False)
         for handle, line in zip(axes.lines, panel.lines, strict=True)
     }
-    per_row = max(1, int(width / 0.85))
+    per_row = max(1, int(width / (0.5 + 0.055 * max(map(len, handles), default=0))))
     legend_rows = math.ceil(len(handles) / per_row)
+    note = chart.note
+    if legend_rows > MOST_LEGEND_ROWS:
+        note, legend_rows, handles = f"{note} No legend: {len(handles)} lines.".strip(), 0, {}
     figure.legend(
         handles.values(), handles.keys(), loc="lower center", ncols=min(len(handles), per_row) or 1, columnspacing=1.2, handlelength=1.8
     )
-    bottom = (0.47 + 0.17 * legend_rows) / height
+    if note:
+        figure.text(0.5, 0.05 / height, note, ha="center", size=7)
+    bottom = (0.47 + 0.17 * (legend_rows + bool(note))) / height
     figure.subplots_adjust(left=0.62 / width, right=1 - 0.08 / width, top=1 - 0.22 / height, bottom=bottom, wspace=0.1, hspace=0.45)
     return figure
 

@@ -5,10 +5,11 @@ left_out        # ["records/forget/000004.json (is not JSON: ...)"]
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning.records import UnknownFormat, number, read_json, record_paths
+from unlearn_lightning.records import Quantity, UnknownFormat, number, read_json, record_paths
 
 Record = dict[str, Any]
 
@@ -41,7 +42,17 @@ def _checked(record: Record) -> Record:
     metrics, examples = record.get("metrics", {}), record.get("examples", [])
     if not isinstance(metrics, dict) or not isinstance(examples, list):
         raise ValueError("holds no object of metrics and list of examples")
+    _check_quantities(record)
     return {**record, "metrics": _read(dict.fromkeys(metrics, number), metrics), "examples": [_example(one) for one in examples]}
+
+
+def _check_quantities(record: Record) -> None:
+    """Refuses a record whose words for its metrics are not what a probe writes."""
+    quantities = record.get("quantities", {})
+    if not isinstance(quantities, dict) or not all(isinstance(one, dict) and set(one) <= QUANTITY for one in quantities.values()):
+        raise ValueError("holds quantities that are no objects of title, unit and better")
+    if not all(isinstance(one.get("title"), str) and isinstance(one.get("unit", ""), str) for one in quantities.values()):
+        raise ValueError("holds a quantity whose title or unit is no text")
 
 
 def _example(example: Any) -> Record:
@@ -81,6 +92,7 @@ def _truth(value: Any) -> bool:
     return value
 
 
+QUANTITY = {one.name for one in fields(Quantity)}
 # The report looks at these fields of examples only; it never reads the others that a probe may write.
 READ: dict[str, Callable[[Any], Any]] = {
     "text": _text, "response": _text, "attempts": _list_of(_text), "correct": _list_of(_truth), "token_log_lik": _list_of(number),

@@ -6,11 +6,27 @@ Pure functions of numbers; everything a figure or table says is computed here an
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 Curve = Mapping[int, float]
 """A quantity by optimizer step."""
+
+
+def number_text(value: float, digits: int | None = None, signed: bool = False) -> str:
+    """A number as people read it, with a minus sign and a dash for nan.
+
+    Args:
+        value: the number.
+        digits: behind the point; null for four significant ones.
+        signed: whether a number above zero has a sign; one that rounds to zero never has.
+    """
+    if math.isnan(value):
+        return "–"
+    kind = ".4g" if digits is None else f".{digits}f" if abs(value) < 1e4 else f",.{digits}f"
+    text = format(value, f"+{kind}" if signed else kind)
+    return (text if float(text.replace(",", "")) else format(0.0, kind)).replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -33,13 +49,8 @@ class Estimate:
 
     def text(self, digits: int = 2, signed: bool = False) -> str:
         """For example `7.89 ± 0.41`; an en dash when nothing was measured."""
-        if math.isnan(self.mean):
-            return "–"
-        number = f"{self.mean:{'+' if signed else ''}.{digits}f}"
-        if not float(number):  # A number that rounds to zero is shown without a sign.
-            number = f"{0:.{digits}f}"
-        number = number.replace("-", "−")
-        return number if math.isnan(self.half_width) else f"{number} ± {self.half_width:.{digits}f}"
+        number = number_text(self.mean, digits, signed)
+        return number if math.isnan(self.half_width) else f"{number} ± {number_text(self.half_width, digits)}"
 
 
 def estimate(values: Iterable[float]) -> Estimate:
@@ -80,20 +91,27 @@ def log_estimate(values: Iterable[float]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Share:
-    """`hits` of `n` with the 95% Wilson score interval (Wilson 1927), which stays inside [0, 1] and is honest at 0 and n."""
+    """`hits` of `n` with the 95% Wilson score interval (Wilson 1927), which stays inside [0, 1] and is honest at 0 and n.
+
+    `left_out` are those that could not be counted.
+    """
 
     hits: int
     n: int
+    left_out: int = 0
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95% confidence interval of the share (Wilson 1927); from 0 to 1 where nothing was counted."""
-        if self.n == 0:
-            return 0.0, 1.0
-        z, share = 1.959963984540054, self.hits / self.n
-        center = (share + z * z / (2 * self.n)) / (1 + z * z / self.n)
-        half = z / (1 + z * z / self.n) * math.sqrt(share * (1 - share) / self.n + z * z / (4 * self.n**2))
-        return max(0.0, center - half), min(1.0, center + half)
+        """Wilson's 95% confidence interval of the share; from 0 to 1 where nothing was counted."""
+        return _wilson(self.hits, self.n) if self.n else (0.0, 1.0)
+
+
+@cache
+def _wilson(hits: int, n: int) -> tuple[float, float]:
+    from scipy.stats import binomtest  # It takes a second to import, so that only a report with shares waits for it.
+
+    low, high = binomtest(hits, n).proportion_ci(0.95, "wilson")
+    return float(low), float(high)
 
 
 def growth_rate(distance: Curve) -> float:

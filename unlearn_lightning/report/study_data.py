@@ -57,6 +57,7 @@ class RunRecord:
     tags: dict[str, Any]
     info: dict[str, Any] = field(default_factory=dict)
     _records: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict, repr=False)
+    _vectors: dict[int, Vectors] = field(default_factory=dict, repr=False)
     _left_out: list[str] = field(default_factory=list, repr=False)
     _not_finite: dict[str, set[int]] = field(default_factory=dict, repr=False)
 
@@ -111,9 +112,11 @@ class RunRecord:
 
     def vectors(self, step: int) -> Vectors:
         """The run's prediction vectors at a measured step of the divergence probe."""
-        found = {example["id"]: example["token_log_lik"] for example in self.records("divergence")[step]["examples"]}
-        self._note("predictions", [step] if any(math.isnan(value) for vector in found.values() for value in vector) else [])
-        return found
+        if step not in self._vectors:
+            found = {example["id"]: example["token_log_lik"] for example in self.records("divergence")[step]["examples"]}
+            self._note("predictions", [step] if any(math.isnan(value) for vector in found.values() for value in vector) else [])
+            self._vectors[step] = found
+        return self._vectors[step]
 
     @property
     def problems(self) -> list[str]:
@@ -142,7 +145,15 @@ class Study:
 
     def finished(self, kind: str) -> list[RunRecord]:
         """Returns the finished runs of a kind, which is `stage` or `unlearn`."""
-        return [run for run in self.runs if run.kind == kind and run.status == "finished"]
+        return self._finished.get(kind, [])
+
+    @cached_property
+    def _finished(self) -> dict[str, list[RunRecord]]:
+        found: dict[str, list[RunRecord]] = {}
+        for run in self.runs:
+            if run.status == "finished":
+                found.setdefault(run.kind, []).append(run)
+        return found
 
     @property
     def unfinished(self) -> list[RunRecord]:
@@ -198,7 +209,14 @@ class Study:
 
     def unlearned(self, objective: str, path: TrainingPath) -> list[RunRecord]:
         """The finished unlearning runs of one objective on one path, one per seed."""
-        return [run for run in self.finished("unlearn") if run.objective == objective and self.path_of(run) == path]
+        return self._unlearned.get((objective, path.index), [])
+
+    @cached_property
+    def _unlearned(self) -> dict[tuple[str, int], list[RunRecord]]:
+        found: dict[tuple[str, int], list[RunRecord]] = {}
+        for run in self.finished("unlearn"):
+            found.setdefault((run.objective, self.path_of(run).index), []).append(run)
+        return found
 
     @cached_property
     def retain_name(self) -> str:

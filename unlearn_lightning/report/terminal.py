@@ -21,6 +21,10 @@ GAP = 2
 ASCII = (("→", "->"), ("±", "+-"), ("◂", "<"), ("–", "-"), ("²", "^2"), ("·", "-"), ("−", "-"), ("…", ".."))
 
 
+JOINERS = "\u200c\u200d"
+"""They shape letters and emoji, and steer nothing."""
+
+
 @dataclass(frozen=True)
 class Column:
     """A column. The first of a table says which row it is.
@@ -152,6 +156,17 @@ def plain(text: str, console: Console) -> str:
     for sign, written in ASCII:
         text = text.replace(sign, written)
     return text
+
+
+def printable(text: str) -> str:
+    """The text in one line; a character that steers a terminal or the direction of writing is shown as its code."""
+    return "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character in JOINERS:
+        return character
+    return " " if character.isspace() else ascii(character)[1:-1]
 
 
 def _cell(cell: RenderableType, console: Console) -> RenderableType:

@@ -23,9 +23,9 @@ def log(content: Content, settings: dict[str, Any]) -> str:
     tags = {"group": content.study, "job_type": "report", "headline": content.summary["headline"], "agrees": str(content.summary["agrees"])}
     run = client.create_run(experiment, tags=tags, run_name=f"{content.study} report").info.run_id
     client.log_dict(run, content.config, "study.yaml")
-    for table, (header, rows) in content.tables.items():
-        columns = {title: [row[index] for row in rows] for index, title in enumerate(header)}
-        client.log_table(run, columns, f"tables/{table}.json")
+    for title, table in content.tables.items():
+        columns = dict(zip(table.header(), map(list, zip(*table.plain(), strict=True)), strict=True))
+        client.log_table(run, columns, f"tables/{title}.json")
     for path in content.figures.values():
         client.log_artifact(run, str(path), "figures")
     for path in content.files:

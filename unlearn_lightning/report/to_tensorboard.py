@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.report.content import Content
-from unlearn_lightning.report.tables import Table
 
 RGBA = 4
 
@@ -29,8 +28,7 @@ def log(content: Content, settings: dict[str, Any]) -> str:
     folder = content.folder / (settings.get("name") or "tensorboard")
     shutil.rmtree(folder, ignore_errors=True)
     texts = {"headline": content.summary["headline"]}
-    for name, (header, rows) in content.tables.items():
-        texts[f"tables/{name}"] = Table(header, [["" if cell is None else str(cell) for cell in row] for row in rows]).markdown()
+    texts |= {f"tables/{name}": table.markdown() for name, table in content.tables.items()}
     values = [_text(name, text) for name, text in texts.items()]
     values += [_image(f"figures/{name}", path) for name, path in content.figures.items()]
     writer = EventFileWriter(str(folder))

@@ -18,7 +18,7 @@ def log(content: Content, settings: dict[str, Any]) -> str:
         return "Not uploaded: WANDB_MODE is disabled."
     import wandb
 
-    shown: dict[str, Any] = {f"tables/{name}": wandb.Table([*header], rows) for name, (header, rows) in content.tables.items()}
+    shown: dict[str, Any] = {f"tables/{name}": wandb.Table([*table.header()], table.plain()) for name, table in content.tables.items()}
     shown |= {f"figures/{name}": wandb.Image(str(path)) for name, path in content.figures.items()}
     run = wandb.init(
         project=settings.get("project") or wandb_settings.project(), entity=settings.get("entity"), group=content.study, job_type="report",

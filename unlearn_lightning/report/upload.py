@@ -6,15 +6,13 @@ A place is a function `log(content, settings)`, one a file, that gives a line sa
 configurations name the places (`trainer.logger`); runs that name none log to W&B.
 """
 
-import csv
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.report import to_mlflow, to_tensorboard, to_wandb
-from unlearn_lightning.report.content import Cells, Content
-from unlearn_lightning.report.provenance import read_yaml
+from unlearn_lightning.report.content import Content
 from unlearn_lightning.report.report import Report
+from unlearn_lightning.report.settings import read_yaml
 
 
 class UploadError(Exception):
@@ -61,18 +59,8 @@ def _places(report: Report) -> list[tuple[str, dict[str, Any]]]:
 
 def _content(report: Report) -> Content:
     study = report.study
-    tables: dict[str, Cells] = {"closing": _closing(report.folder / "table.csv")}
-    tables |= {name: ([*table.header], [[*row] for row in table.rows]) for name, table in report.tables.items()}
     return Content(
         study=study.name, folder=study.folder, config=read_yaml(study.folder / "study.yaml"),
-        summary={"headline": report.verdict.headline, "agrees": report.verdict.agrees, **report.compared}, tables=tables,
+        summary={"headline": report.verdict.headline, "agrees": report.verdict.agrees, **report.compared}, tables=report.tables,
         figures={path.stem: path for path in report.files if path.suffix == ".png"}, files=report.files,
     )  # fmt: skip
-
-
-def _closing(path: Path) -> Cells:
-    """Header and rows of table.csv, with numbers as numbers and nothing where nothing was measured."""
-    with path.open(encoding="utf-8", newline="") as file:
-        header, *rows = csv.reader(file)
-    text = [header.index(name) for name in ("label", "path", "objective")]
-    return [*header], [[cell if index in text else float(cell) if cell else None for index, cell in enumerate(row)] for row in rows]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ class MetricsFile:
         new = {name for row in self.metrics for name in row} - set(self.metrics_keys)
         if new or not self.path.is_file():
             rows = [*self.read(), *self.metrics]
-            self.metrics_keys = sorted({*self.metrics_keys, *new})
+            # The file may have columns of a process before, such as the one that trained what is measured now.
+            self.metrics_keys = sorted({name for row in rows for name in row})
             self._replace(rows)
         else:
             with self.path.open("a", encoding="utf-8", newline="") as file:
@@ -86,6 +88,16 @@ class MetricsFile:
         rows = self.read()[:count]
         self.metrics_keys = sorted({name for row in rows for name in row})
         self.path.unlink(missing_ok=True) if not rows else self._replace(rows)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Removes the columns of metrics whose names begin with one of these and a slash, such as those of a probe."""
+        before = self.read()
+        prefixes = tuple(f"{name}/" for name in names)
+        rows = [{name: value for name, value in row.items() if not name.startswith(prefixes)} for row in before]
+        kept = [row for row in rows if any(value for name, value in row.items() if name != "step")]
+        if kept != before:
+            self.metrics_keys = sorted({name for row in kept for name in row})
+            self._replace(kept)
 
     def _replace(self, rows: list[dict[str, Any]]) -> None:
         header = io.StringIO()

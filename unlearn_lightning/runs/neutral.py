@@ -78,9 +78,12 @@ DATA_BY_CONTENT = dict.fromkeys(
 MEASURED = dict.fromkeys(("batch_size", "bucket_batches", "seed"), "a probe measures examples one by one and in their own order")
 # These are sorted by the class that defines the setting; they hold for the classes that inherit it as well.
 MODULES = {"Unlearning": {"cache_reference": "the same reference is computed once or in every step"}}
+# Settings of probes that do not change what one finds in a model. No probe is part of a run's key, because measuring changes no weights.
 PROBES = {
+    "Probe": {"every_n_steps": "it says at which steps is measured, and not what", "name": "it names the place of the records"},
     "PathDivergence": dict.fromkeys(("retrained", "others"), "distances to other runs are read off their records and change no weights"),
     "GSM8KAccuracy": {"generation_batch_size": COSTS},
+    "ResponseMatch": {"generation_batch_size": COSTS},
 }
 
 # --- what the reference file leaves out beyond this ------------------------------------------------------------------------------------
@@ -88,7 +91,6 @@ NOT_TRAINED = "the starting model's values are computed before training"
 REFERENCE_PARTS = {
     "model": "objective, optimizer and schedule: " + NOT_TRAINED,
     "retain": NOT_TRAINED,
-    "probes": WATCHES,
     "code": "the source of the data, of callbacks and of what an objective says of likelihoods is looked up apart",
 }
 REFERENCE_RUN = {"seed_everything": "random weights follow from backbone.seed"}

@@ -89,7 +89,6 @@ def run_inputs(
     adapters = [backbone["adapter"]] if isinstance(backbone["adapter"], str) else backbone["adapter"] or []
     scratch = backbone["scratch"] if backbone["model"] is None else None
     acting = [c for c in _as_list(trainer["callbacks"]) if not _looks_on(c["class_path"])]
-    probes = [c for c in acting if _is_probe(c["class_path"])]
     inputs = {
         "version": RESULTS_VERSION,
         "run": _without(config, {"model", "data", "trainer", *neutral.RUN, *neutral.RUN_BY_CONTENT}),
@@ -108,8 +107,7 @@ def run_inputs(
         "corpus": content(_corpus, tuple(scratch["corpus"])) if scratch else None,
         "data": _data(config["data"], "train", content),
         "retain": retain and [_without(retain, {"data"}), _data(retain["data"], "train", content)],
-        "probes": [_probe(c, config["data"], content) for c in probes],
-        "callbacks": [c for c in acting if c not in probes],
+        "callbacks": acting,
         "code": own_code(_class_paths([config["model"], config["data"], acting, _trainer(trainer)])),
     }
     inputs = portable(inputs)
@@ -134,7 +132,7 @@ def reference_key(config: Mapping[str, Any], computed_with: Mapping[str, Any], c
     inputs, _ = run_inputs(config, content=content)
     module = named_object(config["model"]["class_path"])
     data_class, data, texts = inputs["data"]
-    callbacks = [c for c in _as_list(config["trainer"]["callbacks"]) if not _is_probe(c["class_path"]) and not _looks_on(c["class_path"])]
+    callbacks = [c for c in _as_list(config["trainer"]["callbacks"]) if not _looks_on(c["class_path"])]
     # Random weights only: the adapter's are switched off.
     unseeded = set() if inputs["scratch"] else {"seed"}
     parts = {name: value for name, value in inputs.items() if name not in neutral.REFERENCE_PARTS} | {
@@ -186,20 +184,52 @@ def _of_class(cls: Any, table: Mapping[str, Mapping[str, str]]) -> Iterable[str]
 
 
 def _looks_on(class_path: str) -> bool:
+    """Whether a callback changes no weights: one that is listed so, or a probe, unless it does something of its own at a training step."""
     named = named_object(class_path)
-    shipped = is_own(named) or named.__module__.partition(".")[0] in ("lightning", "pytorch_lightning")
+    if is_probe(class_path):
+        return not any(name.startswith("on_") for base in lineage(named) if _is_foreign(base) for name in vars(base))
+    shipped = is_own(named) or _of_lightning(named)
     return shipped and named.__name__ in neutral.CALLBACKS
 
 
-def _is_probe(class_path: str) -> bool:
+def _of_lightning(named: Any) -> bool:
+    return named.__module__.partition(".")[0] in ("lightning", "pytorch_lightning")
+
+
+def _is_foreign(named: Any) -> bool:
+    return not is_own(named) and not _of_lightning(named)
+
+
+def is_probe(class_path: str) -> bool:
+    """Whether a callback is a probe."""
     # A probe is recognised by an attribute and not by its class, because this room lies below `callbacks` and cannot import it.
     return hasattr(named_object(class_path), "probe_name")
 
 
-def _probe(config: Mapping[str, Any], trained_on: Mapping[str, Any], content: Reader) -> list[Any]:
+def probe_key(probe: Mapping[str, Any], config: Mapping[str, Any], content: Reader = read_content) -> str:
+    """A hash of all that decides what a probe finds in a given model: its settings, the texts that it measures, and its class's source.
+
+    Args:
+        probe: the callback's part of the configuration.
+        config: the whole configuration of the run, whose data a probe without data of its own measures.
+        content: reads what the key covers.
+    """
+    retain = config["model"]["init_args"].get("retain")
+    data = measured_data(probe["init_args"], config["data"], retain and retain["data"])
+    code = own_code(_class_paths([probe, data]))
+    return digest(portable([RESULTS_VERSION, _probe(probe, data, content), code]))[:16]
+
+
+def measured_data(settings: Mapping[str, Any], trained_on: Mapping[str, Any], retained: Any) -> Any:
+    """The part of the configuration that says which data a probe measures: its own, or that which it names by `of`."""
+    return settings.get("data") or (retained if settings.get("of") == "retain" else trained_on)
+
+
+def _probe(config: Mapping[str, Any], data: Any, content: Reader) -> list[Any]:
     settings, cls = config["init_args"], named_object(config["class_path"])
-    measured = _data(settings["data"] or trained_on, settings["split"], content, neutral.MEASURED) if "data" in settings else None
-    return [class_name(config["class_path"]), _without(settings, {"data", *_of_class(cls, neutral.PROBES)}), measured]
+    measured = _data(data, settings["split"], content, neutral.MEASURED) if data and "data" in settings else None
+    # Which data set `of` names counts by the data itself.
+    return [class_name(config["class_path"]), _without(settings, {"data", "of", *_of_class(cls, neutral.PROBES)}), measured]
 
 
 def _data(config: Mapping[str, Any], split: str, content: Reader, further: Iterable[str] = ()) -> list[Any]:

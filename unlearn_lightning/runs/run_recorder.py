@@ -7,9 +7,10 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -24,6 +25,7 @@ from unlearn_lightning.runs.checkpoint import delete_checkpoints
 from unlearn_lightning.runs.computed_with import computed_with
 from unlearn_lightning.runs.content import result_of
 from unlearn_lightning.runs.cut_short import cut_short_by
+from unlearn_lightning.runs.measured import entries
 from unlearn_lightning.runs.metrics_file import own_metrics
 
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
@@ -36,10 +38,13 @@ class RunRecorder(pl.Callback):
         folder: the run folder.
         config: the whole resolved configuration.
         identity: what run.json says about the run from the start: key, parents, kind, model, data, seed.
+        probe_keys: what identifies the measurements of each probe, by name (`run_key.probe_key`).
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], identity: dict[str, Any]) -> None:
-        self.folder, self.config, self.identity = folder, config, identity
+    stages: ClassVar[tuple[str, ...]] = ("fit",)
+
+    def __init__(self, folder: Path, config: dict[str, Any], identity: dict[str, Any], probe_keys: Mapping[str, str]) -> None:
+        self.folder, self.config, self.identity, self.probe_keys = folder, config, identity, probe_keys
         self._seconds = 0.0
         self._since = time.monotonic()
         self._told = -math.inf
@@ -47,7 +52,7 @@ class RunRecorder(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Writes configuration and status."""
-        if stage == "fit":
+        if stage in self.stages:
             self._since = time.monotonic()
             self._computed_with = computed_with(self.config, trainer)
             self._write_start()
@@ -124,8 +129,30 @@ class RunRecorder(pl.Callback):
     def _write_run(self, status: str, **facts: Any) -> None:
         versions = {"unlearn_lightning": __version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in LIBRARIES}
-        content = {"status": status, **self.identity, "error": None, **facts, "computed_with": self._computed_with, "versions": versions}
+        probes = entries(self.folder, self.probe_keys, facts.get("steps", 0))
+        content = {
+            "status": status, **self.identity, "error": None, **facts, "probes": probes, "computed_with": self._computed_with,
+            "versions": versions,
+        }  # fmt: skip
         write_json(self.folder / "run.json", content, indent=1)
+
+
+class MeasuredRecorder(RunRecorder):
+    """The same for a model that is measured only: its configuration and run.json, and no result."""
+
+    stages = ("validate", "test")
+
+    def finish(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Marks the measurement as finished, when all records are written."""
+        peak = torch.tensor(peak_memory_bytes(), device=pl_module.device)
+        encoded = trainer.datamodule.encoded  # type: ignore[attr-defined]
+        facts = {
+            "steps": 0, "examples": sum(len(examples) for examples in encoded.values()), "truncated": 0, "tokens": 0,
+            "seconds": round(self._elapsed(), 3), "tokens_per_second": 0.0,
+            "peak_memory_bytes": int(trainer.strategy.reduce(peak, reduce_op="max")),
+        }  # fmt: skip
+        if trainer.is_global_zero:
+            self._write_run("finished", **facts, result=None)
 
 
 def peak_memory_bytes() -> int:

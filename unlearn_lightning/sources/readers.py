@@ -72,6 +72,7 @@ class SourceRecord(NamedTuple):
         advice = (
             shape(self.fields)
             or ("Write the number as a text, in quotes, if the model is to say it." if number else "")
+            or ("A plain text is read by TextStage (--data TextStage)." if self.fields.keys() == {"text"} else "")
             or "Name the right ones with prompt_field and response_field."
         )
         raise ValueError(
@@ -120,7 +121,8 @@ def data_root(folder: str | None) -> Path:
 def read_rows(source: str, split: str = "train") -> list[SourceRecord]:
     """Reads the records of a file, a folder or a Hub data set.
 
-    A file holds a JSON array or JSON lines, which are told apart by their content. A folder is one that `datasets` wrote (`save_to_disk`)
+    A file holds a JSON array or JSON lines, which are told apart by their content; a `.txt` file is one text.
+    A folder is one that `datasets` wrote (`save_to_disk`)
     or loads (files of one data set). A Hub data set is written `hub:owner/name[/config]`.
 
     Args:
@@ -178,6 +180,8 @@ def _file_rows(path: Path) -> list[SourceRecord]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no data file {path}. Give a .json / .jsonl file, or `hub:owner/name`.")
     text = _decoded(path)
+    if path.suffix == ".txt":
+        return [SourceRecord(str(path), {"text": text})] if text.strip() else []
     found = _array_items(path, text) if text.lstrip().startswith("[") else _line_items(path, text)
     surrogates = _SURROGATE.search(text) is not None
     for where, item in found:

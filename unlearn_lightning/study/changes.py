@@ -21,7 +21,7 @@ MEANING = {
     "origins": "base model, tokenizer or chat template",
     "scratch": "model sizes",
     "corpus": "the tokenizer's texts",
-    "probes": "probes (what is measured, and on which texts)",
+    "probes": "this package's version, before which probes counted for a run",
     "code": "the source code of a class that it names",
     "callbacks": "callbacks that act on training",
     "version": "this package's results version",

@@ -20,7 +20,7 @@ from unlearn_lightning.cli.plugins import import_plugins
 from unlearn_lightning.cli.secrets import refuse_secrets
 from unlearn_lightning.loggers.wandb_settings import beside_the_trial, in_trial, trial_name, usual_folder
 from unlearn_lightning.preemption import check
-from unlearn_lightning.records import read_study, write_text
+from unlearn_lightning.records import is_finished, read_study, write_text
 from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.launcher import Launcher, launcher_name, launcher_names
@@ -34,7 +34,21 @@ if TYPE_CHECKING:
 
 
 LAUNCHERS = (Local, Slurm)
-OWN = ("store", "folder", "logger", "launcher", "jobs", "until", "only", "retry_failed", "plan", "throughput", "peak_flops", "match_at")
+OWN = (
+    "store",
+    "folder",
+    "logger",
+    "launcher",
+    "jobs",
+    "until",
+    "only",
+    "retry_failed",
+    "plan",
+    "throughput",
+    "peak_flops",
+    "match_at",
+    "measure",
+)
 
 
 class _Parser(LineParser):
@@ -71,6 +85,10 @@ def parser() -> jsonargparse.ArgumentParser:
     found.add_argument("--until", type=str | None, default=None, help="Train the paths up to this stage only, and unlearn nothing.")
     found.add_argument("--only", type=str | None, default=None, help="Only runs whose name fits, such as 'seed1/p4/*', and what they need.")
     found.add_argument("--retry-failed", action="store_true", help="Also try again what failed before.")
+    found.add_argument(
+        "--measure", type=list[str] | str | None, default=None,
+        help="Train nothing: measure these of the study's probes on the saved models of all finished runs, such as `rouge`, or `a,b`.",
+    )  # fmt: skip
     found.add_argument("--plan", action="store_true", help="Show the tree, its commands and what it takes, and train nothing.")
     found.add_argument("--throughput", type=float | None, default=None, help="For --plan: tokens per second and device, if measured.")
     found.add_argument("--peak_flops", type=float | None, default=None, help="For --plan: the device's peak FLOPs per second.")
@@ -115,12 +133,14 @@ def _known(name: str) -> str:
 
 
 def parse(arguments: Sequence[str]) -> tuple[jsonargparse.ArgumentParser, jsonargparse.Namespace]:
-    """The parser, and what it reads in the command's arguments: shipped files found, flags of any depth, launchers by short names.
+    """The parser, and what it reads: a study folder's study.yaml, shipped files, flags of any depth, launchers by short names.
 
     Raises:
         ValueError, FileNotFoundError: a flag fits no setting, or there is no such file.
     """
     first, *rest = arguments or ["--help"]
+    if Path(first).is_dir():
+        first = str(Path(first) / "study.yaml")
     given, changes = settings_flags(prepared([first, *rest] if first.startswith("-") else ["--config", first, *rest]))
     own = parser()
     parsed = own.parse_args(given)
@@ -132,6 +152,8 @@ def study(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status: 1 when a run failed."""
     own, parsed = parse(arguments)
     options = parsed.as_dict()
+    # What is written down is the study, and not what is done with it this time.
+    parsed.measure = None
     settings = {name: options.pop(name) for name in OWN}
     options.pop("config")
     refuse_secrets(options)
@@ -175,32 +197,57 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
     with console.status("planning"):
         from unlearn_lightning.cli.resolver import Resolver
         from unlearn_lightning.study.changes import explain_changes
+        from unlearn_lightning.study.measuring import account
         from unlearn_lightning.study.tree import plan
         from unlearn_lightning.study.work import RunFailed, Work
 
         runs = plan(config, Path(settings["store"]), Resolver().resolve)
-    work = Work(config, runs, folder, console, chosen(runs, settings["until"], settings["only"]), settings["retry_failed"])
+    named = _named(config, settings["measure"])
+    work = Work(config, runs, folder, console, chosen(runs, settings["until"], settings["only"]), settings["retry_failed"], named)
     stages = sum(run.kind == "stage" for run in runs)
     console.print(f"Study [b]{config.name}[/]: {stages} training runs, {len(runs) - stages} unlearning runs.")
     if (folder / "study.json").is_file():
         for line in explain_changes(read_study(folder), runs):
             console.print(line, markup=False, style="yellow")
+    for line in [*account(work.lacking), *_unfinished(runs, named)]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     write_text(folder / "study.yaml", written_out)
     before, status = len(work.done), 0
     with beside_the_trial():
         over = launcher.launch(work)
         check()
-    executed = len(work.done) - before
+    measured = len(work.done & work.lacking.keys())
+    executed = len(work.done) - before - measured
     try:
         if over:
             work.check()
-            console.print(f"{executed} runs executed, {before} were finished already.")
+            more = f", {measured} of them measured now" if measured else ""
+            console.print(f"{executed} runs executed, {len(work.trained)} were finished already{more}.")
     except RunFailed as failure:
         console.print(str(failure), markup=False, style="red")
         status = 1
     if over:
-        _report(folder, console, executed > 0 or in_trial(), settings["match_at"])
+        _report(folder, console, executed + measured > 0 or in_trial(), settings["match_at"])
     return status or int(bool(work.failed))
+
+
+def _named(config: StudyConfig, measure: str | list[str] | None) -> tuple[str, ...] | None:
+    """The probes that --measure names.
+
+    Raises:
+        ValueError: the study has none of that name.
+    """
+    if measure is None:
+        return None
+    names = tuple(name for given in ([measure] if isinstance(measure, str) else measure) for name in given.split(","))
+    if unknown := sorted(set(names) - config.probes.keys()):
+        raise ValueError(f"--measure names {', '.join(unknown)}, but `probes` has {', '.join(sorted(config.probes)) or 'none'}.")
+    return names
+
+
+def _unfinished(runs: Sequence[Run], named: Sequence[str] | None) -> list[str]:
+    missing = sum(not is_finished(run.folder) for run in runs) if named is not None else 0
+    return [f"{missing} runs are not finished and not measured; `unlearn study` without --measure trains them."] if missing else []
 
 
 def _folder(config: StudyConfig, settings: dict[str, Any]) -> Path:

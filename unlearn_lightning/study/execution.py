@@ -15,7 +15,10 @@ import lightning.pytorch as pl
 import torch
 
 from unlearn_lightning.cli import lightning_cli
+from unlearn_lightning.cli.measuring import measure
 from unlearn_lightning.preemption import check
+from unlearn_lightning.records import is_finished
+from unlearn_lightning.study.measuring import begun_with
 from unlearn_lightning.study.run_spec import RunSpec, with_comparisons
 
 Tell = Callable[[str, int, int], None]
@@ -34,8 +37,11 @@ def execute(job: RunSpec, tell: Tell | None = None) -> str | None:
     with output_to(job.folder / "log.txt"):
         try:
             config = with_comparisons(job.config, job.compare)
-            tickers = [Ticker(job.key, tell)] if tell else []
-            lightning_cli.run({"subcommand": "fit", "fit": config}, callbacks=tickers, wandb=job.wandb, resolved=config)
+            if job.measure is None and not is_finished(job.folder):
+                trained, tickers = begun_with(config, job.folder), [Ticker(job.key, tell)] if tell else []
+                lightning_cli.run({"subcommand": "fit", "fit": trained}, callbacks=tickers, wandb=job.wandb, resolved=trained)
+            if is_finished(job.folder):
+                measure(job.folder, config, job.measure, about=job.wandb)
         except Exception as error:
             check()
             traceback.print_exc()

@@ -29,6 +29,7 @@ class RunSpec:
         threads: CPU threads; null for torch's own choice.
         compare: the run folders that its divergence probe may compare with, by name.
         parents: the run folders that it starts from.
+        measure: train nothing, and measure these probes; null to train what is not finished, and measure what its probes lack.
     """
 
     key: str
@@ -40,6 +41,7 @@ class RunSpec:
     threads: int | None = None
     compare: dict[str, Path] = field(default_factory=dict)
     parents: tuple[Path, ...] = ()
+    measure: tuple[str, ...] | None = None
 
 
 def write_spec(path: Path, job: RunSpec) -> None:
@@ -60,7 +62,9 @@ def read_spec(path: Path) -> RunSpec:
     content.pop("format")
     compare = {name: Path(folder) for name, folder in content.pop("compare").items()}
     parents = tuple(Path(folder) for folder in content.pop("parents", ()))
-    return RunSpec(**{**content, "folder": Path(content["folder"]), "compare": compare, "parents": parents})
+    named = content.pop("measure", None)
+    measure = None if named is None else tuple(named)
+    return RunSpec(**{**content, "folder": Path(content["folder"]), "compare": compare, "parents": parents, "measure": measure})
 
 
 def with_comparisons(config: Settings, compare: Mapping[str, Path]) -> Settings:

@@ -10,7 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from callbacks import Probe
 from unlearn_lightning import data
+from unlearn_lightning.data.example_source import HELD_OUT
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.cut_short import check_whole
@@ -28,6 +30,7 @@ def plan(study: StudyConfig, store: Path, resolve: Callable[[Settings], Settings
         resolve: fills in an `unlearn fit` configuration's defaults (`resolver.Resolver`).
         content: reads what keys cover; `unread.Unread` for a plan that is only shown.
     """
+    check_probe_names(study)
     return _Planner(study, store.absolute(), resolve, content).plan()
 
 
@@ -109,14 +112,16 @@ class _Planner:
         return merged(self.study.backbone, {"scratch": {"corpus": list(named)}})
 
     def _data(self, stage: str) -> Settings:
-        return merged({"init_args": {"source": self.study.source}}, self.study.stages[stage]["data"])
+        # What a stage holds out is held out of unlearning too, because its probes measure it on every model.
+        usual = {"init_args": {"source": self.study.source, "held_out_examples": HELD_OUT}}
+        return merged(usual, self.study.stages[stage]["data"])
 
     def _probes(self, names: tuple[str, ...], override: Settings) -> Settings:
         callbacks = []
         for name in names:
             probe = dict(self.study.probes[name])
             data = self._data(probe.pop("stage", self.study.forget))
-            callbacks.append(merged(probe, {"init_args": {"data": data, **override}}))
+            callbacks.append(merged(_called(name, probe), {"init_args": {"data": data, **override}}))
         return {"trainer": {"callbacks": callbacks}}
 
     def _start_from(self, parents: list[Run]) -> Settings:
@@ -146,17 +151,47 @@ class _Planner:
         return self.runs[key]
 
 
+def check_probe_names(study: StudyConfig) -> None:
+    """Refuses two probes of a study whose records would lie in one folder.
+
+    Raises:
+        ValueError: two have one name.
+    """
+    known: dict[str, str] = {}
+    for key, probe in study.probes.items():
+        name = str((probe.get("init_args") or {}).get("name") or key)
+        if (twin := known.setdefault(name, key)) != key:
+            raise ValueError(
+                f"The probes {twin!r} and {key!r} are both named {name!r}, and would overwrite each other's records: leave "
+                "init_args.name out, so that each is named as in `probes`, or give each its own."
+            )
+
+
+def _called(key: str, probe: Settings) -> Settings:
+    """A probe's settings with its key in the study as the name of its records, unless it has another."""
+    cls = _class_of(probe["class_path"], Probe)
+    return probe if getattr(cls, "probe_name", key) == key else merged({"init_args": {"name": key}}, probe)
+
+
 def _stage_class(class_path: str) -> Any:
     """The stage of a class path, or of a short name: built in or of a plug-in."""
-    module, _, name = class_path.rpartition(".")
-    if module:
-        return getattr(import_module(module), name)
-    waiting = [data.StageData]
-    while waiting:
-        stage = waiting.pop()
-        if stage.__name__ == name:
-            return stage
-        waiting += stage.__subclasses__()
+    if found := _class_of(class_path, data.StageData):
+        return found
+    name = class_path
     raise ValueError(
         f"There is no stage {name!r}: give the name of a built-in or plug-in stage, or a class path such as package.module.{name}."
     )
+
+
+def _class_of(class_path: str, base: Any) -> Any:
+    """The class of a class path, or of a short name among a class and those below it; None where there is none."""
+    module, _, name = class_path.rpartition(".")
+    if module:
+        return getattr(import_module(module), name)
+    waiting = [base]
+    while waiting:
+        cls = waiting.pop()
+        if cls.__name__ == name:
+            return cls
+        waiting += cls.__subclasses__()
+    return None

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished, remove_left_overs, write_json
+from unlearn_lightning.study.measuring import lacking, to_measure
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.run_spec import RunSpec, failure, note_failure, write_spec
 from unlearn_lightning.study.study_config import StudyConfig
@@ -34,28 +35,36 @@ class Work:
         console: where a launcher says what it does.
         wanted: execute only these (with what they start from); null for all.
         retry_failed: also try again what failed before.
+        named: train nothing, and measure these probes on the finished ones; null for all runs and their probes.
 
     Attributes:
         runs: those that are wanted, parents before children.
-        done: keys of the finished ones.
+        done: keys of those that are finished and have what their probes measure.
+        trained: keys of those that were finished before.
+        lacking: of these, key -> the probes that are still to be measured on them.
         failed: key -> why.
 
     Raises:
-        ValueError: data could not be read.
+        ValueError: data could not be read, or runs were measured with other settings of a probe.
     """
 
     def __init__(
         self, study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console, wanted: Sequence[Run] | None = None,
-        retry_failed: bool = False,
+        retry_failed: bool = False, named: Sequence[str] | None = None,
     ) -> None:  # fmt: skip
         from unlearn_lightning.runs.run_key import UNREAD  # This import loads torch, which `--help` must not wait for.
 
         if unread := [run.name for run in runs if run.key.startswith(UNREAD)]:
             raise ValueError(f"The data or the model of {unread[0]} could not be read, so it can be planned but not run.")
         self.study, self.folder, self.console = study, folder, console
-        chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *run.ancestors())])
+        self.named = named
+        if named is not None:
+            wanted = [run for run in (runs if wanted is None else wanted) if is_finished(run.folder)]
+        chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *(run.ancestors() if named is None else ()))])
         self.runs = [run for run in runs if run in chosen]
-        self.done = {run.key for run in self.runs if is_finished(run.folder)}
+        self.trained = {run.key for run in self.runs if is_finished(run.folder)}
+        self.lacking = to_measure(self.runs, named)
+        self.done = self.trained - self.lacking.keys()
         self.failed = {} if retry_failed else {run.key: why for run in self.runs if (why := failure(run.folder))}
         self.started: set[str] = set()
         self._tree = list(runs)
@@ -72,7 +81,7 @@ class Work:
 
     def parents_done(self, run: Run) -> bool:
         """Whether all runs that this one starts from are finished."""
-        return all(parent.key in self.done for parent in run.parents)
+        return all(parent.key in self.done or parent not in self.runs for parent in run.parents)
 
     def awaited(self, run: Run) -> Run | None:
         """The retrained model that the run is compared with, unless it is finished or given up."""
@@ -93,7 +102,8 @@ class Work:
         settings = {"group": self.study.name, "job_type": run.kind, "name": run.name, "tags": tags}
         compare = {name: other.folder for name, other in run.compare.items()}
         parents = tuple(parent.folder for parent in run.parents)
-        return RunSpec(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare, parents)
+        named = None if self.named is None else tuple(self.named)
+        return RunSpec(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare, parents, named)
 
     def command(self, job: RunSpec) -> list[str]:
         """A command that executes the job on any machine with the same files, the words of a command line; one_run.py says how it ends."""
@@ -113,6 +123,8 @@ class Work:
         """
         if why_failed is None and not is_finished(run.folder):
             why_failed = "it ended and is not finished"
+        elif why_failed is None and (missing := lacking(run, self.named)):
+            why_failed = f"{', '.join(missing)} was not measured"
         if why_failed is not None:
             # Whoever asked this process to stop may have asked the run's, too, which is no failure.
             check()
@@ -120,6 +132,7 @@ class Work:
             self.done.add(run.key)
         else:
             self.failed[run.key] = why_failed
+            # A finished run stays finished where measuring it failed.
             note_failure(run, why_failed)
         self.started.discard(run.key)
 

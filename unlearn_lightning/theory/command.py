@@ -9,7 +9,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from rich.console import Console
 
 from unlearn_lightning.cli.line_parser import LineParser
 from unlearn_lightning.records import write_json, write_text
-from unlearn_lightning.report.terminal import Column, TerminalRow, TerminalTable, terminal_console
+from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.theory.findings import measure
 from unlearn_lightning.theory.parts import Levels, Part, certificates_part, removal_part, survival_part, theorem_part
 from unlearn_lightning.theory.setup import Setup
@@ -68,7 +68,7 @@ def show(setup: Setup, own: dict[str, Any], console: Console) -> None:
     written: dict[str, Any] = {}
     files: list[Path] = []
     for part, found in _parts(setup, own, console):
-        _print(console, part)
+        console.print(replace(part.table, title=part.heading, note=part.caption).terminal(), "")
         written[part.key] = part.records
         write_text(folder / f"{part.key}.csv", _csv(part.records))
         write_text(folder / f"{part.key}.md", f"{part.table.markdown()}\n{part.caption}\n")
@@ -108,33 +108,6 @@ def _parts(setup: Setup, own: dict[str, Any], console: Console) -> Iterator[tupl
                 many = measure(setup, range(own["first_seed"], own["first_seed"] + own["draws"]), own["tolerance"])
                 done = certificates_part(many, Levels(**own["levels"])), None
         yield done
-
-
-def _print(console: Console, part: Part) -> None:
-    """Makes the part's table in as many columns as fit; those of `shown` are kept longest, and the other ones leave first."""
-    shown, header = part.shown or range(len(part.table.header)), part.table.header
-    # A group that many rows share is a heading above them.
-    grouped = 0 not in shown
-    order = [index for index in range(grouped, len(header)) if index in shown]
-    order += [index for index in range(grouped, len(header)) if index not in shown]
-    # What names a row and its conclusion, which is last, are kept in any case.
-    kept = (order[0], list(shown)[-1])
-    columns = [
-        # Two words one below the other keep a column narrow.
-        Column(
-            header[index].replace(" ", "\n", 1),
-            rank=0 if index in kept else 1 if index in shown else 2,
-            left=index < part.table.first_number,
-        )
-        for index in order
-    ]
-    rows, heading = [], ""
-    for row in part.table.rows:
-        if grouped and row[0] != heading:
-            heading = row[0]
-            rows.append(TerminalRow([heading], "bold"))
-        rows.append(TerminalRow([row[index] for index in order]))
-    console.print(TerminalTable(columns, rows, part.heading, f"{part.caption}\n"))
 
 
 def _curves(found: Any) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from unlearn_lightning.report.blocks import Table
+from unlearn_lightning.report.columns import Text
 from unlearn_lightning.report.statistics import Estimate, estimate
-from unlearn_lightning.report.tables import Table
 from unlearn_lightning.theory.certificates import audit, gaussian_delta, share_beyond
 from unlearn_lightning.theory.findings import Theorem
 from unlearn_lightning.theory.linear import Array, distance
@@ -29,14 +30,31 @@ class Part:
     caption: str
     table: Table
     records: list[Record]
-    shown: tuple[int, ...] = ()
-    """The table's columns that a terminal shows below a heading per first cell; empty for all."""
+
+
+def _table(header: Sequence[str], shown: Sequence[int] = (), first_number: int = 1) -> Table:
+    """A table of texts.
+
+    Args:
+        header: the columns' titles.
+        shown: the columns that a terminal keeps longest, below a heading per first cell where that is not among them; empty for all.
+        first_number: the column from which cells are numbers.
+    """
+    shown = shown or range(len(header))
+    columns = []
+    for index, title in enumerate(header):
+        # What names a row and its conclusion, which is last, are kept in any case.
+        rank = 0 if index in (shown[0], shown[-1]) else 1 if index in shown else 2
+        # Two words one below the other keep a column narrow.
+        short, heads = title.replace(" ", "\n", 1), index == 0 and 0 not in shown
+        columns.append(Text(title, right=index >= first_number, rank=rank, short=short, heads=heads))
+    return Table("", columns)
 
 
 def theorem_part(found: Theorem) -> Part:
     """Makes one row per pair of orders: the bound's constants, and whether measured distances obey it."""
     header = ["pair", "ρ*", "σ_U", "‖PΔ₀‖", "C₀", "t₀", "t*", "d, start", "d, end", "least d / bound", "corollary"]
-    table, records = Table(header, []), []
+    table, records = _table(header, shown=(0, 1, 5, 6, 7, 8, 9, 10)), []
     for pair in found.pairs:
         bound, margin = pair.bound, pair.margin()
         hits, claims = found.corollary_holds(pair)
@@ -44,7 +62,7 @@ def theorem_part(found: Theorem) -> Part:
         moments = [_range(bound.t0), _range(pair.t_star)]
         least = "–" if np.isnan(margin).all() else f"{np.nanmin(margin):.3g}"
         ends = [_geometric(pair.distance[step]) for step in (0, -1)]
-        table.rows.append([pair.name, *constants, *moments, *ends, least, f"{hits} of {claims}"])
+        table.add(pair.name, *constants, *moments, *ends, least, f"{hits} of {claims}")
         columns = {
             "rho": bound.rho,
             "sigma": bound.sigma,
@@ -63,13 +81,13 @@ def theorem_part(found: Theorem) -> Part:
         "corollary counts the (step, seed) from t* on at which one of the two is beyond the tolerance. Recursion and closed form "
         f"differ by at most {found.disagreement:.1g} of the weights' norm."
     )
-    return Part("theorem", "Distance between paths, and the bound below it", caption, table, records, shown=(0, 1, 5, 6, 7, 8, 9, 10))
+    return Part("theorem", "Distance between paths, and the bound below it", caption, table, records)
 
 
 def removal_part(found: Theorem) -> Part:
     """Makes one row per order: what ascent and a Newton step do to the distance from the retrained model."""
     header = ["order", "trained", "ascent, best", "at step", "ascent, last", "Newton step", "Newton after ascent", "certified radius"]
-    table, records = Table([*header, "half the rows"], []), []
+    table, records = _table([*header, "half the rows"]), []
     retained, mu = found.setup.retrained_order, found.setup.mu
     for order, start in found.starts.items():
         curve, ascended = found.to_retrained[order], found.ascent.closed_form(start, found.steps)
@@ -86,7 +104,7 @@ def removal_part(found: Theorem) -> Part:
             "newton_half_the_rows": distance(found.problem, half.theta, found.retrained),
         }
         formats = (_geometric, _geometric, _range, _geometric, _largest, _largest, _largest, _geometric)
-        table.rows.append([order, *(show(values) for show, values in zip(formats, columns.values(), strict=True))])
+        table.add(order, *(show(values) for show, values in zip(formats, columns.values(), strict=True)))
         records += _by_seed({"order": order}, found.seeds, columns)
     caption = (
         f"RE distance to the retrained model {retained}, geometric means over {len(found.seeds)} seeds; for Newton steps (one per retained "
@@ -100,7 +118,7 @@ def removal_part(found: Theorem) -> Part:
 def survival_part(rows: Sequence[Survival], orders: Sequence[str]) -> Part:
     """Makes one row per unlearner: how fast the gap between two orders grows under it, and how that ends."""
     header = ["group", "unlearner", "predicted rate", "second quarter", "last quarter", "d, start", "d, end", "to retrained, start"]
-    table, records = Table([*header, "to retrained, end", "divergence"], [], first_number=2), []
+    table, records = _table([*header, "to retrained, end", "divergence"], (1, 2, 4, 5, 6, 9), 2), []
     for row in rows:
         worst, rates = (
             row.to_retrained.max(1),
@@ -108,7 +126,7 @@ def survival_part(rows: Sequence[Survival], orders: Sequence[str]) -> Part:
         )
         ends = {"start": row.distance[0], "end": row.distance[-1], "to_retrained_start": worst[0], "to_retrained_end": worst[-1]}
         texts = [rate.text(4, signed=True) for rate in rates.values()] + [_geometric(values) for values in ends.values()]
-        table.rows.append([row.group, row.unlearner, *texts, row.fate])
+        table.add(row.group, row.unlearner, *texts, row.fate)
         records.append(
             {"group": row.group, "unlearner": row.unlearner}
             | {name: number for what, rate in rates.items() for name, number in _numbers(what, rate).items()}
@@ -121,7 +139,7 @@ def survival_part(rows: Sequence[Survival], orders: Sequence[str]) -> Part:
         "d: geometric means; to retrained: the further of the two paths."
     )
     heading = "Where exponential divergence survives, and where it stops"
-    return Part("extensions", heading, caption, table, records, shown=(1, 2, 4, 5, 6, 9))
+    return Part("extensions", heading, caption, table, records)
 
 
 @dataclass(frozen=True)
@@ -165,7 +183,7 @@ def certificates_part(found: Theorem, levels: Levels) -> Part:
     audited = min(levels.audited, len(found.seeds))
     each = levels.alpha / (len(models) * (1 + audited))
     header = ["order", "model", f"d > {found.tolerance:g}", "probability at least", "violated", "exact δ", "certified δ"]
-    table, records = Table([*header, f"above {levels.delta:g}"], [], first_number=2), []
+    table, records = _table([*header, f"above {levels.delta:g}"], (1, 2, 3, 4, 5, 6, 7), 2), []
     for order, model, theta in models:
         beyond = share_beyond(distance(found.problem, theta, found.retrained), found.tolerance, each)
         audits = _audits(theta[:audited], found, levels, each)
@@ -173,7 +191,7 @@ def certificates_part(found: Theorem, levels: Levels) -> Part:
         proved = int((audits[:, 1] > levels.delta).sum())
         violated = "yes" if beyond.delta > levels.delta else "not shown"
         numbers = [f"{beyond.delta:.3f}", violated, f"{exact:.3f}", f"{max(certified, 0):.3f}", f"{proved} of {audited}"]
-        table.rows.append([order, model, f"{beyond.hits} of {beyond.draws}", *numbers])
+        table.add(order, model, f"{beyond.hits} of {beyond.draws}", *numbers)
         measured = {"hits": beyond.hits, "draws": beyond.draws, "certified_probability": beyond.delta, "exact_delta_median": exact}
         proofs = {"certified_delta_median": certified, "certified_above_delta": proved, "audited": audited, "alpha_each": each}
         records.append({"order": order, "model": model, "tolerance": found.tolerance, **measured, **proofs, "delta": levels.delta})
@@ -184,7 +202,7 @@ def certificates_part(found: Theorem, levels: Levels) -> Part:
         f"{levels.releases} releases of each, and in how many draws that exceeds {levels.delta:g}. All bounds hold together with "
         f"probability {1 - levels.alpha:g} (Clopper-Pearson, Bonferroni)."
     )
-    return Part("certificates", "What random draws prove", caption, table, records, shown=(1, 2, 3, 4, 5, 6, 7))
+    return Part("certificates", "What random draws prove", caption, table, records)
 
 
 def _audits(theta: Array, found: Theorem, levels: Levels, alpha: float) -> Array:

@@ -8,12 +8,27 @@ A model cannot forget a behaviour that it does not show, so a path without it at
 import math
 from collections.abc import Callable, Iterable
 
+from unlearn_lightning.report.section import Section, Verdict
 from unlearn_lightning.report.statistics import Curve, finite
 from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
 PROBE, SHARE = "behaviour", "behaviour/share"
 PRESENT = 0.5
 """A path whose mean share before unlearning is below this one does not show the behaviour."""
+
+
+class Behaviour(Section):
+    """Sentences alone; where a path lacks the behaviour, this comes before every other verdict."""
+
+    place = 25
+    heading = "Is the behaviour there?"
+
+    def verdict(self) -> Verdict | None:
+        lacking = absent(self.study)
+        return Verdict(lacking, weight=3) if lacking else None
+
+    def sentences(self) -> Iterable[str]:
+        return [behaviour_sentence(self.study)]
 
 
 def shares(study: Study, at: Callable[[Iterable[int]], int]) -> dict[TrainingPath, float]:

@@ -8,15 +8,18 @@ further[2].share.interval       # 95% Wilson interval of the share of seeds
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.chart import Chart, Line, Panel
-from unlearn_lightning.report.recency import MEASURED
+from unlearn_lightning.report.columns import Counted, Interval, Number, Text
+from unlearn_lightning.report.section import Material, Section
+from unlearn_lightning.report.sections.recency import MEASURED
 from unlearn_lightning.report.statistics import Curve, Estimate, Share, estimate
 from unlearn_lightning.report.study_data import Study, TrainingPath
-from unlearn_lightning.report.tables import Table
 
-FURTHER_CAPTION = (
+CAPTION = (
     "The last path with so many further stages after the forget stage: its label drop (nats), and the seeds in which it fell less than "
     "every path that met the forget stage earlier, with 95% Wilson intervals; measures and controls are those of the recency table."
 )
@@ -32,7 +35,6 @@ class Further:
     stages: int
     share: Share
     drop: Estimate
-    incomplete: int
 
 
 def series(study: Study) -> tuple[list[TrainingPath], list[TrainingPath]]:
@@ -49,7 +51,7 @@ def further_stages(study: Study, measure: str) -> list[Further]:
     """Objective by objective, by number of further stages.
 
     Args:
-        study: finished runs are counted; a seed in which the path or a rival was not measured counts as incomplete.
+        study: finished runs are counted; a seed in which the path or a rival was not measured counts as left out.
         measure: a key of `recency.MEASURED`.
     """
     members, rivals = series(study)
@@ -65,8 +67,8 @@ def further_stages(study: Study, measure: str) -> list[Further]:
                     drops.append(fell[path.index])
                     hits += fell[path.index] < min(fell[rival.index] for rival in rivals)
             stages = len(path.stages) - len(members[0].stages)
-            share = Share(hits, len(drops))
-            found.append(Further(objective, path, stages, share, estimate(drops), len(study.seeds) - len(drops)))
+            share = Share(hits, len(drops), len(study.seeds) - len(drops))
+            found.append(Further(objective, path, stages, share, estimate(drops)))
     return found
 
 
@@ -76,20 +78,13 @@ def _curves(study: Study, objective: str, path: TrainingPath, measure: str) -> d
 
 def further_table(study: Study) -> Table:
     """One row per objective and number of further stages; empty without a series."""
-    columns = [further_stages(study, measure) for measure in MEASURED]
-    header = ["objective", "further stages", "label drop", *(measured.title for measured in MEASURED.values())]
-    table = Table(header, [], first_number=1)
-    for row in zip(*columns, strict=True):
+    measured = [Counted(measured.title, name) for name, measured in MEASURED.items()]
+    columns = [Text("objective"), Number("further stages", digits=0), Interval("label drop", "fall", digits=2), *measured]
+    table = Table("further_stages", columns, caption=CAPTION)
+    for row in zip(*(further_stages(study, measure) for measure in MEASURED), strict=True):
         if any(one.share.n for one in row):
-            label = row[0]
-            table.rows.append([label.objective, str(label.stages), label.drop.text(), *map(_cell, row)])
+            table.add(row[0].objective, row[0].stages, row[0].drop, *(one.share for one in row))
     return table
-
-
-def _cell(one: Further) -> str:
-    left_out = f", {one.incomplete} left out" if one.incomplete else ""
-    low, high = one.share.interval
-    return (f"{one.share.hits} of {one.share.n} ({low:.0%} to {high:.0%})" if one.share.n else "–") + left_out
 
 
 def further_chart(study: Study) -> Chart:
@@ -104,12 +99,26 @@ def further_chart(study: Study) -> Chart:
             colour = counted[0].path.index if counted else 0
             line = Line("share of seeds", (colour,), [float(place) for place in places], shares, low, high)
             panels.append(Panel(f"{objective}: {MEASURED[measure].title}", [line] if counted else []))
-    caption = (
-        "Share of seeds in which the last path, with so many further stages after the forget stage, fell less than every path that met it "
-        "earlier: a row for each objective, a column for each measure. Bands are 95% Wilson intervals; where the path is like any other, "
-        f"chance gives {1 / (1 + len(series(study)[1])):.0%}."
-    )
     return Chart(
-        "further_stages", "How long does recency last?", caption, "further stages", "share of seeds", panels, x_ticks=ticks,
+        "further_stages", "", "", "further stages", "share of seeds", panels, x_ticks=ticks,
         columns=len(DRAWN),
     )  # fmt: skip
+
+
+class FurtherStages(Section):
+    """A figure of the shares, and the table behind it."""
+
+    place = 45
+    heading = "How long does recency last?"
+
+    def __init__(self, material: Material):
+        super().__init__(material)
+        chance = 1 / (1 + len(series(self.study)[1]))
+        self.caption = (
+            "Share of seeds in which the last path, with so many further stages after the forget stage, fell less than every path that met "
+            "it earlier: a row for each objective, a column for each measure. Bands are 95% Wilson intervals; where the path is like any "
+            f"other, chance gives {chance:.0%}."
+        )
+
+    def blocks(self) -> Iterable[Block]:
+        return [further_chart(self.study), further_table(self.study)] if series(self.study)[0] else []

@@ -5,28 +5,23 @@ whether there is one. Whether a variant has less of it is asked seed by seed: th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
+from unlearn_lightning.report.blocks import Block, Table
+from unlearn_lightning.report.columns import Interval, Number, Text
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.matched import matched_in_seed
 from unlearn_lightning.report.outcomes import first, last, outcome
+from unlearn_lightning.report.section import Section
+from unlearn_lightning.report.sections.matched import matched_in_seed
 from unlearn_lightning.report.statistics import Curve, estimate
 from unlearn_lightning.report.study_data import RunRecord, Study
-from unlearn_lightning.report.tables import Table
 from unlearn_lightning.report.variants import extra_tags, variants
 
-DEPENDENCE_CAPTION = (
-    "What the path decides, over seeds in which every path was measured. Spread: largest minus smallest over the paths; relative: the "
-    "spread divided by the mean; utility and accuracy are compared where all paths have forgotten equally much, if they were measured near "
-    "there. Distance: mean over pairs of paths of the squared distance between their predictions, after unlearning and as a multiple of "
-    "what it was before."
-)
 CHANGES_CAPTION = (
     "The same numbers of each variant minus those of the one it is compared with, seed by seed, as both start from the same models: below "
     "0 the path decides less. ± is a 95% confidence interval over seeds; it is not corrected for the number of comparisons."
 )
-
 
 Dependence = dict[str, float]
 """One seed of one objective, by the names below; nan where it was not measured. Nats, and squared nats for distances."""
@@ -62,18 +57,20 @@ def dependence_by_seed(study: Study, objective: str, distances: Distances) -> di
 
 def dependence_table(study: Study, distances: Distances) -> Table:
     """One row per objective of which something was measured; empty below two paths."""
-    table = Table(["objective", *(title for title, _ in COLUMNS.values())], [], first_number=1)
+    columns = [Text("objective"), *(Interval(title, name, digits=digits) for name, (title, digits) in COLUMNS.items())]
+    table = Table("dependence", columns)
     for objective in study.objectives:
         seeds = dependence_by_seed(study, objective, distances).values()
-        cells = [estimate(seed[name] for seed in seeds).text(digits) for name, (_, digits) in COLUMNS.items()]
-        if any(cell != "–" for cell in cells):
-            table.rows.append([objective, *cells])
+        cells = [estimate(seed[name] for seed in seeds) for name in COLUMNS]
+        if any(cell.n for cell in cells):
+            table.add(objective, *cells)
     return table
 
 
 def changes_table(study: Study, distances: Distances) -> Table:
     """One row per variant and the first one of its family, such as the lowest learning rate; empty without variants."""
-    table = Table(["variant", "compared with", "seeds", *COMPARED.values()], [], first_number=2)
+    numbers = [Interval(title, name, digits=2, signed=True) for name, title in COMPARED.items()]
+    table = Table("variants", [Text("variant"), Text("compared with"), Number("seeds", digits=0), *numbers], caption=CHANGES_CAPTION)
     for tag in extra_tags(study):
         families, values = variants(study, tag)
         for names in families.values():
@@ -82,10 +79,28 @@ def changes_table(study: Study, distances: Distances) -> Table:
             for other in others:
                 after = dependence_by_seed(study, other, distances)
                 seeds = sorted(before.keys() & after.keys())
-                changes = [estimate(after[seed][name] - before[seed][name] for seed in seeds).text(2, signed=True) for name in COMPARED]
-                if any(change != "–" for change in changes):
-                    table.rows.append([other, known, str(len(seeds)), *changes])
+                changes = [estimate(after[seed][name] - before[seed][name] for seed in seeds) for name in COMPARED]
+                if any(change.n for change in changes):
+                    table.add(other, known, len(seeds), *changes)
     return table
+
+
+class PathDependence(Section):
+    """What the path decides under each objective, and how variants differ in it."""
+
+    place = 75
+    heading = "How much does the path decide?"
+    caption = (
+        "What the path decides, over seeds in which every path was measured. Spread: largest minus smallest over the paths; relative:"
+        " the spread divided by the mean; utility and accuracy are compared where all paths have forgotten equally much, if they were"
+        " measured near there. Distance: mean over pairs of paths of the squared distance between their predictions, after unlearning"
+        " and as a multiple of what it was before."
+    )
+
+    def blocks(self) -> Iterable[Block]:
+        if dependence := dependence_table(self.study, self.material.distances):
+            return [dependence, changes_table(self.study, self.material.distances)]
+        return []
 
 
 def _dependence(study: Study, objective: str, seed: int, runs: Sequence[RunRecord], distances: Distances) -> Dependence:

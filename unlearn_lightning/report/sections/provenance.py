@@ -2,46 +2,80 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-import yaml
-
+from unlearn_lightning.report.blocks import Block, Prose, Table
+from unlearn_lightning.report.columns import Number, Text
+from unlearn_lightning.report.section import Material, Section
+from unlearn_lightning.report.settings import flatten, is_place, read_yaml
 from unlearn_lightning.report.study_data import RunRecord, Study
-from unlearn_lightning.report.tables import Table
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # The loader that is written in C is ten times as fast.
+OPEN = 12
+"""A table of more rows starts folded."""
+WARNING = "Each way is right to rounding, but many steps of training may make such a difference large."
+
+
+class Provenance(Section):
+    """Versions, settings that differ, and the runs; the end of the page."""
+
+    place = 100
+    heading = "What was run"
+
+    def __init__(self, material: Material):
+        super().__init__(material)
+        self.caption = totals(self.study)
+
+    def blocks(self) -> Iterable[Block]:
+        yield Prose(versions(self.study))
+        for sentence in mixtures(self.study):
+            yield Prose(sentence, warns=True)
+        settings = config_differences(self.study, "unlearn"), config_differences(self.study, "stage")
+        for table, noun in zip((*settings, run_table(self.study)), ("settings", "settings", "runs"), strict=True):
+            table.folded = f"{len(table.rows)} {noun}" if len(table.rows) > OPEN else ""
+            yield table
 
 
 def run_table(study: Study) -> Table:
     """One row per run of the study, in the order in which they ran."""
-    header = [
-        "run",
-        "kind",
-        "status",
-        "trained by",
-        "data",
-        "steps",
-        "examples",
-        "tokens",
-        "truncated",
-        "seconds",
-        "tokens/s",
-        "memory (MiB)",
-    ]
-    table = Table(header, [], first_number=5)
-    for index, run in enumerate(study.runs):
+    words = ("run", "kind", "status", "trained by", "data")
+    numbers = {"steps": 0, "examples": 0, "tokens": 0, "truncated": 0, "seconds": 1, "tokens/s": 0, "memory (MiB)": 0}
+    columns = [*map(Text, words), *(Number(title, digits=digits) for title, digits in numbers.items())]
+    table = Table("runs", columns, heading="Runs")
+    for run in study.runs:
         info = run.info
         memory = info.get("peak_memory_bytes")
-        table.rows.append([
-            run.name, run.kind, run.status, str(info.get("model", "–")), str(info.get("data", "–")),
-            *(_number(info.get(name)) for name in ("steps", "examples", "tokens", "truncated")),
-            _number(info.get("seconds"), 1), _number(info.get("tokens_per_second")), _number(memory / 2**20 if memory else None),
-        ])  # fmt: skip
-        if run.status != "finished":
-            table.marked.add(index)
+        table.add(
+            run.name, run.kind, run.status, info.get("model"), info.get("data"),
+            *(info.get(name) for name in ("steps", "examples", "tokens", "truncated", "seconds", "tokens_per_second")),
+            memory / 2**20 if memory else None, marked=run.status != "finished",
+        )  # fmt: skip
     return table
+
+
+def mixtures(study: Study) -> list[str]:
+    """One sentence for each group of compared runs that differ in what run.json calls `computed_with`; none where all are alike.
+
+    All unlearning runs are compared with each other, and training runs with those of the same stage.
+    """
+    groups: dict[str, list[RunRecord]] = {}
+    for run in study.runs:
+        name = "unlearning runs" if run.kind == "unlearn" else f"training runs of {(run.stages or ('the base',))[-1]}"
+        groups.setdefault(name, []).append(run)
+    return [
+        f"The {name} were not all computed alike: {'; '.join(found)}. {WARNING}" for name, runs in groups.items() if (found := _mixed(runs))
+    ]
+
+
+def _mixed(runs: Iterable[RunRecord]) -> list[str]:
+    seen: dict[str, Counter[str]] = {}
+    for run in runs:
+        for setting, value in (run.info.get("computed_with") or {}).items():
+            seen.setdefault(setting, Counter())[str(value)] += 1
+    return [
+        f"{setting} is {' and '.join(f'{value} in {n} run' + 's' * (n > 1) for value, n in sorted(found.items()))}"
+        for setting, found in seen.items()
+        if len(found) > 1
+    ]
 
 
 def totals(study: Study) -> str:
@@ -74,10 +108,12 @@ def config_differences(study: Study, kind: str) -> Table:
     """
     groups: dict[str, list[dict[str, str]]] = {}
     for run in study.finished(kind):
-        if config := flatten(_config(run)):
+        if config := flatten(read_yaml(run.folder / "config.yaml")):
             groups.setdefault(run.objective if kind == "unlearn" else (run.stages or ("base",))[-1], []).append(config)
     settings = dict.fromkeys(setting for group in groups.values() for config in group for setting in config)
-    table = Table(["setting", *groups], [], first_number=1 + len(groups))
+    what = "unlearning runs" if kind == "unlearn" else "stages"
+    name = "unlearning_settings" if kind == "unlearn" else "stage_settings"
+    table = Table(name, [Text("setting"), *map(Text, groups)], heading=f"Settings in which {what} differ")
     collapsed: set[str] = set()
     for setting in settings:
         found = {name: list(dict.fromkeys(config.get(setting, "–") for config in group)) for name, group in groups.items()}
@@ -85,10 +121,10 @@ def config_differences(study: Study, kind: str) -> Table:
             continue
         whole = _absent_part(setting, groups)
         if whole == setting:
-            table.rows.append([setting, *(_values([_short(value) for value in values]) for values in found.values())])
+            table.add(setting, *(_values([_short(value) for value in values]) for values in found.values()))
         elif whole not in collapsed:  # Where a group lacks a whole part, such as its callbacks, one row says so.
             collapsed.add(whole)
-            table.rows.append([whole, *(_contents(whole, group[0]) for group in groups.values())])
+            table.add(whole, *(_contents(whole, group[0]) for group in groups.values()))
     return table
 
 
@@ -117,38 +153,8 @@ def _short(value: str) -> str:
     return value.rsplit(".", 1)[-1] if re.fullmatch(r"[a-z_]\w*(\.\w+)+", value) else value
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, str]:
-    """{"model": {"beta": 0.5}} -> {"model.beta": "0.5"}; lists count as positions."""
-    if isinstance(config, Mapping):
-        pairs = [(str(key), value) for key, value in config.items()]
-    elif isinstance(config, list):
-        pairs = [(str(index), value) for index, value in enumerate(config)]
-    else:
-        return {prefix: str(config)}
-    return {name: text for key, value in pairs for name, text in flatten(value, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file holds; an empty mapping when there is none."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {} if path.is_file() else {}
-
-
-def _config(run: RunRecord) -> Any:
-    return read_yaml(run.folder / "config.yaml")
-
-
-def is_place(setting: str, found: Mapping[str, list[str]]) -> bool:
-    """Whether the values of a setting name places or seeds, in which runs differ without being different experiments."""
-    name = setting.rsplit(".", 1)[-1]
-    return name == "seed_everything" or any("/" in value or "\\" in value for values in found.values() for value in values)
-
-
 def _values(values: list[str]) -> str:
     return ", ".join(values) if len(values) <= 3 else f"{len(values)} values"
-
-
-def _number(value: Any, digits: int = 0) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def _duration(seconds: float) -> str:

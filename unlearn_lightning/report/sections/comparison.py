@@ -5,14 +5,16 @@ found.pairs[0].difference("forget_score").text(signed=True)      # "+0.42 ± 0.1
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from unlearn_lightning.report.blocks import Block, File, Prose, Table
+from unlearn_lightning.report.columns import Column, Difference, Flag, Interval, Number, Paths, Text
 from unlearn_lightning.report.outcomes import MEASURES, OutcomeRow
-from unlearn_lightning.report.provenance import flatten, read_yaml
+from unlearn_lightning.report.section import Material, Section
+from unlearn_lightning.report.settings import flatten, read_yaml
 from unlearn_lightning.report.statistics import Estimate, welch
 from unlearn_lightning.report.study_data import Study, TrainingPath
-from unlearn_lightning.report.tables import Table
 
 NOT_SETTINGS = ("name", "store", "folder")
 """Keys of study.yaml that say where a study lies, not what it does."""
@@ -33,7 +35,6 @@ class Pair:
     """Both rows come from the very same runs, which the studies share through their store."""
 
     def values(self, measure: str) -> tuple[Estimate, Estimate]:
-        """The measure in this study and in the other."""
         mine, theirs = (row.values[measure] if row else _UNKNOWN for row in (self.mine, self.theirs))
         return mine, theirs
 
@@ -42,10 +43,9 @@ class Pair:
         mine, theirs = self.values(measure)
         return Estimate(mine.mean - theirs.mean, math.nan, mine.n) if self.same_runs else welch(mine, theirs)
 
-    def differs(self, measure: str) -> bool:
-        """Whether the interval of the difference leaves zero out; False without an interval."""
-        difference = self.difference(measure)
-        return difference.low > 0 or difference.high < 0
+    def cell(self, measure: str) -> tuple[Estimate, Estimate, Estimate]:
+        """The measure in this study, in the other, and the difference."""
+        return *self.values(measure), self.difference(measure)
 
 
 @dataclass
@@ -61,6 +61,12 @@ class Comparison:
     def measures(self) -> list[str]:
         """The measures that both studies have somewhere."""
         return [measure for measure in MEASURES if any(pair.difference(measure).n for pair in self.pairs)]
+
+    def only_in(self, pair: Pair) -> str:
+        """`only in demo` for a row that one study lacks, otherwise nothing."""
+        if pair.mine is None:
+            return f"only in {self.names[1]}"
+        return "" if pair.theirs else f"only in {self.names[0]}"
 
 
 def compare(study: Study, rows: Sequence[OutcomeRow], other: Study, other_rows: Sequence[OutcomeRow]) -> Comparison:
@@ -99,7 +105,9 @@ def _one_sided(pairs: Sequence[Pair], names: tuple[str, str]) -> list[str]:
 
 def _settings(study: Study, other: Study, names: tuple[str, str]) -> tuple[Table, list[str]]:
     """The keys of the two study.yaml whose values differ, and a note for each study that has none."""
-    table = Table(["setting", *names], [], first_number=3)
+    table = Table(
+        "comparison_settings", [Text("setting"), *map(Text, names)], heading="Settings in which the studies differ", on_terminal=True
+    )
     found = [read_yaml(one.folder / "study.yaml") for one in (study, other)]
     unread = [f"{name} has no study.yaml, so settings cannot be compared." for name, one in zip(names, found, strict=True) if not one]
     if unread:
@@ -108,7 +116,7 @@ def _settings(study: Study, other: Study, names: tuple[str, str]) -> tuple[Table
     for setting in dict.fromkeys([*mine, *theirs]):
         values = [of.get(setting, "–") for of in (mine, theirs)]
         if values[0] != values[1] and setting not in NOT_SETTINGS:
-            table.rows.append([setting, *values])
+            table.add(setting, *values)
     return table, []
 
 
@@ -121,3 +129,65 @@ def _names(study: Study, other: Study) -> tuple[str, str]:
     if study.name != other.name:
         return study.name, other.name
     return str(study.folder), str(other.folder)
+
+
+DIGITS = {"distance_before": 1, "distance_after": 1, "margin_before": 1}
+ON_TERMINAL = ("forget_score", "label_drop", "utility", "accuracy_change", "distance_after")
+
+
+class Against(Section):
+    """The comparison of `--against`: compact for the page, a row per measure for every other place, and table.csv with both sides."""
+
+    place = 40
+
+    def __init__(self, material: Material):
+        super().__init__(material)
+        self.found: Comparison | None = None
+        if other := material.against:
+            self.found = compare(material.study, material.rows, other.study, other.rows)
+            mine, theirs = self.found.names
+            self.heading = f"Against {theirs}"
+            self.caption = (
+                f"Each difference is {mine} minus {theirs}. ± is the half width of Welch's 95% confidence interval where both studies have "
+                "several seeds; a difference whose interval leaves zero out is marked."
+            )
+
+    def blocks(self) -> Iterable[Block]:
+        if self.found is None:
+            return []
+        notes = Prose(" ".join(self.found.notes))
+        both = File("table.csv", by_pair(self.found, [*MEASURES], in_full=True).csv(), "")
+        return [notes, by_pair(self.found, self.found.measures), by_measure(self.found), self.found.settings, both]
+
+
+def by_pair(found: Comparison, measures: Sequence[str], in_full: bool = False) -> Table:
+    """One row per path and objective: for each measure both values and the difference."""
+    columns: list[Column] = [Paths(arrow=in_full), Text("objective"), *(Number(name, in_full=True) for name in ("seeds", "against_seeds"))]
+    columns += [Difference(MEASURES[measure], measure, digits=DIGITS.get(measure, 2)) for measure in measures]
+    table = Table("by_pair", [*columns, Flag("", "slowest", in_full=True), Text("")], stacked=True, in_files=False)
+    for pair in found.pairs:
+        seeds = [row.seeds if row else 0 for row in (pair.mine, pair.theirs)]
+        slowest = pair.mine is not None and pair.mine.slowest
+        table.add(pair.path, pair.objective, *seeds, *map(pair.cell, measures), slowest, found.only_in(pair))
+    return table
+
+
+def by_measure(found: Comparison) -> Table:
+    """One row per path, objective and measure: both values and the difference, this study minus the other."""
+    numbers = [Interval(name, digits=2, rank=0) for name in found.names]
+    columns = [
+        Paths(),
+        Text("objective", heads=True),
+        Text("measure", rank=0),
+        *numbers,
+        Interval("difference", digits=2, signed=True, rank=0),
+        Text(""),
+    ]
+    several = any(pair.difference(measure).half_width >= 0 for pair in found.pairs for measure in found.measures)
+    interval = " ± is the half width of Welch's 95% confidence interval." if several else ""
+    note = " ".join([f"Differences are {found.names[0]} minus {found.names[1]}.{interval}", *found.notes])
+    table = Table("comparison", columns, title=" against ".join(found.names), note=note, on_page=False, on_terminal=True)
+    for pair in found.pairs:
+        for measure in found.measures or MEASURES:
+            table.add(pair.path, pair.objective, MEASURES[measure], *pair.cell(measure), found.only_in(pair))
+    return table

@@ -10,7 +10,12 @@ from itertools import combinations
 from typing import Any
 
 from unlearn_lightning.inference.divergence import squared_distance
+from unlearn_lightning.report.blocks import Block, Explorer
+from unlearn_lightning.report.section import Material, Section
 from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
+
+MOST_PATHS = 16
+"""More paths than these are not compared pair by pair."""
 
 MOST_TEXT = 600
 """Characters of a prompt or response that the page keeps."""
@@ -19,9 +24,25 @@ Curves = dict[str, dict[int, float]]
 """Example id -> step -> value."""
 
 
+class PairExplorer(Section):
+    """The reader chooses two paths, an objective and a view."""
+
+    place = 80
+    heading = "The examples on which two paths part most"
+    caption = "Choose two paths: the probe examples that differ most after unlearning, with their text; small curves run over the steps."
+
+    def __init__(self, material: Material):
+        super().__init__(material)
+        if len(self.study.paths) > MOST_PATHS:
+            self.caption += f" The first {MOST_PATHS} of {len(self.study.paths)} paths are compared."
+
+    def blocks(self) -> Iterable[Block]:
+        return [Explorer(explorer(self.study))]
+
+
 def explorer(study: Study) -> dict[str, Any]:
     """JSON-able: `texts` by example id, and per view, objective and pair of paths the examples that part most, greatest first."""
-    pairs = list(combinations(study.paths, 2))
+    pairs = list(combinations(study.paths[:MOST_PATHS], 2))
     keep = max(2, min(8, 600 // max(1, len(pairs) * len(study.objectives))))
     texts: dict[str, list[str]] = {}
     views: dict[str, dict[str, dict[str, list[dict[str, Any]]]]] = {"predictions": {}, "label": {}, "math": {}}

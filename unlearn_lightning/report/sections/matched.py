@@ -6,10 +6,14 @@ further apart than twice the forget score's own there; where they were not measu
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from unlearn_lightning.report.blocks import Block, Table
+from unlearn_lightning.report.columns import Interval, Paths, Text
 from unlearn_lightning.report.outcomes import first, last, utility
+from unlearn_lightning.report.section import Section
 from unlearn_lightning.report.statistics import Estimate, crossing_step, drops, estimate, finite, interpolate, matched_score
 from unlearn_lightning.report.study_data import Study, TrainingPath
 
@@ -103,3 +107,43 @@ def compared_utilities(study: Study, at: float) -> dict[str, float]:
             step, missing = crossing_step(scores, at), 1 - max(scores.values()) / at
             found[run.name] = last(kept) - missing if math.isnan(step) else interpolate(kept, step, scores)
     return found
+
+
+class MatchedForgetting(Section):
+    """The table, and the one number by which trials of a sweep compare."""
+
+    place = 70
+    heading = "Compared at equal forgetting"
+    caption = (
+        "Paths forget at different speeds; here each is read off where it first reaches the largest forget score (nats) that all "
+        "paths of its objective and seed reach, linear between two measurements no further apart than twice the forget score's own "
+        "there. A dash: it was not measured so near (a smaller every_n_steps of its probe would)."
+    )
+
+    def blocks(self) -> Iterable[Block]:
+        return [matched_table(matched_forgetting(self.study, self.material.match_at), self.study.retain_title)]
+
+    def problems(self) -> Iterable[str]:
+        at = self.material.match_at
+        if at is None:
+            return []
+        found = compared_utilities(self.study, at)
+        if far := [name for name, value in found.items() if math.isnan(value)]:
+            return [f"The utility at a forget score of {at:g} was not measured near there in {', '.join(far)}"]
+        return [] if found else [f"No utility at a forget score of {at:g}: no finished run measured both forgetting and retaining"]
+
+    def summary(self) -> dict[str, Any]:
+        at = self.material.match_at
+        return {"compared": {} if at is None else {"matched/utility": compared_utility(self.study, at)}}
+
+
+def matched_table(rows: list[MatchedRow], retain_title: str = "TOFU") -> Table:
+    """One row per path and objective."""
+    columns = [
+        Paths(), Text("objective"), Interval("forget score", digits=2), Interval("reached at step", digits=1),
+        Interval(f"{retain_title} utility", digits=3), Interval("math accuracy change", digits=2, signed=True),
+    ]  # fmt: skip
+    table = Table("matched_forgetting", columns)
+    for row in rows:
+        table.add(row.path, row.objective, row.score, row.step, row.utility, row.accuracy_change)
+    return table

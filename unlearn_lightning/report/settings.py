@@ -1,0 +1,34 @@
+"""Configurations of runs and studies as flat settings, so that they can be compared.
+
+flatten({"model": {"beta": 0.5}})       # {"model.beta": "0.5"}
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # The loader that is written in C is ten times as fast.
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, str]:
+    """{"model": {"beta": 0.5}} -> {"model.beta": "0.5"}; lists count as positions."""
+    if isinstance(config, Mapping):
+        pairs = [(str(key), value) for key, value in config.items()]
+    elif isinstance(config, list):
+        pairs = [(str(index), value) for index, value in enumerate(config)]
+    else:
+        return {prefix: str(config)}
+    return {name: text for key, value in pairs for name, text in flatten(value, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; an empty mapping when there is none."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {} if path.is_file() else {}
+
+
+def is_place(setting: str, found: Mapping[str, list[str]]) -> bool:
+    """Whether the values of a setting name places or seeds, in which runs differ without being different experiments."""
+    name = setting.rsplit(".", 1)[-1]
+    return name == "seed_everything" or any("/" in value or "\\" in value for values in found.values() for value in values)
