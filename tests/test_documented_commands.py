@@ -35,7 +35,7 @@ SMALL = "--trainer.max_steps 1 --trainer.accelerator cpu --data.train_examples 3
 
 # Begins of commands that are only parsed, with the reason.
 PARSED = {
-    "unlearn study": "takes minutes to days; tests/test_study.py runs small ones, tests/test_claim.py the demo's",
+    "unlearn study": "takes minutes to days; tests/test_study.py runs small ones, scripts/demo the demo's",
     "unlearn report": "would draw the same figures again; tests/test_report_command.py runs it",
     "unlearn watch": "follows a study until it is over; tests/test_watch.py runs it",
     "unlearn memory": "takes seconds for each model; tests/test_memory.py runs it on a small one",

@@ -9,11 +9,12 @@ import torch
 from torch.nn import functional
 
 from unlearn_lightning.data import ChatStage, Encoded, collate, identity
-from unlearn_lightning.modules import StageFineTuning
+from unlearn_lightning.modules import GRADIENT_WEIGHT, StageFineTuning
+from unlearn_lightning.modules.gradient_weight import WeightCourse
 from unlearn_lightning.modules.reference_file import as_tensors, from_tensors
 from unlearn_lightning.objectives.gradient_ascent import GradientAscent
-from unlearn_lightning.objectives.npo import NPO, npo_loss
-from unlearn_lightning.objectives.simnpo import SimNPO, simnpo_loss
+from unlearn_lightning.objectives.npo import NPO, npo_loss, npo_weight
+from unlearn_lightning.objectives.simnpo import SimNPO, simnpo_loss, simnpo_weight
 
 EXAMPLES = [Encoded("a", [6, 7, 8], [9, 10]), Encoded("b", [7, 9], [11, 12, 13, 5])]
 BATCH = collate(EXAMPLES, pad_id=0)
@@ -53,6 +54,51 @@ def test_unnormalised_simnpo_has_no_gradient_left_past_twenty_nats():
     log_lik = torch.tensor([-20.0], requires_grad=True)
     simnpo_loss(log_lik, beta=1.0).backward()
     assert 0 < log_lik.grad.item() < 1e-8
+
+
+LOSSES = {
+    "npo": (lambda x: npo_loss(x, torch.full_like(x, -3.0), 0.5), lambda x: npo_weight(x, torch.full_like(x, -3.0), 0.5)),
+    "simnpo": (lambda x: simnpo_loss(x, 1.0), lambda x: simnpo_weight(x, 1.0)),
+    "simnpo with a margin": (lambda x: simnpo_loss(x, 2.5, 1.0), lambda x: simnpo_weight(x, 2.5, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_gradient_weight_is_the_losss_slope(name):
+    loss, weight = LOSSES[name]
+    log_lik = torch.tensor([-9.0, -3.0, -0.5], dtype=torch.float64, requires_grad=True)
+    loss(log_lik).sum().backward()
+    torch.testing.assert_close(weight(log_lik.detach()), log_lik.grad)
+
+
+@pytest.mark.parametrize("cls", [NPO, SimNPO])
+def test_a_steps_gradient_weight_is_the_mean_over_its_examples_whatever_the_micro_batches(cls, make_backbone, lora):
+    """Padded rows, which `real` marks, count nothing; NPO's weight at the reference is 1."""
+    module = built(cls, make_backbone(lora=lora))
+    padded = dataclasses.replace(BATCH, real=torch.tensor([True, False]), batch_examples=1)
+    module.forget_loss(padded)
+    alone = module._step_means.pop(GRADIENT_WEIGHT)
+    for batch in (padded, dataclasses.replace(padded, real=torch.tensor([False, True]))):
+        module.forget_loss(dataclasses.replace(batch, batch_examples=2))
+    halves = module._step_means.pop(GRADIENT_WEIGHT)
+    module.forget_loss(BATCH)
+    torch.testing.assert_close(halves, module._step_means[GRADIENT_WEIGHT])
+    assert alone != halves or cls is NPO
+    assert cls is SimNPO or halves.item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_where_the_weight_is_spent_is_said_and_survives_a_stop():
+    course = WeightCourse()
+    for step, weight in enumerate([0.8, 0.5, 0.009], start=1):
+        course.note(step, weight)
+    assert course.sentence(4) == ""
+    course = WeightCourse(**dataclasses.asdict(course))
+    course.note(4, 0.0079)
+    course.note(5, 0.001)
+    assert course.sentence(16).startswith("The gradient's weight fell below 1% of its start at step 4 of 16:")
+    silent = WeightCourse()
+    silent.note(1, None)
+    assert silent == WeightCourse()
 
 
 @pytest.mark.parametrize(("cls", "settings"), [(NPO, {"beta": 0.0}), (SimNPO, {"beta": -1.0}), (SimNPO, {"gamma": 1.0})])

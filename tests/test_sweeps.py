@@ -87,7 +87,7 @@ def test_every_sweep_drives_its_command(file, monkeypatch):
 def test_flags_of_any_depth_are_merged_and_not_replaced():
     rest, changes = settings_flags(
         ["--seeds=[2]", "--unlearning.model.init_args.optimizer.init_args.lr=1e-4", "--unlearning.trainer.max_epochs", "2", "--plan",
-         "--objectives.npo.model.init_args.beta=0.3", "--objectives.ga=null", "--base.data=null"]
+         "--objectives.npo.model.init_args.beta=0.3", "--objectives.ga=null", "--fine_tuning.model.init_args.lr_scheduler=null"]
     )  # fmt: skip
     assert rest == ["--seeds=[2]", "--plan"]
     parsed = parser().parse_args(["--config", str(ROOT / "configs/studies/demo.yaml"), *rest])
@@ -95,8 +95,8 @@ def test_flags_of_any_depth_are_merged_and_not_replaced():
     assert parsed.unlearning["model"]["init_args"]["optimizer"]["init_args"] == {"lr": 1e-4, "betas": [0.9, 0.999], "weight_decay": 0.0}
     assert parsed.unlearning["trainer"] == {"max_epochs": 2}
     assert parsed.objectives["npo"] == {"model": {"class_path": "NPO", "init_args": {"beta": 0.3}}}
-    assert list(parsed.objectives) == ["npo", "simnpo"]
-    assert parsed.base["data"] is None
+    assert list(parsed.objectives) == ["npo", "simnpo_norm"]
+    assert parsed.fine_tuning["model"]["init_args"]["lr_scheduler"] is None
     with pytest.raises(ValueError, match="needs a value"):
         settings_flags(["--common.trainer.devices"])
     with pytest.raises(ValueError, match="which is not YAML"):

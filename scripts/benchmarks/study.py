@@ -1,8 +1,7 @@
 """The demo study against the same runs done the usual way: every path trained from the base by itself, and plain forward passes.
 
 Each distinct run of the tree is executed once either way, one after another. Without sharing, a stage's run would be repeated for each of
-the five paths that begin with it, so its seconds count so often. The base model's count once, as it stands for a model that one downloads;
-two further lines leave it out, or train it for each path, too.
+the five paths that begin with it, so its seconds count so often. The base model is trained already, as one that is downloaded is.
 The demo's batches are random by choice, so bucketing adds nothing here.
 """
 
@@ -33,15 +32,12 @@ from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig
 from unlearn_lightning.study.tree import plan
 
-# This run stands for a model that one would download.
-BASE = ("seed1/base", ())
 DEMO = Path(__file__).parents[1] / "configs" / "studies" / "demo.yaml"
 
 
 def demo(scale: float) -> StudyConfig:
-    """The demo with a share of its base and stage steps; unlearning and probes are whole."""
+    """The demo with a share of its stages' steps; unlearning and probes are whole."""
     settings = yaml.safe_load(DEMO.read_text())
-    settings["base"]["trainer"]["max_steps"] = round(settings["base"]["trainer"]["max_steps"] * scale)
     for name, stage in settings["stages"].items():
         if name != settings["forget"]:
             init = stage["data"]["init_args"]
@@ -56,15 +52,11 @@ def study(scale: float = 0.25) -> list[Result]:
         ours, theirs = pool.map(_executed, [config, config], [False, True])
     paths = [*(path.stages for path in config.all_paths()), *config.retrained_paths()]
     repeated = sum(time * (sum(path[: len(stages)] == stages for path in paths) if stages else 1) for (_, stages), time in theirs.items())
-    total, anew = sum(ours.values()), repeated + (len(paths) - 1) * theirs[BASE]
+    total = sum(ours.values())
     note = f"{len(ours)} runs; plain ways with sharing take {sum(theirs.values()):.4g} s"
     case = f"seed 1, {scale:g} of its stage steps"
     against = "the same runs without sharing, bucketing, selected logits"
-    return [
-        compared("whole demo study", against, case, total, repeated, 1.8, note=note),
-        compared("whole demo study but for its base", against, case, total - ours[BASE], repeated - theirs[BASE], None),
-        compared("whole demo study, the base trained for each path", against, case, total, anew, None),
-    ]
+    return [compared("whole demo study", against, case, total, repeated, 1.8, note=note)]
 
 
 def _executed(config: StudyConfig, plainly: bool) -> dict[tuple[str, tuple[str, ...]], float]:

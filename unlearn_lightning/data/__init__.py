@@ -1,5 +1,6 @@
 """Training stages as Lightning data modules: sources, chat formatting, batching."""
 
+from unlearn_lightning.data.base_chat_stage import BaseChatStage
 from unlearn_lightning.data.batching import Batch, EpochPlan, collate, identity, second_responses
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
 from unlearn_lightning.data.family_stage import FamilyStage, FamilyTextStage
@@ -8,7 +9,6 @@ from unlearn_lightning.data.stages import ChatStage, InstructStage, MathStage, S
 from unlearn_lightning.data.text_stage import TextStage
 
 __all__ = [
-    "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "Example", "FamilyStage", "FamilyTextStage", "InstructStage", "MathStage",
-    "SafetyStage", "StageData", "TextStage", "TofuStage", "collate", "identity",
-    "second_responses",
+    "BaseChatStage", "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "Example", "FamilyStage", "FamilyTextStage",
+    "InstructStage", "MathStage", "SafetyStage", "StageData", "TextStage", "TofuStage", "collate", "identity", "second_responses",
 ]  # fmt: skip

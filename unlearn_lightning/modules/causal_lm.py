@@ -61,6 +61,7 @@ class CausalLMModule(Queries):
         self.tokens_seen = 0
         self._step_loss: Tensor | float = 0.0
         self._step_tokens = 0
+        self._step_means: dict[str, Tensor] = {}
         self._held_out = MeanMetric()
 
     # --- what subclasses say -----------------------------------------------------------------------------------------------
@@ -148,6 +149,17 @@ class CausalLMModule(Queries):
         divisor = batch.batch_tokens if self.average == "tokens" else batch.batch_examples
         return (self.loss(batch) * batch.real).sum() / divisor
 
+    def observe(self, name: str, values: Tensor, batch: Batch) -> None:
+        """Logs the mean over a step's examples beside the loss, under this name; a loss calls it with what it has computed anyway.
+
+        Args:
+            name: of the metric, such as "train/gradient_weight"; every micro-batch of every process must give the same names.
+            values: (B,) one value for each example of this micro-batch.
+            batch: the micro-batch.
+        """
+        part = (values.detach().float() * batch.real).sum() / batch.batch_examples
+        self._step_means[name] = self._step_means.get(name, 0.0) + part
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """This micro-batch's share of the batch's average loss, scaled against what Lightning divides by later."""
         share = self.share_of_loss(batch)
@@ -167,9 +179,10 @@ class CausalLMModule(Queries):
         # Every process has all of the gradient, or under FSDP2 its part.
         share = gradient / (1 if self.device_mesh is not None else self.trainer.world_size)
         tokens = torch.tensor(float(self._step_tokens), device=self.device)
-        total = self.trainer.strategy.reduce(torch.stack([loss, share, tokens]), reduce_op="sum")
+        means = dict(sorted(self._step_means.items()))
+        total = self.trainer.strategy.reduce(torch.stack([loss, share, tokens, *means.values()]), reduce_op="sum")
         self.tokens_seen += round(total[2].item())
-        self._step_loss, self._step_tokens = 0.0, 0
+        self._step_loss, self._step_tokens, self._step_means = 0.0, 0, {}
         step = self.trainer.global_step + 1
         # float16's gradient scaler meets infinite gradients as a matter of course, and skips such steps by itself.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
@@ -178,7 +191,8 @@ class CausalLMModule(Queries):
                 f"Step {step}: the loss is {total[0].item():g} and the squared gradient norm {total[1].item():g}. Nothing was changed; "
                 "the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."
             )
-        self._log_step({"train/loss": total[0].item(), "train/lr": optimizer.param_groups[0]["lr"]})
+        observed = dict(zip(means, total[3:].tolist(), strict=True))
+        self._log_step({"train/loss": total[0].item(), "train/lr": optimizer.param_groups[0]["lr"], **observed})
 
     def _log_step(self, values: dict[str, float]) -> None:
         trainer = self.trainer

@@ -9,6 +9,7 @@ which share it through a file. A cached value belongs to a row's tokens: it is g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from unlearn_lightning.inference.likelihood import response_logits
 from unlearn_lightning.models.adapters import eval_mode, reference_mode
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
+from unlearn_lightning.modules.gradient_weight import GRADIENT_WEIGHT, WeightCourse
 from unlearn_lightning.modules.reference_file import ReferenceFile, as_tensors, from_tensors
 from unlearn_lightning.modules.reference_logits import KeptLogits, check_size
 from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_term, token_kl
@@ -63,6 +65,7 @@ class Unlearning(CausalLMModule):
         # Where the values are kept for other runs; set by the command line, which knows what identifies them.
         self.reference_file: ReferenceFile | None = None
         self._retain_batches: RetainBatches | None = None
+        self._weights = WeightCourse()
 
     @property
     def local(self) -> bool:
@@ -240,19 +243,32 @@ class Unlearning(CausalLMModule):
         return self.trainer.strategy.reduce(values, reduce_op="sum").cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the cached reference, which the moved weights could no longer give."""
+        """Adds the cached reference, which the moved weights could no longer give, and the course of the gradient's weight."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["reference_log_lik"] = None if self._reference is None else as_tensors(self._reference)
+        checkpoint["gradient_weight"] = asdict(self._weights)
         if self._kept_logits is not None:
             checkpoint["reference_logits"] = self._kept_logits.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the cached reference."""
+        """Restores what was kept."""
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint["reference_log_lik"]
         self._reference = None if kept is None else from_tensors(kept)
         if (logits := checkpoint.get("reference_logits")) is not None:
             self._kept_logits = KeptLogits.from_state(logits)
+        self._weights = WeightCourse(**checkpoint.get("gradient_weight", {}))
+
+    # --- the gradient's weight -------------------------------------------------------------------------------------------------
+
+    def _log_step(self, values: dict[str, float]) -> None:
+        super()._log_step(values)
+        self._weights.note(self.trainer.global_step + 1, values.get(GRADIENT_WEIGHT))
+
+    def on_train_end(self) -> None:
+        """Says where the objective's gradients were spent, if they were."""
+        if (sentence := self._weights.sentence(self.trainer.global_step)) and self.trainer.is_global_zero:
+            print(sentence, flush=True)
 
 
 UNCACHED = (

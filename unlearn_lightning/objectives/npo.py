@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from unlearn_lightning.data import Batch
-from unlearn_lightning.modules import Unlearning
+from unlearn_lightning.modules import GRADIENT_WEIGHT, Unlearning
 
 
 def npo_loss(log_lik: Tensor, ref_log_lik: Tensor, beta: float) -> Tensor:
@@ -23,8 +24,18 @@ def npo_loss(log_lik: Tensor, ref_log_lik: Tensor, beta: float) -> Tensor:
     return -(2 / beta) * functional.logsigmoid(-beta * (log_lik - ref_log_lik))
 
 
+def npo_weight(log_lik: Tensor, ref_log_lik: Tensor, beta: float) -> Tensor:
+    """2 σ(β (log π - log π_ref)): the loss's slope in log π, so 1 at the reference, where gradient ascent's is 1 everywhere.
+
+    Args: log_lik, ref_log_lik: (B,) nats, summed over response tokens.   Returns: (B,) from 0 (forgotten) to 2.
+    """
+    return 2 * torch.sigmoid(beta * (log_lik - ref_log_lik))
+
+
 class NPO(Unlearning):
     """Negative preference optimisation of the forget set against the frozen starting model; mean over examples.
+
+    It logs `train/gradient_weight`, by which each step's gradients are multiplied: once it is near 0, further steps change nothing.
 
     Args:
         beta: inverse temperature; towards 0 the loss becomes gradient ascent's. The paper uses 0.5.
@@ -41,4 +52,6 @@ class NPO(Unlearning):
 
     def forget_loss(self, batch: Batch) -> Tensor:
         """(B,) nats; 2 log 2 / beta at the start."""
-        return npo_loss(self.response_log_likelihood(batch), self.reference_log_likelihood(batch), self.beta)
+        log_lik, reference = self.response_log_likelihood(batch), self.reference_log_likelihood(batch)
+        self.observe(GRADIENT_WEIGHT, npo_weight(log_lik, reference, self.beta), batch)
+        return npo_loss(log_lik, reference, self.beta)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from unlearn_lightning.data import Batch
 from unlearn_lightning.inference.likelihood import mean_token
-from unlearn_lightning.modules import Unlearning
+from unlearn_lightning.modules import GRADIENT_WEIGHT, Unlearning
 
 
 def simnpo_loss(log_lik: Tensor, beta: float, gamma: float = 0.0) -> Tensor:
@@ -30,8 +31,18 @@ def simnpo_loss(log_lik: Tensor, beta: float, gamma: float = 0.0) -> Tensor:
     return -(2 / beta) * functional.logsigmoid(-beta * log_lik - gamma)
 
 
+def simnpo_weight(log_lik: Tensor, beta: float, gamma: float = 0.0) -> Tensor:
+    """2 σ(β log π + γ): the loss's slope in the log-likelihood that it is given.
+
+    Args: as `simnpo_loss`.   Returns: (B,) from 0 (forgotten) to 2; with γ = 0 it is 1 for a response that is certain.
+    """
+    return 2 * torch.sigmoid(beta * log_lik + gamma)
+
+
 class SimNPO(Unlearning):
     """Reference-free negative preference optimisation of the forget set; mean over examples.
+
+    It logs `train/gradient_weight`, by which each step's gradients are multiplied: once it is near 0, further steps change nothing.
 
     Args:
         length_normalized: divide each log-likelihood by its response's tokens (Fan et al. 2024). The paper's own form does not, and
@@ -55,4 +66,5 @@ class SimNPO(Unlearning):
         """(B,) nats."""
         token_log_lik = self.token_log_likelihood(batch)
         log_lik = mean_token(token_log_lik, batch.response_mask) if self.length_normalized else token_log_lik.sum(-1)
+        self.observe(GRADIENT_WEIGHT, simnpo_weight(log_lik, self.beta, self.gamma), batch)
         return simnpo_loss(log_lik, self.beta, self.gamma)

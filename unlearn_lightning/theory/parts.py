@@ -108,9 +108,9 @@ def removal_part(found: Theorem) -> Part:
         records += _by_seed({"order": order}, found.seeds, columns)
     caption = (
         f"RE distance to the retrained model {retained}, geometric means over {len(found.seeds)} seeds; for Newton steps (one per retained "
-        "stage) and their certified distance in weights the largest over seeds. Ascent's best step is chosen per seed with the retrained "
-        f"model in hand, which nobody has; its last step is {found.steps}. Half the rows: the Newton step reads the first half of every "
-        "retained stage only."
+        "stage, which re-solves it) and their certified distance in weights the largest over seeds. Ascent's best step is chosen per seed "
+        f"with the retrained model in hand, which nobody has; its last step is {found.steps}. Half the rows: the Newton step reads "
+        "the first half of every retained stage only."
     )
     return Part("removal", "Who reaches the retrained model", caption, table, records)
 

@@ -1,9 +1,10 @@
-"""The non-local contrast: removal by Newton steps on the retained stages, which ends at the retrained model from any path.
+"""The non-local contrast: Newton steps on the retained stages, which end at the retrained model from any path.
 
     removal = newton_removal(problem, "A", theta, mu=0.1)
     removal.theta, removal.radius            # within `radius` of the retrained model, certified without training it
 
-The one-step removal of Guo et al. 2020 (arXiv:1911.03030), which subtracts H^-1 times the gradient of the loss without the removed rows.
+On a quadratic loss a full Newton step is its minimiser, so that these steps re-solve every retained stage: they are retraining. The
+one-step removal of Guo et al. 2020 (arXiv:1911.03030) subtracts H^-1 times the gradient of the loss without the removed rows.
 """
 
 from __future__ import annotations

@@ -1,0 +1,113 @@
+"""Reads a study's folders by the format of docs/runs.md: one row per seed, path, objective and quantity, before and after unlearning."""
+
+import csv
+import json
+import subprocess
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unlearn_lightning.inference.divergence import squared_distance
+from unlearn_lightning.records import read_records, read_run, read_study
+
+
+class Row(NamedTuple):
+    """One number of one seed, before and after unlearning; nan where there is none."""
+
+    seed: int
+    path: str
+    objective: str
+    quantity: str
+    before: float
+    after: float
+
+
+QUANTITIES = {
+    "refused": ("behaviour", "behaviour/share"),
+    "label": ("forget", "forget/label_log_lik"),
+    "first token": ("forget", "forget/label_first_log_lik"),
+    "margin": ("forget", "forget/label_margin"),
+    "phrases": ("forget", "forget/phrases_log_lik"),
+    "tofu": ("retain", "retain/tofu_log_lik"),
+    "math": ("gsm8k", "gsm8k/accuracy"),
+}
+NAN = float("nan")
+
+
+def measured(study: Path) -> tuple[dict[str, str], list[Row]]:
+    """What made the numbers (commit, processor, versions), and all rows."""
+    runs = [run for run in read_study(study)["runs"] if read_run(study / run["folder"])["status"] == "finished"]
+    unlearned = [run for run in runs if run["kind"] == "unlearn"]
+    retrained = {run["tags"]["seed"]: study / run["folder"] for run in runs if run["tags"].get("retrained")}
+    rows = [row for run in unlearned for row in _of_run(study / run["folder"], run["tags"], retrained.get(run["tags"]["seed"]))]
+    rows += [row for seed, folder in retrained.items() for row in _levels(folder, seed)]
+    return _made_with(study, runs), [*rows, *_pairs(study, unlearned), *_answered(study)]
+
+
+def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Iterator[Row]:
+    where = tags["seed"], f"p={tags['p']}", tags["objective"]
+    for quantity, (probe, key) in QUANTITIES.items():
+        if found := read_records(folder, probe):
+            yield Row(*where, quantity, *(found[step]["metrics"].get(key, NAN) for step in (min(found), max(found))))
+    weights = [row["train/gradient_weight"] for row in _metrics(folder) if row.get("train/gradient_weight")]
+    if weights:
+        yield Row(*where, "gradient weight", float(weights[0]), float(weights[-1]))
+    if retrained is not None and (vectors := _vectors(folder)):
+        target = [*_vectors(retrained).values()][-1]
+        curve = {step: squared_distance(one, target) for step, one in vectors.items()}
+        yield from _curve((*where, "to retrained"), curve)
+
+
+def _levels(folder: Path, seed: int) -> Iterator[Row]:
+    for quantity, (probe, key) in QUANTITIES.items():
+        if found := read_records(folder, probe):
+            yield Row(seed, "retrained", "", quantity, found[max(found)]["metrics"].get(key, NAN), NAN)
+
+
+def _pairs(study: Path, runs: list[dict[str, Any]]) -> Iterator[Row]:
+    for one, other in combinations(runs, 2):
+        mine, theirs = one["tags"], other["tags"]
+        if (mine["seed"], mine["objective"]) != (theirs["seed"], theirs["objective"]):
+            continue
+        first, second = _vectors(study / one["folder"]), _vectors(study / other["folder"])
+        curve = {step: squared_distance(first[step], second[step]) for step in first.keys() & second.keys()}
+        names = sorted([f"p={mine['p']}", f"p={theirs['p']}"])
+        yield from _curve((mine["seed"], " and ".join(names), mine["objective"], "between paths"), curve)
+
+
+def _curve(where: tuple[int, str, str, str], curve: dict[int, float]) -> Iterator[Row]:
+    yield Row(*where, curve[min(curve)], curve[max(curve)])
+
+
+def _answered(study: Path) -> Iterator[Row]:
+    """Shares in plain transformers, as tests/acceptance.py found them: "seed1 p=4", or "seed1 safety > inst" right after a stage."""
+    file = study / "acceptance.json"
+    for name, shares in (json.loads(file.read_text()) if file.is_file() else {}).items():
+        seed, _, path = name.partition(" ")
+        yield from (Row(int(seed.removeprefix("seed")), path, "", f"answers: {what}", share, NAN) for what, share in shares.items())
+
+
+def _vectors(folder: Path) -> dict[int, dict[str, list[float]]]:
+    found = read_records(folder, "divergence")
+    return {step: {one["id"]: one["token_log_lik"] for one in record["examples"]} for step, record in found.items()}
+
+
+def _metrics(folder: Path) -> list[dict[str, str]]:
+    # A run with `trainer.logger: false` has no such file.
+    if not (folder / "metrics.csv").is_file():
+        return []
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _made_with(study: Path, runs: list[dict[str, Any]]) -> dict[str, str]:
+    infos = [read_run(study / run["folder"]) for run in runs]
+    versions = {name: version for name, version in infos[0].get("versions", {}).items() if name in ("python", "torch", "transformers")}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    return {
+        "commit": commit.stdout.strip(),
+        "processor": " and ".join(sorted({str(info.get("computed_with", {}).get("processor", "an unknown processor")) for info in infos})),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "runs": f"{len(runs)} runs, {sum(info.get('seconds') or 0 for info in infos):.0f} s of training and measuring, added over them",
+    }

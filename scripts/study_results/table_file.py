@@ -1,0 +1,148 @@
+"""The CSV, and the Markdown that is made of it: means over seeds with 95% intervals, of distances and ratios on a log scale."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from scipy.special import stdtrit
+from scipy.stats import binomtest
+
+from scripts.study_results.measured import Row
+
+NAMES = {"ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)"}
+
+
+def write(path: Path, made_with: dict[str, str], rows: Iterable[Row]) -> None:
+    """Comment lines that say what made the numbers, then a row per number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    for row in sorted(rows, key=lambda row: row[:4]):
+        writer.writerow([*row[:4], *("" if math.isnan(value) else f"{value:.6g}" for value in row[4:])])
+    path.write_text("".join(f"# {name}: {value}\n" for name, value in made_with.items()) + text.getvalue())
+
+
+def read(path: Path) -> tuple[dict[str, str], list[Row]]:
+    """What `write` wrote."""
+    lines = path.read_text().splitlines()
+    made_with = dict(line[2:].split(": ", 1) for line in lines if line.startswith("# "))
+    rows = csv.DictReader(line for line in lines if not line.startswith("# "))
+    return made_with, [
+        Row(int(row["seed"]), row["path"], row["objective"], row["quantity"], *(float(row[name] or "nan") for name in ("before", "after")))
+        for row in rows
+    ]
+
+
+def put(page: str, name: str, text: str) -> str:
+    """The page with the text between the study's markers.
+
+    Raises:
+        ValueError: the page has no such markers.
+    """
+    first, last = f"<!-- results of {name} -->\n", f"<!-- end of {name} -->"
+    if first not in page or last not in page:
+        raise ValueError(f"The page has no lines {first.strip()!r} and {last!r}: put them where the tables of {name} belong.")
+    return page[: page.index(first) + len(first)] + text + page[page.index(last) :]
+
+
+def block(name: str, made_with: dict[str, str], rows: Sequence[Row]) -> str:
+    """The tables of a study, of its CSV alone."""
+    seeds = sorted({row.seed for row in rows})
+    head = (
+        f"Written by `scripts/results runs/{name}` at commit {made_with['commit']}: seeds {', '.join(map(str, seeds))}; "
+        f"{made_with['processor']}; {made_with['versions']}; {made_with['runs']}. Every seed's numbers: "
+        f"[data/{name}.csv](data/{name}.csv).\n"
+    )
+    return "\n".join([head, _start(rows), _objectives(rows), _drift(rows), _recency(rows)])
+
+
+def _start(rows: Sequence[Row]) -> str:
+    paths = _order({row.path for row in rows if row.objective == "" and row.path.startswith(("p=", "retrained"))})
+    lines = ["| before unlearning | refused | math right | facts word for word | label | first token |", "| --- |" + " ---: |" * 5]
+    for path in paths:
+        shares = [_mean(rows, path, "", f"answers: {what}", "before") for what in ("refused", "solved", "facts")]
+        objective = "" if path == "retrained" else min((row.objective for row in rows if row.path == path and row.objective), default="")
+        nats = [_mean(rows, path, objective, what, "before") for what in ("label", "first token")]
+        lines.append(f"| {path} | {' | '.join([*shares, *nats])} |")
+    return "\n".join(lines) + "\n"
+
+
+def _objectives(rows: Sequence[Row]) -> str:
+    heads = ["label", "refused", "math right", "TOFU, nats", "distance to retrained", "its growth a step", "gradient weight"]
+    lines = ["| path | objective | " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(heads)]
+    steps = 16
+    for objective in [name for name in NAMES if any(row.objective == name for row in rows)]:
+        for path in _order({row.path for row in rows if row.objective == objective and row.quantity == "label"}):
+            cells = [
+                " → ".join(_mean(rows, path, objective, what, when) for when in ("before", "after"))
+                for what in ("label", "refused", "math", "tofu")
+            ]
+            cells.append(" → ".join(_geometric(getattr(row, when) for row in _of(rows, path, objective, "to retrained"))
+                                    for when in ("before", "after")))  # fmt: skip
+            cells.append(_text([math.log(row.after / row.before) / steps for row in _of(rows, path, objective, "to retrained")], 3))
+            weight = [" → ".join(_mean(rows, path, objective, "gradient weight", when) for when in ("before", "after"))]
+            cells += weight if _of(rows, path, objective, "gradient weight") else ["1"]
+            lines.append(f"| {path} | {NAMES[objective]} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _drift(rows: Sequence[Row]) -> str:
+    lines = ["| objective | pairs of paths that drifted apart | by a factor of |", "| --- | ---: | ---: |"]
+    for objective, name in NAMES.items():
+        pairs = [row for row in rows if row.objective == objective and row.quantity == "between paths"]
+        if pairs:
+            # Seeds are independent, pairs of one seed are not: the interval is over the seeds' geometric means.
+            seeds = sorted({row.seed for row in pairs})
+            factors = [math.exp(fmean(math.log(row.after / row.before) for row in pairs if row.seed == seed)) for seed in seeds]
+            lines.append(f"| {name} | {sum(row.after > row.before for row in pairs)} of {len(pairs)} | {_geometric(factors)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _recency(rows: Sequence[Row]) -> str:
+    lines = ["| objective | seeds in which p=4's label fell least | 95% interval (chance: 25%) |", "| --- | ---: | ---: |"]
+    for objective, name in NAMES.items():
+        fell = {(row.seed, row.path): row.before - row.after for row in rows if row.objective == objective and row.quantity == "label"}
+        seeds = {seed for seed, path in fell if path == "p=4"}
+        if seeds:
+            least = sum(fell[seed, "p=4"] <= min(value for (of, _), value in fell.items() if of == seed) for seed in seeds)
+            low, high = binomtest(least, len(seeds)).proportion_ci(method="wilson")
+            lines.append(f"| {name} | {least} of {len(seeds)} | {low:.0%} to {high:.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def _of(rows: Sequence[Row], path: str, objective: str, quantity: str) -> list[Row]:
+    return [row for row in rows if (row.path, row.objective, row.quantity) == (path, objective, quantity)]
+
+
+def _order(paths: set[str]) -> list[str]:
+    return sorted(paths)
+
+
+def _mean(rows: Sequence[Row], path: str, objective: str, quantity: str, when: str) -> str:
+    return _text([getattr(row, when) for row in _of(rows, path, objective, quantity)])
+
+
+def _text(values: Sequence[float], digits: int = 2) -> str:
+    """Mean ± half width of the 95% t-interval over seeds; of one seed the value alone."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return "–"
+    half = f" ± {_half_width(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{fmean(known):.{digits}f}{half}".replace("-", "−")
+
+
+def _geometric(values: Iterable[float]) -> str:
+    """Geometric mean and, with several seeds, the t-interval of the logarithms: "952 (410 to 2200)"."""
+    logs = [math.log(value) for value in values]
+    if not logs:
+        return "–"
+    center, half = fmean(logs), _half_width(logs) if len(logs) > 1 else math.nan
+    mean = f"{math.exp(center):.3g}"
+    return mean if math.isnan(half) else f"{mean} ({math.exp(center - half):.3g} to {math.exp(center + half):.3g})"
+
+
+def _half_width(values: Sequence[float]) -> float:
+    return float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))

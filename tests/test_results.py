@@ -1,0 +1,66 @@
+"""The numbers of the docs are those of the CSV files beside them, and these are made of the records of a study."""
+
+import math
+from pathlib import Path
+
+import pytest
+from scipy.stats import t
+from test_report_study_data import write_full_study
+
+from scripts.study_results.measured import Row, measured
+from scripts.study_results.table_file import block, put, read, write
+
+DOCS = Path(__file__).parents[1] / "docs"
+STUDIES = sorted(path.stem for path in (DOCS / "data").glob("*.csv"))
+MADE = {"commit": "abc1234", "processor": "a processor", "versions": "torch 2", "runs": "3 runs"}
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_docs_say_what_the_csv_says(name):
+    page = (DOCS / "results.md").read_text()
+    assert page == put(page, name, block(name, *read(DOCS / "data" / f"{name}.csv"))), f"write it anew: scripts/results runs/{name}"
+
+
+def test_a_changed_number_is_seen(tmp_path):
+    """A page whose numbers were edited by hand differs from what the CSV gives."""
+    rows = [Row(1, "p=4", "npo", "label", -0.1, -2.0), Row(1, "p=1", "npo", "label", -0.1, -3.0)]
+    page = put("<!-- results of demo -->\n<!-- end of demo -->\n", "demo", block("demo", MADE, rows))
+    assert "−0.10 → −2.00" in page
+    edited = page.replace("−2.00", "−2.50")
+    assert edited != put(edited, "demo", block("demo", MADE, rows))
+    with pytest.raises(ValueError, match="no lines '<!-- results of other -->'"):
+        put(page, "other", "")
+
+
+def test_intervals_by_hand():
+    """Means have a t-interval; distances a geometric mean with the t-interval of their logarithms; counts a Wilson interval."""
+    labels = {1: -2.0, 2: -3.0, 3: -7.0}
+    rows = [Row(seed, "p=4", "npo", "label", 0.0, value) for seed, value in labels.items()]
+    rows += [Row(seed, "p=1", "npo", "label", 0.0, -5.0) for seed in labels]
+    rows += [Row(seed, "p=1 and p=4", "npo", "between paths", 1.0, factor) for seed, factor in ((1, 10.0), (2, 1000.0), (3, 100.0))]
+    text = block("demo", MADE, rows)
+    # The deviation of -2, -3, -7 is sqrt(7).
+    half = t.ppf(0.975, 2) * math.sqrt(7) / math.sqrt(3)
+    assert f"−4.00 ± {half:.2f}" in text
+    spread = t.ppf(0.975, 2) * math.log(10) / math.sqrt(3)
+    assert f"| NPO | 3 of 3 | 100 ({100 / math.exp(spread):.3g} to {100 * math.exp(spread):.3g}) |" in text
+    # 2 of 3: Wilson 1927, as in any table.
+    assert "| NPO | 2 of 3 | 21% to 94% |" in text
+
+
+def test_a_studys_records_become_rows_and_rows_a_file_that_reads_the_same(tmp_path):
+    study = write_full_study(tmp_path / "demo", seeds=(1, 2))
+    (study / "acceptance.json").write_text('{"seed1 p=4": {"refused": 1.0}, "seed1 safety > inst": {"refused": 0.5}}')
+    made, rows = measured(study)
+    by = {row[:4]: row[4:] for row in rows}
+    assert by[1, "p=4", "ga", "label"] == (-0.2, pytest.approx(-0.2 - 0.5 * 0.1 * 1.1 * 16**1.2))
+    assert by[1, "p=4", "ga", "margin"][0] == 12.0
+    # One example in vectors of two tokens: (1 + 4)^2 from the retrained -1 to p=4's -5, nothing in the second token.
+    assert by[1, "p=4", "npo", "to retrained"][0] == pytest.approx(16.0)
+    assert by[2, "p=1 and p=3", "npo", "between paths"][0] == pytest.approx(4.0)
+    assert by[1, "safety > inst", "", "answers: refused"][0] == 0.5
+    assert len([row for row in rows if row.quantity == "between paths"]) == 2 * 3 * 6
+    write(tmp_path / "demo.csv", made, rows)
+    made_again, rows_again = read(tmp_path / "demo.csv")
+    assert made_again == made
+    assert block("demo", made, rows) == block("demo", made_again, rows_again)
