@@ -26,6 +26,7 @@ from unlearn_lightning.data import StageData
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.models.places import located
 from unlearn_lightning.models.scratch import Scratch, build_model
+from unlearn_lightning.runs.run_key import texts_alone
 from unlearn_lightning.sources.readers import HubError
 from unlearn_lightning.study.run import Run
 
@@ -139,11 +140,12 @@ class Estimator:
             origin = origin.parents[0]
         # A run after a whole model starts from a folder that is not there yet; shape and tokenizer are those of the tree's root.
         base, lora = origin.config["model"]["init_args"]["backbone"], config["model"]["init_args"]["backbone"]["lora"]
-        count = self._once(self.count, config["data"], base)
+        tokenizer = {name: value for name, value in base.items() if name != "seed"}
+        count = self._once(self.count, texts_alone(config["data"]), tokenizer)
         batch, trainer = config["data"]["init_args"]["batch_size"], config["trainer"]
         steps = optimizer_steps(count.examples, batch, trainer["max_epochs"], trainer["max_steps"], trainer["limit_train_batches"])
         tokens = round(count.tokens * steps / math.ceil(count.examples / batch))
-        kept, reference = self._retain_tokens(config, base, steps)
+        kept, reference = self._retain_tokens(config, tokenizer, steps)
         reference += self._reference_tokens(config, lora, count.tokens, tokens)
         tokens += kept
         shape: Shape | None = self._once(self.shape, base, lora)
@@ -169,7 +171,7 @@ class Estimator:
         retain = config["model"]["init_args"].get("retain")
         if not retain:
             return 0, 0
-        count, batch = self._once(self.count, retain["data"], backbone), retain["data"]["init_args"]["batch_size"]
+        count, batch = self._once(self.count, texts_alone(retain["data"]), backbone), retain["data"]["init_args"]["batch_size"]
         tokens = round(count.tokens * steps / math.ceil(count.examples / batch))
         self._note("Batches of a retain term are counted at their mean length.")
         return tokens, tokens if retain["loss"] == "kl" else 0
