@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,9 +20,11 @@ from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, second_responses
 from unlearn_lightning.data.example_source import ExampleSource, Split
-from unlearn_lightning.data.examples import Encoded, Encoder, Example
+from unlearn_lightning.data.examples import Encoded, Encoder, Example, lengths_of
 from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.data.record_format import RecordFormat
+from unlearn_lightning.data.store_keys import Making, text_key, token_key
+from unlearn_lightning.data.token_store import kept_text, stored
 from unlearn_lightning.sources.quoting import quoted
 
 
@@ -112,7 +115,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         self.batch_size, self.micro_batch_size, self.bucket_batches = batch_size, micro_batch_size, bucket_batches
         self.skip_long_prompts = skip_long_prompts
         self.seed, self.data_seed, self.num_workers = seed, data_seed, num_workers
-        self.encoded: dict[str, list[Encoded]] = {}
+        self.encoded: dict[str, Sequence[Encoded]] = {}
 
     # --- tokens and batches -----------------------------------------------------------------------------------------------
 
@@ -122,30 +125,65 @@ class StageData(ExampleSource, pl.LightningDataModule):
 
     def fitting(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
         """The stage's examples, without those whose prompt is too long where these are to be skipped."""
-        examples, encoder = self.examples(split), self.encoder(tokenizer)
+        examples = self.examples(split)
+        kept = self._fitting(examples, tokenizer)
+        self._tell_long(len(examples) - len(kept), len(examples))
+        return kept
+
+    def _fitting(self, examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
         if not self.skip_long_prompts:
             return examples
-        kept = [e for e in examples if len(encoder.prompt_ids(e.prompt)) < self.max_length]
-        if len(kept) < len(examples):
-            rank_zero_warn(f"{len(examples) - len(kept)} of {len(examples)} {self.stage_name} examples were left out: long prompts.")
-        return kept
+        encoder = self.encoder(tokenizer)
+        return [e for e in examples if len(encoder.prompt_ids(e.prompt)) < self.max_length]
 
     def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Examples as tokens; each says whether its response was cut, and how many were is printed."""
-        encoded = self.encoder(tokenizer).encode(examples)
-        for which, those in (("responses", encoded), ("second responses", second_responses(encoded))):
-            if cut := sum(one.truncated for one in those):
-                rank_zero_warn(f"{cut} of {len(those)} {self.stage_name} {which} were cut at max_length {self.max_length}.")
+        encoded = self.tokens_of(examples, tokenizer)
+        seconds = second_responses(encoded)
+        self._tell_cut(sum(one.truncated for one in encoded), len(encoded), "responses")
+        self._tell_cut(sum(one.truncated for one in seconds), len(seconds), "second responses")
         return encoded
 
-    def training_examples(self, tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    def tokens_of(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        """What `encode` makes of examples, each for itself; stages may make tokens in another way."""
+        return self.encoder(tokenizer).encode(examples)
+
+    def _tell_long(self, long: int, there: int) -> None:
+        if long:
+            rank_zero_warn(f"{long} of {there} {self.stage_name} examples were left out: long prompts.")
+
+    def _tell_cut(self, cut: int, there: int, which: str) -> None:
+        if cut:
+            rank_zero_warn(f"{cut} of {there} {self.stage_name} {which} were cut at max_length {self.max_length}.")
+
+    def fingerprint(self, split: Split = "train") -> str:
+        """As `ExampleSource.fingerprint`; that of a large source is kept with its tokens."""
+        key = text_key(self, split)
+        return super().fingerprint(split) if key is None else kept_text(key, partial(super().fingerprint, split))
+
+    def encoded_examples(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Sequence[Encoded]:
+        """The examples of a split as tokens. Those of a large file are made once, and kept for whoever asks again (token_store.py)."""
+        key = token_key(self, split, tokenizer)
+        if key is None:
+            return self.encode(self.fitting(split, tokenizer), tokenizer)
+        making = Making(self, split, tokenizer)
+        found = stored(key, f"{self.stage_name} ({split})", making.chunks, making.facts)
+        facts = found.facts
+        self._tell_long(facts["long"], facts["rows"])
+        self._tell_cut(facts["cut"], len(found), "responses")
+        self._tell_cut(facts["seconds_cut"], len(found), "second responses")
+        return found
+
+    def training_examples(self, tokenizer: PreTrainedTokenizerBase) -> Sequence[Encoded]:
         """What is trained on, as tokens; prints how many examples that are, and how many are held out."""
-        examples = self.fitting("train", tokenizer)
-        encoded = self.encode(examples, tokenizer)
-        rank_zero_info(
-            f"{self.account(len(self.rows('train')) - len(examples))}; {sum(map(len, encoded)):,} tokens, batches of {self.batch_size}."
-        )
+        encoded = self.encoded_examples("train", tokenizer)
+        facts = getattr(encoded, "facts", None)
+        account = self.account(self._left_out(tokenizer)) if facts is None else facts["account"]
+        rank_zero_info(f"{account}; {sum(lengths_of(encoded)):,} tokens, batches of {self.batch_size}.")
         return encoded
+
+    def _left_out(self, tokenizer: PreTrainedTokenizerBase) -> int:
+        return len(self.rows("train")) - len(self._fitting(self.examples("train"), tokenizer)) if self.skip_long_prompts else 0
 
     def setup(self, stage: str) -> None:
         """Encodes what the command needs, and derives accumulation from batch_size, micro_batch_size and devices."""
@@ -164,7 +202,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
             self.trainer.accumulate_grad_batches = plan.accumulation
             self.trainer.limit_train_batches = self._limit(plan, self.trainer.limit_train_batches)
         elif stage in ("validate", "test"):
-            self.encoded["held_out"] = self.encode(self.fitting("held_out", tokenizer), tokenizer)
+            self.encoded["held_out"] = self.encoded_examples("held_out", tokenizer)
 
     def _limit(self, plan: EpochPlan, limit: int | float) -> int | float:
         """`trainer.limit_train_batches` in batches, as everywhere: Lightning counts micro-batches, whose size must not matter.
@@ -193,8 +231,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         if self.micro_batch_size is None and self.batch_size % devices:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of the number of devices, {devices}.")
         micro = self.micro_batch_size or self.batch_size // devices
-        lengths = tuple(len(e) for e in self.encoded[split])
-        return EpochPlan(lengths, self.batch_size, micro, devices, self.bucket_batches)
+        return EpochPlan(lengths_of(self.encoded[split]), self.batch_size, micro, devices, self.bucket_batches)
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run.

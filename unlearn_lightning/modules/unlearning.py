@@ -107,8 +107,9 @@ class Unlearning(CausalLMModule):
         """Both responses, where the objective compares them."""
         return [batch, batch.alternative] if self.needs_alternative and batch.alternative is not None else [batch]
 
-    def _training_examples(self) -> list[Encoded]:
-        return list(self.trainer.datamodule.encoded["train"])  # type: ignore[attr-defined]
+    def _training_examples(self) -> Sequence[Encoded]:
+        found: Sequence[Encoded] = self.trainer.datamodule.encoded["train"]  # type: ignore[attr-defined]
+        return found
 
     def retain_loss(self, batch: Batch) -> Tensor:
         """(B,) the retain loss of each example, nats, summed over response tokens."""

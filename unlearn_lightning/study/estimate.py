@@ -23,6 +23,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, Qwen2Config
 
 from unlearn_lightning.data import StageData
+from unlearn_lightning.data.examples import lengths_of
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.models.places import located
 from unlearn_lightning.models.scratch import Scratch, build_model
@@ -187,7 +188,7 @@ class Estimator:
         """Counts a stage's training tokens, with the backbone's tokenizer where it can be had."""
         stage: StageData = _class(data["class_path"])(**data["init_args"])
         try:
-            examples = stage.examples("train")
+            rows = stage.rows("train")
         except HubError as error:
             rows, mean = DATA_SETS.get(error.name, OTHER_DATA)
             number = stage.train_examples or rows
@@ -197,14 +198,15 @@ class Estimator:
         if tokenizer is not None:
             try:
                 with warnings.catch_warnings(action="ignore"):
-                    encoded = stage.encode(stage.fitting("train", tokenizer), tokenizer)
-                if cut := sum(example.truncated for example in encoded):
+                    encoded = stage.encoded_examples("train", tokenizer)
+                facts = getattr(encoded, "facts", None)
+                if cut := sum(example.truncated for example in encoded) if facts is None else facts["cut"]:
                     self._note(f"{cut} of {len(encoded)} {stage.stage_name} responses are cut at {stage.max_length} tokens.")
-                return Count(len(encoded), sum(map(len, encoded)))
+                return Count(len(encoded), sum(lengths_of(encoded)))
             except ValueError as error:
                 self._note(f"The {stage.stage_name} data will fail in training: {error}")
         self._note(f"Tokens of {stage.stage_name} are estimated: UTF-8 bytes / {BYTES_PER_TOKEN}, without those of the chat template.")
-        texts = [stage.system_prompt + e.prompt + e.response for e in examples]
+        texts = (stage.system_prompt + e.prompt + e.response for e in stage.each_example("train"))
         sizes = [min(stage.max_length, math.ceil(len(text.encode()) / BYTES_PER_TOKEN)) for text in texts]
         return Count(len(sizes), sum(sizes), True)
 
