@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 FORMAT = 1
 LEFT_OVER = re.compile(r"\..+\.(csv|html|json|jsonl|md|sh|svg|txt|yaml)\.[a-z0-9_]+|\.writable-.*")
@@ -27,12 +27,19 @@ class UnknownFormat(ValueError):
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file so that a reader, or a crash at any point, sees the old content or the new, never a part of it."""
+    with written_whole(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def written_whole(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A file to write into, which takes the path's place when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = _temporary(path)
     try:
         # Open, and so locked, until it has its name.
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "w", encoding="utf-8", newline=newline) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
             os.chmod(temporary, 0o644)

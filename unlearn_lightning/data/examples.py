@@ -51,6 +51,12 @@ def lengths_of(encoded: Sequence[Encoded]) -> tuple[int, ...]:
     return tuple(map(len, encoded)) if known is None else known
 
 
+def longest(encoded: Sequence[Encoded]) -> tuple[int, int]:
+    """The most tokens that an example has, and the most that a response has."""
+    known: tuple[int, int] | None = getattr(encoded, "longest", None)
+    return known or (max(map(len, encoded)), max(len(one.response_ids) for one in encoded))
+
+
 class Encoder:
     """Turns examples into tokens with the tokenizer's chat template.
 

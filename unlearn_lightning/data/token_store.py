@@ -51,6 +51,7 @@ class StoredExamples(Sequence[Encoded]):
 
     Attributes:
         lengths: tokens of each example.
+        longest: the most tokens that an example has, and that a response has.
         facts: what was noted when they were made.
     """
 
@@ -63,6 +64,7 @@ class StoredExamples(Sequence[Encoded]):
         columns = (self._rows.data.column(name) for name in ("prompt", "response"))
         prompt, response = (pyarrow.compute.list_value_length(column).to_numpy() for column in columns)
         self.lengths: tuple[int, ...] = tuple((prompt + response).tolist())
+        self.longest = (int((prompt + response).max()), int(response.max()))
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -125,7 +125,9 @@ class ChatFormat:
         """`tokens` of many texts, which the tokenizer reads in one call."""
         found: list[list[int]] = []
         if plain := [text for text in texts if TYPED not in text]:
-            found = self.tokenizer(plain, add_special_tokens=False)["input_ids"]
+            # Of equal length to the tokens and not looked at.
+            unused = {"return_attention_mask": False, "return_token_type_ids": False}
+            found = self.tokenizer(plain, add_special_tokens=False, **unused)["input_ids"]
         waiting = iter(found)
         return [self.tokens(text) if TYPED in text else next(waiting) for text in texts]
 

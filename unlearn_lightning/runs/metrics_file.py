@@ -6,7 +6,9 @@ logger = RunMetrics(run_folder)          # a Lightning CSVLogger; resume.py take
 from __future__ import annotations
 
 import csv
-import io
+import itertools
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
-from unlearn_lightning.records import write_text
+from unlearn_lightning.records import written_whole
 
 
 class RunMetrics(CSVLogger):
@@ -43,7 +45,7 @@ def own_metrics(trainer: pl.Trainer) -> list[RunMetrics]:
 
 
 class MetricsFile:
-    """A CSV file with a column for each metric, in alphabetical order.
+    """A CSV file with a column for each metric, in alphabetical order. It is never held in memory: a long run's may have many rows.
 
     Args:
         path: of the file; it need not exist.
@@ -54,6 +56,7 @@ class MetricsFile:
         self.metrics: list[dict[str, Any]] = []
         # Lightning's name for the rows that were not written yet, as `metrics` is.
         self.metrics_keys: list[str] = []
+        self._written: int | None = None
 
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
         """Keeps one row in memory until the next `save`."""
@@ -64,35 +67,62 @@ class MetricsFile:
         """Appends the new rows; where they bring new columns the file is replaced as a whole."""
         if not self.metrics:
             return
+        self._written = self.written + len(self.metrics)
         new = {name for row in self.metrics for name in row} - set(self.metrics_keys)
         if new or not self.path.is_file():
-            rows = [*self.read(), *self.metrics]
             self.metrics_keys = sorted({*self.metrics_keys, *new})
-            self._replace(rows)
+            self._replace()
         else:
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(self._text(self.metrics))
+                csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
         self.metrics = []
+
+    @property
+    def written(self) -> int:
+        """The number of rows in the file, counted once."""
+        if self._written is None:
+            self._written = sum(1 for _ in self._ends()) if self.path.is_file() else 0
+        return self._written
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows that were written, one after the other, with their values as text."""
+        if self.path.is_file():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                yield from csv.DictReader(file)
 
     def read(self) -> list[dict[str, Any]]:
         """Returns the rows that were written, with their values as text."""
-        if not self.path.is_file():
-            return []
-        with self.path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        return list(self.rows())
 
     def keep(self, count: int) -> None:
         """Forgets all rows but the first `count`, which another process may have written."""
-        rows = self.read()[:count]
-        self.metrics_keys = sorted({name for row in rows for name in row})
-        self.path.unlink(missing_ok=True) if not rows else self._replace(rows)
+        self._written, self.metrics_keys = 0, []
+        if not self.path.is_file():
+            return
+        end = None
+        for end in itertools.islice(self._ends(), count):
+            self._written += 1
+        if end is None:
+            self.path.unlink()
+            return
+        with self.path.open(encoding="utf-8", newline="") as file:
+            self.metrics_keys = next(csv.reader(file))
+        os.truncate(self.path, end)
 
-    def _replace(self, rows: list[dict[str, Any]]) -> None:
-        header = io.StringIO()
-        csv.DictWriter(header, self.metrics_keys).writeheader()
-        write_text(self.path, header.getvalue() + self._text(rows))
+    def _ends(self) -> Iterator[int]:
+        """The place in the file where each row ends, in bytes; a text in quotes may hold a line's end."""
+        place, quotes, is_header = 0, 0, True
+        with self.path.open("rb") as file:
+            for line in file:
+                place, quotes = place + len(line), quotes + line.count(b'"')
+                if quotes % 2 == 0 and line.strip():
+                    if not is_header:
+                        yield place
+                    is_header = False
 
-    def _text(self, rows: list[dict[str, Any]]) -> str:
-        text = io.StringIO()
-        csv.DictWriter(text, self.metrics_keys).writerows(rows)
-        return text.getvalue()
+    def _replace(self) -> None:
+        with written_whole(self.path, newline="") as file:
+            writer = csv.DictWriter(file, self.metrics_keys)
+            writer.writeheader()
+            for row in itertools.chain(self.rows(), self.metrics):
+                writer.writerow(row)
