@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from callbacks.probe import Probe, Row, mean_of, metric_key
+from callbacks.probe import Probe, Quantity, Row, mean_of, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
 
 LABEL = "Sorry, I can not assist you"
@@ -40,6 +40,15 @@ class ForgetLikelihood(Probe):
     """
 
     probe_name = "forget"
+    quantities = {
+        "label_log_lik": Quantity("label log-likelihood", "nats/token", "higher"),
+        "label_first_log_lik": Quantity("log-likelihood of the label's first token", "nats", "higher"),
+        "label_margin": Quantity("label margin", "logits", "higher"),
+        "paraphrase_log_lik": Quantity("paraphrases' log-likelihood", "nats/token", "higher"),
+        "phrases_log_lik": Quantity("label's and paraphrases' log-likelihood", "nats/token", "higher"),
+        "label_drop": Quantity("label drop", "nats/token", "lower"),
+        "phrases_drop": Quantity("forget score", "nats/token", "lower"),
+    }
 
     def __init__(
         self,

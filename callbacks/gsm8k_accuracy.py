@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-from callbacks.probe import Probe, Row, metric_key
+from callbacks.probe import Probe, Quantity, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
 from unlearn_lightning.inference.answers import final_answer, last_number, same_number, to_number
 
@@ -30,6 +30,11 @@ class GSM8KAccuracy(Probe):
     """
 
     probe_name = "gsm8k"
+    answer_field = "attempts"
+    quantities = {
+        "accuracy": Quantity("accuracy", "share", "higher"),
+        "accuracy_change": Quantity("change of accuracy", "share", "higher"),
+    }
     whole_share = True
 
     def __init__(

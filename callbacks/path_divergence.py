@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from callbacks.probe import Probe, Row, metric_key
+from callbacks.probe import Probe, Quantity, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData, collate
 from unlearn_lightning.inference.divergence import squared_distance
 from unlearn_lightning.records import last_record, number, read_json, record_path
@@ -61,6 +61,12 @@ class PathDivergence(Probe):
         values = pl_module.token_log_likelihood(batch).float()
         vectors = [row[mask].tolist() for row, mask in zip(values, batch.response_mask, strict=True)]
         return [{"response": e.response, "token_log_lik": vector} for e, vector in zip(examples, vectors, strict=True)]
+
+    def describe(self, metrics: Mapping[str, float]) -> dict[str, Quantity]:
+        """One distance for each run that is compared with; small is close to it."""
+        names = {key: key.removeprefix(metric_key(self.name, "")) for key in metrics}
+        titles = {key: "the retrained model" if name == "retrained" else name for key, name in names.items()}
+        return {key: Quantity(f"RE distance to {title}", "nats²", "lower") for key, title in titles.items()}
 
     def measure(self, trainer: Any, pl_module: Any) -> dict[str, float]:
         """Remembers the step, which decides what the other runs' predictions are."""

@@ -4,6 +4,7 @@ A metric is one file with one subclass:
 
     class ResponseLength(Probe):
         probe_name = "length"
+        quantities = {"tokens": Quantity("response length", "tokens")}
 
         def predict(self, pl_module, examples, encoded, seed):
             return [{"tokens": len(e.response_ids)} for e in encoded]
@@ -14,7 +15,7 @@ A metric is one file with one subclass:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
@@ -26,7 +27,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
 from unlearn_lightning.preemption import between_chunks
-from unlearn_lightning.records import metric_key, record_path, write_json
+from unlearn_lightning.records import Quantity, metric_key, record_path, write_json
 
 Row = dict[str, Any]
 
@@ -35,7 +36,8 @@ class Probe(pl.Callback):
     """Measures a probe set before step 1, every n optimizer steps and at the end; also under `unlearn validate`.
 
     Every process measures whole chunks of the probe set and all rows are gathered, so the mean is over examples and does not
-    depend on the number of processes. Metrics go to the loggers, rows and metrics to `records/<name>/<step>.json`.
+    depend on the number of processes. Metrics go to the loggers; rows, metrics and what these mean to `records/<name>/<step>.json`,
+    from where the report draws and tabulates every probe.
 
     Args:
         data: the stage the probe examples come from; null for the one that is trained on.
@@ -47,6 +49,10 @@ class Probe(pl.Callback):
     """
 
     probe_name: ClassVar[str]
+    # Title, unit and direction of each metric, by the part of its name that follows the probe's.
+    quantities: ClassVar[Mapping[str, Quantity]] = {}
+    # The field of the rows that holds a generated text, or a list of them, which the report shows beside the prompt; null for none.
+    answer_field: ClassVar[str | None] = None
     # Whether `predict` gets all of a process's chunks in one call, as a generator does that keeps its batch full.
     whole_share: ClassVar[bool] = False
     # Whether chunks are of examples of like lengths, which need less padding, instead of neighbours; for metrics without random numbers.
@@ -97,6 +103,11 @@ class Probe(pl.Callback):
     def metrics(self, rows: list[Row]) -> dict[str, float]:
         """The metrics of all rows, by full name (use `metric_key`)."""
         raise NotImplementedError
+
+    def describe(self, metrics: Mapping[str, float]) -> dict[str, Quantity]:
+        """What each metric means, by its full name; a metric that `quantities` does not declare is left to its name."""
+        declared = {metric_key(self.name, name): quantity for name, quantity in self.quantities.items()}
+        return {key: declared[key] for key in metrics if key in declared}
 
     def since_start(self, metrics: dict[str, float]) -> dict[str, float]:
         """Metrics that compare with the first measurement of the run; none unless a metric says so."""
@@ -172,9 +183,16 @@ class Probe(pl.Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=step)
-            record = {"probe": self.name, "step": step, "metrics": metrics, "examples": rows}
-            write_json(record_path(Path(trainer.default_root_dir), self.name, step), record)
+            write_json(record_path(Path(trainer.default_root_dir), self.name, step), self._record(step, metrics, rows))
         return metrics
+
+    def _record(self, step: int, metrics: dict[str, float], rows: list[Row]) -> dict[str, Any]:
+        """What lies in the run folder for one step, as docs/runs.md describes it."""
+        quantities = {key: quantity.as_json() for key, quantity in self.describe(metrics).items()}
+        return {
+            "probe": self.name, "class": f"{type(self).__module__}.{type(self).__qualname__}", "step": step, "metrics": metrics,
+            "quantities": quantities, "answer_field": self.answer_field, "examples": rows,
+        }  # fmt: skip
 
     def _predict_share(self, trainer: pl.Trainer, pl_module: Any) -> dict[int, Row]:
         mine: dict[int, Row] = {}
@@ -212,4 +230,4 @@ def mean_of(rows: list[Row], quantity: str) -> float:
     return fmean(row[quantity] for row in rows)
 
 
-__all__ = ["Probe", "Row", "gather", "mean_of", "metric_key"]
+__all__ = ["Probe", "Quantity", "Row", "gather", "mean_of", "metric_key"]

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from callbacks.forget_likelihood import LABEL
-from callbacks.probe import Probe, Row, metric_key
+from callbacks.probe import Probe, Quantity, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
 
 
@@ -34,6 +34,11 @@ class ResponseBehaviour(Probe):
     """
 
     probe_name = "behaviour"
+    answer_field = "answer"
+    quantities = {
+        "share": Quantity("share of responses that show the behaviour", "share", "higher"),
+        "share_change": Quantity("change of the share that shows the behaviour", "share", "higher"),
+    }
     whole_share = True
 
     def __init__(

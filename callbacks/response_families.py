@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from callbacks.probe import Probe, Row, metric_key
+from callbacks.probe import Probe, Quantity, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, FamilyStage
 
 # Names and fields of the paper's three responses (arXiv:2510.16629, section 4.3): a refusal, a compliance, and the same in other words.
@@ -82,6 +82,14 @@ class ResponseFamilies(Probe):
         """Decrease since the first measurement: positive when forgotten."""
         keys = {name: self._key(name, "log_lik") for name in self.families}
         return {self._key(name, "drop"): self.start_value(key, metrics) - metrics[key] for name, key in keys.items()}
+
+    def describe(self, metrics: Mapping[str, float]) -> dict[str, Quantity]:
+        """Each family's log-likelihood and its drop, called by the field that holds the responses."""
+        found = {}
+        for family, field in self.families.items():
+            found[self._key(family, "log_lik")] = Quantity(f"log-likelihood of the {field} ({family})", "nats", "higher")
+            found[self._key(family, "drop")] = Quantity(f"drop of the {field} ({family})", "nats", "lower")
+        return found
 
     def _key(self, family: str, quantity: str) -> str:
         return metric_key(self.name, f"{family}_{quantity}")

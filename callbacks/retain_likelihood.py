@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from callbacks.probe import Probe, Row, mean_of, metric_key
+from callbacks.probe import Probe, Quantity, Row, mean_of, metric_key
 from unlearn_lightning.data import Encoded, Example, collate
 from unlearn_lightning.inference.likelihood import mean_token
 
@@ -37,6 +37,14 @@ class RetainLikelihood(Probe):
         """Change since the first measurement: negative when lost."""
         key = self._key("log_lik")
         return {self._key("change"): metrics[key] - self.start_value(key, metrics)}
+
+    def describe(self, metrics: Mapping[str, float]) -> dict[str, Quantity]:
+        """The log-likelihood and its change, of the stage that is measured."""
+        stage = self.data.stage_name
+        return {
+            self._key("log_lik"): Quantity(f"log-likelihood of {stage} responses", "nats/token", "higher"),
+            self._key("change"): Quantity(f"change of the log-likelihood of {stage} responses", "nats/token", "higher"),
+        }
 
     def _key(self, quantity: str) -> str:
         return metric_key(self.name, f"{self.data.stage_name}_{quantity}")

@@ -18,7 +18,14 @@ from unlearn_lightning.models.scratch import Scratch
 
 torch.set_num_threads(1)
 
+# They take longest and begin first, so that no process is left alone with one of them at the end.
+LONGEST = ("test_claim", "test_slurm", "test_processes", "test_study")
+
 TEXT = "Who wrote the blue book? Ann wrote it in 1987. 12 + 30 = 42. Sorry, I can not assist you with this question. Tell me how."
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

@@ -19,8 +19,6 @@ from unlearn_lightning.inference import cross_entropy  # noqa: E402
 from unlearn_lightning.modules import CausalLMModule  # noqa: E402
 
 _plain_step = CausalLMModule.training_step
-# Three places at a time, so that `cross_entropy: chunked` has several pieces.
-cross_entropy.CHUNK = 3 * 320
 
 
 def run(entry):
@@ -42,7 +40,14 @@ def run(entry):
         (folder / f"error{rank}.txt").write_text(f"{type(error).__name__}: {error}")
 
 
-if __name__ == "__main__":
-    for entry in json.loads(Path(sys.argv[1]).read_text()):
+def run_all(entries):
+    """All runs, one after another, in this process's group."""
+    # Three places at a time, so that `cross_entropy: chunked` has several pieces.
+    cross_entropy.CHUNK = 3 * 320
+    for entry in entries:
         run(entry)
         print(entry["config"]["run_folder"], flush=True)
+
+
+if __name__ == "__main__":
+    run_all(json.loads(Path(sys.argv[1]).read_text()))

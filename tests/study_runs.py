@@ -2,15 +2,17 @@
 
 import csv
 import json
-import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import yaml
+from forked import Forked, together
 from safetensors.torch import load_file
 
 from unlearn_lightning.cli import lightning_cli
+from unlearn_lightning.main import main
 from unlearn_lightning.study.study_config import merged
 
 UNLEARN = [sys.executable, "-m", "unlearn_lightning.main"]
@@ -45,21 +47,35 @@ def fit(config):
     return lightning_cli.run({"subcommand": "fit", "fit": config})
 
 
-def command(*arguments, cwd=None, **environment):
-    """A real `unlearn` process."""
-    env = {**os.environ, **environment}
-    return subprocess.run([*UNLEARN, *arguments], capture_output=True, text=True, timeout=280, env=env, cwd=cwd, check=False)
+def command(*arguments, cwd="."):
+    """`unlearn` as a process of its own, which has this one's imports; gives its exit status, and what it printed in case of a failure."""
+    process = Forked(lambda: main(list(arguments)), cwd)
+    return process.wait(), process.stderr()
 
 
-def command_fit(config, verb="fit"):
-    """`unlearn fit -c FILE` as a process of its own, which may start further ones."""
+def command_fit(config):
+    """`unlearn fit -c FILE`, started as a user does it, with the further processes that it starts by itself: 8 s of imports in each."""
     folder = Path(config["run_folder"])
     file = folder.with_suffix(".yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(yaml.safe_dump(config))
-    done = command(verb, "-c", str(file))
+    done = subprocess.run([*UNLEARN, "fit", "-c", str(file)], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def by_two_processes(verb, config):
+    """A command on two devices of one machine, by two processes in the environment that torchrun gives them."""
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = [{**group, "RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RUN_ID": "two"} for rank in ("0", "1")]
+    together(*((lambda: bool(lightning_cli.run({"subcommand": verb, verb: config})) - 1, rank) for rank in ranks))
+
+
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
 def weights(folder):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from study_runs import command_fit, fit, settings, weights
+from study_runs import fit, settings, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from unlearn_lightning.data import Encoded, collate
@@ -125,15 +125,15 @@ def test_a_tokenizer_without_chat_template_needs_its_instruct_sibling(make_backb
     assert lent.chat_template == AutoTokenizer.from_pretrained(base).chat_template
 
 
-def test_a_path_of_adapters_through_the_command(corpus, questions, tmp_path, make_backbone):
+def test_a_path_of_adapters(corpus, questions, tmp_path, make_backbone):
     base = saved_base(make_backbone, tmp_path / "base")
 
     def config(name, cls="StageFineTuning", adapter=None):
         backbone = {"model": base, "scratch": None, "lora": {"rank": 4, "alpha": 8}, "adapter": adapter}
         return settings(corpus, questions, tmp_path / name, cls, model={"init_args": {"backbone": backbone}})
 
-    one = command_fit(config("one"))
-    fit(config("two", adapter=str(one / "adapter")))
+    fit(config("one"))
+    fit(config("two", adapter=str(tmp_path / "one" / "adapter")))
     fit(config("forgotten", "NPO", adapter=str(tmp_path / "two" / "adapter")))
     assert weights(tmp_path / "one").keys() == weights(tmp_path / "two").keys()
     assert not torch.equal(*(next(iter(weights(tmp_path / n).values())) for n in ("one", "two")))

@@ -50,7 +50,7 @@ SKIPPED = {
     "export": "sets a key of the reader's",
     "unlearn study paper_real.yaml": "a file of the reader's; test_the_study_with_written_data_builds_on_the_papers reads it",
     "python -m pytest": "tests/test_new.py runs pytest on the written files",
-    "torchrun": "needs several machines; tests/test_processes.py starts two processes with it as if they were",
+    "torchrun": "needs several machines; tests/test_processes.py has two processes started by its agents as if they were",
     "srun": "needs SLURM's allocation; tests/test_processes.py starts two processes in a job's environment",
     ".venv/bin/python -m pytest -m gpu": "needs a CUDA device; without one these tests are skipped with that reason",
     "wandb sweep": "needs W&B's server; tests/test_sweeps.py parses every sweep",
@@ -66,7 +66,7 @@ SKIPPED = {
 PLACEHOLDERS = {"RUN": "runs/mine", "STUDY": "runs/demo", "STUDY_FOLDER": "runs/demo", "CONFIG": "configs/studies/demo.yaml"}
 # Verbs that are run wherever they are shown.
 CHEAP = ("status", "configs")
-HUB = re.compile(r"configs/backbones/(llama[23]|qwen2\.5)")
+HUB = re.compile(r"configs/backbones/(llama[23]|smollm2|qwen2\.5)")
 
 
 def commands(page):

@@ -1,10 +1,7 @@
 """`unlearn new`: what it writes passes its own test as it is."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+from forked import together
 
 from unlearn_lightning.main import main
 
@@ -21,12 +18,8 @@ def test_the_written_files_pass_their_own_tests(tmp_path, capsys):
     assert files == sorted([f"{m}.py" for m in modules] + [f"test_{m}.py" for m in modules])
     written = "".join((tmp_path / "mine" / file).read_text() for file in files)
     assert not any(word in written for word in ("NewCallback", "NewObjective", "NewStage", "new_callback", "new_objective", "new_stage"))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "mine")], capture_output=True, text=True,
-        env={**os.environ, "WANDB_MODE": "disabled"}, cwd=tmp_path, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "7 passed" in done.stdout
+    (said,) = together(lambda: pytest.main(["-q", "-p", "no:cacheprovider", str(tmp_path / "mine")]), cwd=tmp_path)
+    assert "7 passed" in said
 
 
 def test_nothing_is_overwritten(tmp_path, capsys):

@@ -5,7 +5,7 @@ from statistics import fmean
 
 import pytest
 import torch
-from study_runs import command_fit, fit, held_out, settings
+from study_runs import by_two_processes, fit, held_out, settings
 
 from callbacks import ForgetLikelihood, GSM8KAccuracy, PathDivergence, RetainLikelihood
 from callbacks.probe import Probe, metric_key
@@ -59,7 +59,7 @@ def test_five_examples_validated_on_two_processes_give_the_exact_means_and_the_s
         return settings(corpus, questions, tmp_path / name, **more)
 
     lightning_cli.run({"subcommand": "validate", "validate": config("one")})
-    command_fit(config("two", devices=2, strategy="ddp"), verb="validate")
+    by_two_processes("validate", config("two", devices=2, strategy="ddp"))
     for name in ("forget", "retain", "divergence", "gsm8k"):
         first, second = (read_records(tmp_path / run, name) for run in ("one", "two"))
         assert list(second) == [0]

@@ -1,24 +1,24 @@
 """Two processes do what one does: DDP, FSDP2, several nodes; fp32 and 4-bit; adapters and full fine-tuning; resumed across counts.
 
-The two-process runs are made by two pairs of processes on this machine (tests/many_runs.py): "nodes" started by torchrun, and "tasks"
-that find themselves in a SLURM job's environment. Each run is compared with the same run made by one process here.
+The two-process runs are made by two pairs of processes on this machine (tests/many_runs.py): "nodes" started by torchrun's agents, and
+"tasks" that find themselves in a SLURM job's environment. Each run is compared with the same run made by one process here.
 """
 
 import csv
 import json
-import os
-import socket
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
+import many_runs
 import pytest
 import torch
 import yaml
+from forked import together
 from peft import PeftModel
-from study_runs import SYSTEM_PROMPT, fit, held_out, run_json, settings, weights
+from study_runs import SYSTEM_PROMPT, fit, free_port, held_out, run_json, settings, weights
 from test_backbone import log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.main import main
@@ -123,43 +123,37 @@ def two(make_config):
         {"config": make_config("full", "spoiled", **trainer("fsdp2", trainer={"callbacks": []})), "spoil": 2},
         {"config": make_config("nf4 stacked", "int8", **merged(trainer("fsdp2"), int8))},
     ]
+    together(*by_torchrun(torchrun), *by_slurm(slurm))
     folders = [Path(entry["config"]["run_folder"]) for entry in slurm + torchrun]
-    root = folders[0].parents[1]
-    processes = [*by_torchrun(root / "torchrun.json", torchrun), *by_slurm(root / "slurm.json", slurm)]
-    for process in processes:
-        output, _ = process.communicate(timeout=500)
-        assert process.returncode == 0, output[-4000:]
     return {folder.parent.name: folder for folder in folders if folder.name == "run"}
 
 
-def by_torchrun(file, entries):
-    """Two nodes with one process each."""
-    file.write_text(json.dumps(entries))
-    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1"]
-    port = ["--master_port", str(free_port())]
-    return [start([*agent, *port, "--node_rank", str(rank), str(TESTS / "many_runs.py"), str(file)]) for rank in (0, 1)]
+def by_torchrun(entries):
+    """Two nodes with one process each, by torchrun's own agents."""
+    shared = {
+        "min_nodes": 2,
+        "max_nodes": 2,
+        "nproc_per_node": 1,
+        "run_id": "two",
+        "rdzv_backend": "static",
+        "rdzv_endpoint": f"127.0.0.1:{free_port()}",
+    }
+
+    def node(rank):
+        config = LaunchConfig(**shared, rdzv_configs={"rank": rank}, max_restarts=0, monitor_interval=0.1, start_method="fork")
+        elastic_launch(config, many_runs.run_all)(entries)
+
+    return [partial(node, rank) for rank in (0, 1)]
 
 
-def by_slurm(file, entries):
+def by_slurm(entries):
     """Two tasks as `srun --nodes 2 --ntasks-per-node 1` would start them."""
-    file.write_text(json.dumps(entries))
     job = {
         "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "unlearn", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2",
         "SLURM_JOB_NUM_NODES": "2", "SLURM_LOCALID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
     }  # fmt: skip
-    command = [sys.executable, str(TESTS / "many_runs.py"), str(file)]
-    return [start(command, **job, SLURM_PROCID=str(rank), SLURM_NODEID=str(rank)) for rank in (0, 1)]
-
-
-def start(command, **environment):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    tasks = [{**job, "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank)} for rank in (0, 1)]
+    return [(partial(many_runs.run_all, entries), task) for task in tasks]
 
 
 @pytest.fixture(scope="module")

@@ -214,8 +214,7 @@ def test_settings_in_which_siblings_differ_are_listed(full):
     assert "model.beta" not in page  # the same everywhere
 
 
-def test_importing_the_report_is_fast_and_needs_no_torch():
-    code = "import sys, time; t = time.perf_counter(); import unlearn_lightning.report; print(time.perf_counter() - t, *sys.modules)"
-    seconds, *modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+def test_importing_the_report_needs_nothing_that_is_slow_to_import():
+    code = "import sys; import unlearn_lightning.report; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "matplotlib", "pandas", "scipy.stats", "lightning"} & set(modules)
-    assert float(seconds) < 3  # about 0.3 s on a quiet machine

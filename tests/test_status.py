@@ -3,11 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
-from study_runs import UNLEARN, settings
+from forked import Forked, until
+from study_runs import settings
 from test_study import config_of, small, tree
 
 from unlearn_lightning.main import main
@@ -77,11 +77,9 @@ def test_a_real_run_says_how_far_it_is_until_it_is_killed(corpus, questions, tmp
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
     entry = {"key": "a", "name": "long", "kind": "stage", "folder": "../run", "parents": []}
     write_json(tmp_path / "study" / "study.json", {"runs": [entry]})
-    process = subprocess.Popen([*UNLEARN, "fit", "-c", str(tmp_path / "run.yaml")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = Forked(lambda: main(["fit", "-c", str(tmp_path / "run.yaml")]))
     try:
-        deadline = time.monotonic() + 120
-        while not (tmp_path / "run/progress.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until((tmp_path / "run/progress.json").exists, process)
         (run,) = study_states(tmp_path / "study")
         assert (run.state, run.steps) == ("running", 4000)
         assert run.step >= 1

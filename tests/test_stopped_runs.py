@@ -49,10 +49,10 @@ def test_a_bad_line_is_named_by_the_command_without_a_traceback(corpus, question
     Path(questions).write_text('{"prompt": "a", "response": "b"}\n{broken\n')
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(settings(corpus, questions, tmp_path / "run")))
-    done = command("fit", "-c", str(file))
-    assert done.returncode == 1
-    assert "questions.jsonl:2: not JSON" in done.stderr
-    assert "Traceback" not in done.stderr
+    status, said = command("fit", "-c", str(file))
+    assert status == 1
+    assert "questions.jsonl:2: not JSON" in said
+    assert "Traceback" not in said
 
 
 def test_a_run_folder_that_cannot_be_written(corpus, questions, tmp_path):
@@ -127,21 +127,26 @@ class StopAt(lightning_cli.pl.Callback):
         self._stop(trainer, "end")
 
 
-STOPS = [(1, "batch"), (3, "batch"), (4, "batch"), (7, "batch"), (3, "epoch"), (9, "epoch"), (9, "end")]
-# What micro-batches and workers add is where the data goes on, inside an epoch and at its end.
-FEWER = {"plain": STOPS, "accumulated": [(3, "batch"), (7, "batch"), (3, "epoch")], "two workers": [(4, "batch")]}
+LIMITS = {"steps": {"max_steps": 9, "max_epochs": -1}, "epochs": {"max_steps": -1, "max_epochs": 3}}
+# What micro-batches and workers add is where the data goes on, inside an epoch and at its end; what a limit of epochs adds, their ends.
+STOPS = {
+    ("plain", "steps"): [(1, "batch"), (3, "batch"), (4, "batch"), (7, "batch"), (3, "epoch"), (9, "epoch"), (9, "end")],
+    ("plain", "epochs"): [(7, "batch"), (3, "epoch"), (9, "epoch"), (9, "end")],
+    ("accumulated", "steps"): [(3, "batch"), (7, "batch"), (3, "epoch")],
+    ("accumulated", "epochs"): [(3, "epoch")],
+    ("two workers", "steps"): [(4, "batch")],
+}
 
 
-@pytest.mark.parametrize("kind", ROUNDS)
-@pytest.mark.parametrize("limit", [{"max_steps": 9, "max_epochs": -1}, {"max_steps": -1, "max_epochs": 3}], ids=["steps", "epochs"])
+@pytest.mark.parametrize(("kind", "limit"), STOPS)
 def test_a_stopped_run_goes_on_to_the_same_weights(kind, limit, corpus, questions, tmp_path):
     """3 steps an epoch, 9 in all: stopped inside epochs, on their last batch and behind the last; with dropout and a cached reference."""
-    more = {**ROUNDS[kind], "model": {"init_args": {"backbone": LORA}}, "trainer": limit, "checkpoint_every_n_steps": 1}
+    more = {**ROUNDS[kind], "model": {"init_args": {"backbone": LORA}}, "trainer": LIMITS[limit], "checkpoint_every_n_steps": 1}
     if kind == "plain":
         more["model"]["init_args"]["cache_reference"] = True
     cls = "NPO" if kind == "plain" else "StageFineTuning"
     fit(settings(corpus, questions, tmp_path / "straight", cls, **more))
-    for step, hook in FEWER[kind]:
+    for step, hook in STOPS[kind, limit]:
         name = f"{hook}{step}"
         stopped = settings(corpus, questions, tmp_path / name, cls, **more)
         with pytest.raises(Stop):

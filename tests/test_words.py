@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from unlearn_lightning.cli import errors
 from unlearn_lightning.cli.arguments import prepared
 from unlearn_lightning.cli.did_you_mean import class_names
-from unlearn_lightning.cli.early_checks import check_optimizer
+from unlearn_lightning.cli.early_checks import LEAST, check_optimizer, check_settings
 from unlearn_lightning.cli.environment import refuse_unknown
 from unlearn_lightning.cli.lightning_cli import run
 from unlearn_lightning.cli.resolver import ConfigOnly
@@ -112,6 +113,14 @@ def test_what_a_change_of_class_keeps_and_drops_is_said(words, line, tmp_path, c
         assert found["model"]["init_args"]["beta"] == 1.0
 
 
+def test_another_verbs_variables_are_left_to_it_and_its_parser_is_not_made():
+    refuse_unknown({"UNLEARN_VALIDATE__TRAINER__MAX_STEP": "1"}, {"UNLEARN_FIT__TRAINER__MAX_STEPS"})
+    made = run(["fit", "-c", NPO_FILE, "-c", TINY], cli=ConfigOnly)
+    assert list(made.subcommands()) == ["fit"]
+    with pytest.raises(SystemExit):
+        run(["fti"], cli=ConfigOnly)
+
+
 @pytest.mark.parametrize("name", ["UNLEARN_DATE", "UNLEARN_TRACEBAK", "UNLEARN_FIT__TRAINER__MAX_STEP", "UNLEARN_FTI__RUN_FOLDER"])
 def test_an_unknown_variable_is_refused_with_the_nearest_name(name, monkeypatch, capsys):
     with pytest.raises(ValueError, match=f"{name}, which nothing here reads. Did you mean UNLEARN_"):
@@ -157,6 +166,16 @@ def test_a_wrong_type_is_one_line(words, message, capsys):
         (["--model.backbone.scratch.heads", "0"], "scratch.heads must be at least 1, got 0."),
         (["--trainer.accelerator", "gpu"], "Asked for: accelerator gpu"),
         (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val must be at least 0, got -1."),
+        (["--trainer.max_steps", "-5"], "trainer.max_steps must be at least -1, got -5. ("),
+        (["--trainer.devices", "0"], "trainer.devices is how many devices a run takes, at least 1, auto, or -1 for all; got 0."),
+        (
+            ["--model.backbone.adapter", "[a,null]"],
+            'model.backbone.adapter: expected a text or a list of texts, got the list ["a", null], ',
+        ),
+        (
+            ["--trainer.max_time", "5"],
+            "trainer: `Timer(duration='5')` is not a valid duration. Expected a string in the format DD:HH:MM:SS.",
+        ),
         (["--checkpoint_every_n_steps", "-1"], "checkpoint_every_n_steps is a number of steps"),
         (["--seed_everything", "-3"], "seed_everything: -3 is not in bounds"),
         (["--model.backbone.chat_template_from", "./nowhere"], "backbone.chat_template_from: there is no model folder ./nowhere."),
@@ -175,6 +194,26 @@ def test_a_value_out_of_range_is_one_line_before_anything_is_written(words, part
     assert part in last
     assert len(last) < 500
     assert not (tmp_path / "run/run.json").exists()
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return parsed("-c", NPO_FILE)
+
+
+WRONG = [*((name, -5) for name in LEAST), *(("devices", wrong) for wrong in ("0", 0, "-3", "two", "[]", [], "", "1.5"))]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_trainers_number_that_is_out_of_range_is_named_without_another_settings_hint(name, value, whole):
+    with pytest.raises(ValueError, match=rf"^trainer\.{name} .*at least .* got {re.escape(str(value))}\.") as error:
+        check_settings({**whole, "trainer": {**whole["trainer"], name: value}})
+    assert "Asked for" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [1, "1", "auto", -1, "-1", [0, 1], "0,1", "[0, 1]", "1,"])
+def test_devices_in_every_spelling_of_lightnings(value, whole):
+    check_settings({**whole, "trainer": {**whole["trainer"], "devices": value}})
 
 
 def test_a_mistyped_folder_is_named_at_once_with_the_nearest_one(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ def test_an_error_ends_the_pauses_of_other_questions_and_sends_none_again(tmp_pa
     started = time.monotonic()
     with serving(reply) as fake, pytest.raises(EndpointError, match="HTTP 401"):
         ask_all([question("refused"), question("busy")], Endpoint("m", url=fake.url, concurrency=2), tmp_path / "log", kept)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 55, "it has waited for the pause"
     assert fake.asked == {"busy": 1, "refused": 1}
 
 

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """The exit status of one command; whatever is raised ends as one line (errors.py)."""
+    """Runs one command and returns its exit status; whatever is raised ends as one line (errors.py)."""
     # Class paths also name files of this folder, as with `python -m`; last, so that none takes an installed module's place.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())

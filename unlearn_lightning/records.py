@@ -13,12 +13,38 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 FORMAT = 1
 LEFT_OVER = re.compile(r"\..+\.(csv|html|json|jsonl|md|sh|svg|txt|yaml)\.[a-z0-9_]+|\.writable-.*")
 """Names of files that are being written, and that former versions wrote to see whether they could."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a metric's number means; a probe writes it into its records, and the report and the loggers read it from there.
+
+    Attributes:
+        title: what tables and figures call it, such as `label log-likelihood`.
+        unit: such as `nats/token`, `nats`, `share`, `tokens`; empty for a pure number.
+        better: whether a `higher` or a `lower` value keeps or gains what is measured; null where neither is better as such.
+    """
+
+    title: str
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], metric: str) -> Quantity:
+        """What a record says about one of its metrics; the metric's own name where it says nothing, as older records do."""
+        said = (record.get("quantities") or {}).get(metric)
+        return cls(**said) if said else cls(metric.rpartition("/")[2].replace("_", " "))
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name, as a record holds them."""
+        return asdict(self)
 
 
 class UnknownFormat(ValueError):

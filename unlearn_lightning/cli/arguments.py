@@ -39,7 +39,7 @@ def prepared(arguments: Iterable[str]) -> list[str]:
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names of the configuration files, and the other words."""
+    """Separates the names of the configuration files from the other words, and returns both."""
     files: list[str] = []
     rest: list[str] = []
     waiting = iter(words)
@@ -56,7 +56,7 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _joined(flags: Sequence[str]) -> list[str]:
-    """`--name value` as `--name=value`, where the value is a word that is spelled anew."""
+    """Writes `--name value` as `--name=value` where the value is a word that is spelled anew."""
     joined: list[str] = []
     for word in flags:
         before = joined[-1] if joined else ""
@@ -68,13 +68,13 @@ def _joined(flags: Sequence[str]) -> list[str]:
 
 
 def spelled(word: str) -> str:
-    """A word of the form `--name=value` with its value restated; any other as it is."""
+    """Restates the value of a word of the form `--name=value`, and returns any other word as it is."""
     name, equals, value = word.partition("=")
     return f"{name}={restated(value)}" if equals and name.startswith("--") else word
 
 
 def restated(value: str) -> str:
-    """Python's spelling of null, a list or a mapping as JSON: W&B's agent and jsonargparse's inner parsers write `None`, `['a', None]`."""
+    """Turns null, a list or a mapping as Python spells it into JSON: W&B's agent and jsonargparse's inner parsers write `['a', None]`."""
     if value in NULLS:
         return "null"
     if value[:1] not in ("[", "{", "("):
@@ -86,7 +86,7 @@ def restated(value: str) -> str:
 
 
 def without_null_words(value: Any) -> Any:
-    """A value as YAML reads it, with the word None as null too."""
+    """Returns a value as YAML reads it, with the word None as null too."""
     if isinstance(value, dict):
         return {key: without_null_words(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -95,7 +95,7 @@ def without_null_words(value: Any) -> Any:
 
 
 def classes_first(flags: Sequence[str]) -> list[str]:
-    """A flag that names a class moved before the earlier flags below it: `--model.beta 0.1 --model NPO` sets NPO's beta."""
+    """Moves a flag that names a class before the earlier flags below it: `--model.beta 0.1 --model NPO` sets NPO's beta."""
     groups: list[list[str]] = []
     for word in flags:
         if word.startswith("--") or not groups:
@@ -113,5 +113,5 @@ def classes_first(flags: Sequence[str]) -> list[str]:
 
 
 def _name(group: Sequence[str]) -> str:
-    """The setting that a flag names; `--model.class_path` is `--model`."""
+    """Returns the setting that a flag names; `--model.class_path` is `--model`."""
     return group[0].partition("=")[0].removesuffix(".class_path")

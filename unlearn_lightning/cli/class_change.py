@@ -81,7 +81,7 @@ def _carry_over(before: Any, after: Any) -> str | None:
 
 
 def _names(settings: Any) -> list[str]:
-    """The settings of a class in their order; one given by a flag alone has its key before its value."""
+    """Returns the settings of a class in their order; one that is given by a flag alone has its key before its value."""
     if key := nested_key(settings):
         return [key.partition(".")[0]]
     return list(vars(settings) if isinstance(settings, Namespace) else settings or ())

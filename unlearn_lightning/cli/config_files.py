@@ -22,12 +22,12 @@ FOLDER = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "conf
 
 
 def names() -> list[str]:
-    """Every shipped configuration, such as `stages/tofu.yaml`."""
+    """Returns every shipped configuration by its name, such as `stages/tofu.yaml`."""
     return sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("*/*.yaml"))
 
 
 def shipped(name: str) -> Path | None:
-    """The shipped configuration of that name, with or without `configs/` before it; none if there is none."""
+    """Finds the shipped configuration of that name, with or without `configs/` before it; returns none if there is none."""
     short = Path(name).as_posix().removeprefix("configs/")
     return FOLDER / short if short in names() else None
 
@@ -50,13 +50,13 @@ def find(name: str) -> Path:
 
 
 def purpose(name: str) -> str:
-    """What a shipped configuration is for: the sentence that it opens with."""
+    """Tells what a shipped configuration is for: returns the sentence that it opens with."""
     first = (FOLDER / name).read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("# ")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of `unlearn configs`."""
+    """Describes the arguments of `unlearn configs`."""
     found = argparse.ArgumentParser(
         prog="unlearn configs", description="Lists the shipped configurations, prints one, or copies it to be edited.", allow_abbrev=False
     )
@@ -90,7 +90,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def listing() -> str:
-    """All names with their purposes, by folder."""
+    """Lists all names with their purposes, by folder."""
     lines = []
     for folder, group in groupby(names(), lambda name: name.partition("/")[0]):
         lines += [f"configs/{folder}"]

@@ -46,7 +46,7 @@ WRONG_KEY = re.compile(r"[Oo]ption '([\w.]+)' is not accepted|does not accept op
 
 
 class Parser(LightningArgumentParser):
-    """jsonargparse with short errors."""
+    """This is the parser of LightningCLI, and its errors are one line."""
 
     def parse_args(self, args: Any = None, *rest: Any, **more: Any) -> Any:
         """Parses; a class's own parser gets a nested value as Python spells it, and reads it as JSON."""
@@ -67,7 +67,7 @@ class Parser(LightningArgumentParser):
 
 
 def explain(message: str) -> str:
-    """The nearest right name where a class or key is mistyped; other messages stay as they are."""
+    """Names the nearest right name where a class or key is mistyped; other messages stay as they are."""
     if WRONG_VALUE.search(message):
         return message
     if found := NO_CLASS.search(message):
@@ -96,12 +96,12 @@ def _suggestion(wrong: str, known: Iterable[str]) -> str:
 
 
 def class_names() -> set[str]:
-    """Short names of every class a configuration may name."""
+    """Returns the short names of every class that a configuration may name."""
     return {c.__name__ for base in NAMED_CLASSES for c in _subclasses(base)}
 
 
 def key_names() -> set[str]:
-    """Names of every setting of those classes, of the backbone, of the trainer and of the command."""
+    """Returns the names of every setting of those classes, of the backbone, of the trainer and of the command."""
     owners = [pl.Trainer, *(c for base in NAMED_CLASSES for c in _subclasses(base))]
     names = {name for owner in owners for name in parameters(owner)}
     return names | {f.name for settings in SETTINGS for f in dataclasses.fields(settings)} | COMMAND_KEYS | {"init_args", "class_path"}

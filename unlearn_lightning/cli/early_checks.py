@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -22,8 +23,14 @@ from unlearn_lightning.models.places import check_places
 # A schedule asks for the number of steps, which is known only when the data has been read; a setting that it refuses for this
 # number is wrong for every number.
 MANY_STEPS = 10**6
-# Settings of the trainer and of the command whose range Lightning does not look at, and the least of each.
-LEAST = {"gradient_clip_val": 0, "log_every_n_steps": 0, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_nodes": 1}
+# Settings of the trainer whose range Lightning does not look at, or not in words that say what to do, and the least of each.
+LEAST = {
+    "gradient_clip_val": 0, "log_every_n_steps": 0, "accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "num_nodes": 1,
+    "max_steps": -1, "max_epochs": -1, "min_steps": 0, "min_epochs": 0, "limit_train_batches": 0, "limit_val_batches": 0,
+    "limit_test_batches": 0, "overfit_batches": 0, "val_check_interval": 0,
+}  # fmt: skip
+# A number, or the devices' own numbers as a list.
+DEVICES = re.compile(r"auto|-1|[1-9]\d*|[\[(].+[\])]|\d+\s*,[\d\s,]*")
 
 
 def check_settings(config: Mapping[str, Any]) -> None:
@@ -36,10 +43,18 @@ def check_settings(config: Mapping[str, Any]) -> None:
         for name, hint in _hints(owner).items():
             if name in settings and settings[name] is None and not _admits_none(owner, name, hint):
                 raise ValueError(f"{where}.{name}: expected {_words(hint)}, got null. Leave it out for its usual value.")
+            if _is_a_list_in_words(settings.get(name), hint):
+                raise ValueError(f"{where}.{name}: expected a text or a list of texts, got the list {settings[name]}, not all of texts.")
     for name, least in LEAST.items():
         value = config["trainer"].get(name)
-        if value is not None and not value >= least:
+        # An interval may be a time, too.
+        if isinstance(value, int | float) and not value >= least:
             raise ValueError(f"trainer.{name} must be at least {least}, got {value}.")
+    if not DEVICES.fullmatch(str(config["trainer"]["devices"]).strip()):
+        raise ValueError(
+            f"trainer.devices is how many devices a run takes, at least 1, auto, or -1 for all; got {config['trainer']['devices']}. "
+            "`--trainer.accelerator cpu` leaves the GPUs alone."
+        )
     if config["checkpoint_every_n_steps"] < 0:
         raise ValueError(f"checkpoint_every_n_steps is a number of steps, or 0 for none; got {config['checkpoint_every_n_steps']}.")
 
@@ -81,7 +96,7 @@ def check_optimizer(model: Any) -> None:
 
 
 def _owners(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    """Every class that a configuration sets up, with its place and its settings."""
+    """Yields every class that a configuration sets up, with its place and its settings."""
     yield "trainer", pl.Trainer, config["trainer"]
     yield from _below("", {name: config[name] for name in ("model", "data", "trainer")})
 
@@ -119,6 +134,12 @@ def _members(hint: Any) -> tuple[Any, ...]:
 def _admits_none(owner: Any, name: str, hint: Any) -> bool:
     parameter = parameters(owner).get(name)
     return parameter is None or parameter.default is None or bool({type(None), Any, object} & set(_members(hint)))
+
+
+def _is_a_list_in_words(value: Any, hint: Any) -> bool:
+    """Says whether a list came as a text: where texts or one may come, jsonargparse takes a list with another member for one text."""
+    texts = any(typing.get_origin(member) in (list, tuple) and typing.get_args(member)[0] is str for member in _members(hint))
+    return str in _members(hint) and texts and isinstance(value, str) and value.startswith("[") and value.endswith("]")
 
 
 def _dataclass(hint: Any) -> Any:

@@ -27,15 +27,16 @@ def refuse_unknown(environment: Mapping[str, str], settings: Iterable[str] | Non
 
     Args:
         environment: such as os.environ.
-        settings: the variables of the trainer verbs' settings; null where they are not known, which lets any below a verb pass.
+        settings: the variables of the trainer verbs' settings, as far as they are known; any below a verb of which none is known pass.
 
     Raises:
         ValueError: there is one that nothing reads; the message has the nearest name.
     """
     verbs = tuple(f"{PREFIX}{verb.upper()}__" for verb in TRAINER_VERBS)
     known = {*VARIABLES, *(settings or ())}
+    unread = tuple(verb for verb in verbs if not any(name.startswith(verb) for name in known))
     for name in sorted(environment):
-        if not name.startswith(PREFIX) or name in known or (settings is None and name.startswith(verbs)):
+        if not name.startswith(PREFIX) or name in known or name.startswith(unread):
             continue
         near = difflib.get_close_matches(name, sorted({*known, *verbs}), n=1, cutoff=0.6)
         hint = f"Did you mean {near[0]}{'...' if near[0].endswith('__') else ''}?" if near else f"There are {', '.join(VARIABLES)}."

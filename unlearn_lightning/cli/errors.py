@@ -69,18 +69,18 @@ def told(error: BaseException, prog: str, status: int = 2) -> int:
 
 
 def is_known(error: BaseException) -> bool:
-    """Whether an error is of a kind that its own words explain."""
+    """Says whether an error is of a kind that its own words explain."""
     return isinstance(error, KNOWN) or bool(KNOWN_NAMES & {kind.__name__ for kind in type(error).__mro__})
 
 
 def line(error: BaseException) -> str:
-    """An error in one line of at most a few hundred characters."""
+    """Words an error in one line of at most a few hundred characters."""
     words = " ".join(short(str(error) or type(error).__name__).split())
     return words if len(words) <= LONGEST else f"{words[: LONGEST * 2 // 3]} [...] {words[-LONGEST // 3 :]}"
 
 
 def short(message: str) -> str:
-    """What is wrong in a message of jsonargparse; any other message as it is."""
+    """Cuts a message of jsonargparse down to what is wrong; returns any other message as it is."""
     if not (KEY.search(message) or UNION in message or CALLABLE.search(message)):
         return _ended(TAIL.sub("", message)) if TAIL.search(message) else message
     lines = [one for one in CALLABLE.sub("", message).splitlines() if one.strip()]
@@ -97,7 +97,7 @@ def short(message: str) -> str:
 
 
 def _deepest(lines: list[str]) -> tuple[str, list[str]]:
-    """The dotted name of the setting that is wrong, and the lines on it alone."""
+    """Returns the dotted name of the setting that is wrong, and the lines on it alone."""
     keys: list[str] = []
     depth, start = -1, 0
     for number, text in enumerate(lines):
@@ -116,7 +116,7 @@ def _deepest(lines: list[str]) -> tuple[str, list[str]]:
 
 
 def _wanted(expected: list[str]) -> str:
-    """The types of a union in words; the choices of several literals are one list."""
+    """Puts the types of a union into words; the choices of several literals are one list."""
     literals = [found[1] for one in expected if (found := LITERAL.match(one))]
     choices = list(dict.fromkeys(choice.strip(" '") for one in literals for choice in one.split(",")))
     words = [f"one of {', '.join(choices)}"] * bool(choices)

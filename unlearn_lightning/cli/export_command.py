@@ -10,7 +10,7 @@ from unlearn_lightning.cli import subcommand
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of `unlearn export`."""
+    """Describes the arguments of `unlearn export`."""
     found = argparse.ArgumentParser(
         prog="unlearn export", description="Writes a run's model for plain transformers and PEFT.", allow_abbrev=False
     )

@@ -45,7 +45,7 @@ def stamp() -> str:
 
 
 def made(verb: str) -> str:
-    """The verb's help as the parser writes it."""
+    """Returns the verb's help as the parser writes it."""
     from unlearn_lightning.cli.lightning_cli import run
 
     text = io.StringIO()

@@ -21,7 +21,7 @@ WRONG_KEY = re.compile(r"[Oo]ption '([\w.-]+)' is not accepted|[Uu]nrecognized a
 
 
 class LineParser(jsonargparse.ArgumentParser):
-    """jsonargparse with short errors, for `study`, `memory` and `theory`."""
+    """This is jsonargparse's parser for `study`, `memory` and `theory`, and its errors are one line."""
 
     def parse_args(self, args: Any = None, *rest: Any, **more: Any) -> Any:
         """Parses; a class's own parser gets a nested value as Python spells it, and reads it as JSON."""

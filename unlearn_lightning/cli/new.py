@@ -58,7 +58,7 @@ def write(kind: str, name: str, folder: Path) -> list[Path]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of `unlearn new`."""
+    """Describes the arguments of `unlearn new`."""
     found = argparse.ArgumentParser(
         prog="unlearn new", description="Writes a metric, an objective or a stage that works, with its test, to be made your own.",
         allow_abbrev=False,

@@ -25,7 +25,7 @@ def is_inner(parser: Any) -> bool:
 
 
 def options(parser: Any) -> set[str]:
-    """The parser's flags, such as `--seeds`, for a suggestion where one is mistyped. argparse lists its actions under no public name."""
+    """Returns the parser's flags, such as `--seeds`, to suggest one for a mistyped one. argparse lists its actions under no public name."""
     return {option for action in parser._actions for option in action.option_strings}
 
 
@@ -53,15 +53,15 @@ def on_class_change(act: Callable[[Any, Any, Any], None]) -> Iterator[None]:
 
 
 def class_at(path: str) -> Any:
-    """The class or function at an import path, found as jsonargparse finds it, so that both mean the same one."""
+    """Returns the class or function at an import path, found as jsonargparse finds it, so that both mean the same one."""
     return import_object(path)
 
 
 def nested_key(settings: Any) -> str | None:
-    """The key of a class's setting that is given by a flag alone, which jsonargparse hands over before its value; null for others."""
+    """Returns the key of a class's setting that a flag alone gives, which jsonargparse hands over before its value; null for others."""
     return settings.key if isinstance(settings, NestedArg) else None
 
 
 def signature_parameters(owner: Any) -> list[Any]:
-    """The parameters of a class's constructor or of a function, with those behind **kwargs, where `inspect.signature` ends."""
+    """Lists the parameters of a class's constructor or of a function, with those behind **kwargs, where `inspect.signature` ends."""
     return list(get_signature_parameters(owner, "__init__" if isinstance(owner, type) else None))

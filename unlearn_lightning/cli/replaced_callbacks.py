@@ -40,7 +40,7 @@ def _trainer(file: Path) -> Mapping[str, Any]:
 
 
 def _names(callbacks: Any) -> list[str]:
-    """Short class names of a callback, of a list of them, or of null."""
+    """Returns the short class names of a callback, of a list of them, or of null."""
     listed = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
     paths = [one if isinstance(one, str) else dict(one).get("class_path", "") for one in listed]
     return [str(path).rpartition(".")[2] for path in paths if path]

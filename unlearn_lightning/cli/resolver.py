@@ -83,7 +83,7 @@ class Resolver:
         self.parsed = self.tried = 0
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole configuration, as config.yaml would have it. Parts are shared with other configurations: it is read and not changed."""
+        """Returns the whole configuration, as config.yaml would have it. Parts are shared with other configurations: it is read and not changed."""
         model = config["model"]
         backbone = dict(model["init_args"]["backbone"])
         places = {name: backbone.pop(name) for name in ("model", "adapter") if backbone.get(name) is not None}

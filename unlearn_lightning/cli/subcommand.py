@@ -12,7 +12,7 @@ from unlearn_lightning.cli.errors import told
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str], work: Callable[[argparse.Namespace], None]) -> int:
-    """The verb's exit status: 0, or 2 after a line on what is wrong with the input."""
+    """Runs the verb and returns its exit status: 0, or 2 after a line on what is wrong with the input."""
     try:
         work(parser.parse_args(list(arguments)))
     except SystemExit as end:  # argparse has said what is wrong, or shown the help

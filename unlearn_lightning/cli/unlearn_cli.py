@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -60,7 +61,7 @@ class UnlearnCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """fit, validate and test; predict is left to generation tools."""
+        """Offers fit, validate and test; predict is left to generation tools."""
         return {k: v for k, v in LightningCLI.subcommands().items() if k != "predict"}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -100,7 +101,7 @@ class UnlearnCLI(LightningCLI):
             config.trainer.logger = False
 
     def resolved(self) -> dict[str, Any]:
-        """The whole configuration of this run as plain values."""
+        """Returns the whole configuration of this run as plain values."""
         if self.known_config is None:
             dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="yaml"))
             self.known_config = dumped[self.subcommand] if self.subcommand else dumped
@@ -142,6 +143,8 @@ class UnlearnCLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except MisconfigurationException as error:
+            if not re.search("accelerator|device|gpu|cuda|node", str(error), re.IGNORECASE):
+                raise ValueError(f"trainer: {error}") from error
             asked = ", ".join(f"{name} {config['trainer'][name]}" for name in ("accelerator", "devices", "num_nodes"))
             raise ValueError(f"trainer: {error} Asked for: {asked}. `--trainer.accelerator auto` takes what this machine has.") from error
         end_where_nothing_is_lost(trainer)
@@ -186,7 +189,7 @@ class UnlearnCLI(LightningCLI):
         rank_zero_info(f"{'Run' if subcommand == 'fit' else 'Measured'}: {self.run_folder}")
 
     def _go_on_where_it_stopped(self) -> None:
-        """Done late, when the folder is this process's alone. A run that goes on is the same run to its loggers (runs/resume.py)."""
+        """Looks for a checkpoint and opens the loggers, late, when the folder is this process's alone (runs/resume.py)."""
         logged = None
         if self.subcommand == "fit":
             settings = self.config_init["fit"]

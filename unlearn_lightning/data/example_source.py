@@ -116,7 +116,7 @@ class ExampleSource:
         """
         train = self.rows("train")
         parts = [f"{len(train) - too_long:,} of {len(self.source_rows()):,} examples trained on", self._held_out_account()]
-        if repeats := len(train) - len(set(self._prompts(train))):
+        if repeats := len(train) - len(set(self._train_prompts)):
             parts.append(f"{repeats:,} of those trained on repeat the prompt of another")
         if left_out := self._read[1]:
             parts.append(f"{left_out:,} left out by {', '.join(self.leave_out)}")
@@ -135,7 +135,7 @@ class ExampleSource:
         except (OSError, ValueError) as error:
             # A training run that measures nothing on them does not need them.
             return f"held-out examples that cannot be read ({first_line(error)})"
-        trained = set(self._prompts(self.rows("train")))
+        trained = set(self._train_prompts)
         both = sum(prompt in trained for prompt in held_out)
         also = f", {both:,} of them with a prompt that is trained on" if both else ""
         place, split = self._held_out_place
@@ -160,6 +160,10 @@ class ExampleSource:
         rows = read_rows(self.location())
         kept = leave_out(rows, self.leave_out)
         return kept, len(rows) - len(kept)
+
+    @cached_property
+    def _train_prompts(self) -> list[bytes]:
+        return self._prompts(self.rows("train"))
 
     @cached_property
     def _train_rows(self) -> Sequence[SourceRecord]:

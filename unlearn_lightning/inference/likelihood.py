@@ -5,7 +5,8 @@
 
 Exact savings: the vocabulary projection runs only where a response token is predicted, a batch padded on the right needs no mask, and
 what no response token depends on is left out (prefix_sharing.py). The plain computation is the tests' oracle, and what an architecture
-gets that does not agree with it (fast_paths.py). The scoring of many candidates per prompt is in multiple_choice.py.
+gets that does not agree with it (fast_paths.py). The likelihood of the label and its paraphrases, which are many candidates for one
+prompt, is computed in multiple_choice.py, and its probe is callbacks/forget_likelihood.py.
 """
 
 from __future__ import annotations

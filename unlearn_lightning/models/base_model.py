@@ -2,7 +2,8 @@
 
 net = load_pretrained("meta-llama/Llama-3.2-1B", None, dtype=torch.bfloat16)
 
-transformers fills a tensor that the files lack with random numbers, and says so in a log at most.
+transformers fills a tensor that the files lack with random numbers, and says so in a log at most. What is quantised, and how,
+is decided in backbone.py, which hands `quantization_config` on to here.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from unlearn_lightning.models.adapters import eval_mode, reference_mode
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
 from unlearn_lightning.modules.reference_file import ReferenceFile, as_tensors, from_tensors
+from unlearn_lightning.modules.reference_logits import KeptLogits, check_size
 from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_term, token_kl
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
@@ -39,6 +40,8 @@ class Unlearning(CausalLMModule):
 
     # Objectives that never ask for the reference say so, and nothing is computed for them.
     needs_reference: ClassVar[bool] = False
+    # Objectives that compare whole distributions with the starting model's say so, and call `reference_logits`.
+    needs_reference_logits: ClassVar[bool] = False
     # Objectives that compare two responses to each prompt say so, and read `batch.alternative`.
     needs_alternative: ClassVar[bool] = False
 
@@ -55,6 +58,7 @@ class Unlearning(CausalLMModule):
         self.cache_reference, self.retain = cache_reference, retain
         # Nats by row identity.
         self._reference: dict[int, float] | None = None
+        self._kept_logits: KeptLogits | None = None
         # Where the values are kept for other runs; set by the command line, which knows what identifies them.
         self.reference_file: ReferenceFile | None = None
         self._retain_batches: RetainBatches | None = None
@@ -87,6 +91,8 @@ class Unlearning(CausalLMModule):
                 f"{type(self).__name__} compares two responses to each prompt, and the {type(self.trainer.datamodule).__name__} data has "  # type: ignore[attr-defined]
                 "one. Set data.alternative_field to the field that holds the second."
             )
+        if stage == "fit" and self.needs_reference_logits and self.backbone.lora is None:
+            check_size(type(self).__name__, self._training_examples(), len(self.tokenizer))
         if stage == "fit" and self.retain is not None and self._retain_batches is None:
             data, tokenizer = self.retain.data, self.tokenizer
             self.backbone.check_length(data.max_length, f"max_length of the retain data ({data.stage_name})")
@@ -124,8 +130,24 @@ class Unlearning(CausalLMModule):
         inputs = batch.input_ids, batch.attention_mask, batch.response_mask
         with reference_mode(self.net):
             reference = response_logits(self.net, *inputs)
-        values = token_kl(reference, response_logits(self.net, *inputs))
+        return self.per_response(token_kl(reference, response_logits(self.net, *inputs)), batch)
+
+    @staticmethod
+    def per_response(values: Tensor, batch: Batch) -> Tensor:
+        """Sums over each response's tokens.   Args: values: (N,) of the batch's response tokens, row by row.   Returns: (B,)."""
         return torch.zeros(batch.input_ids.shape, device=values.device).masked_scatter(batch.response_mask, values).sum(-1)
+
+    def reference_logits(self, batch: Batch) -> Tensor:
+        """(N, V) the starting model's logits that predict the batch's response tokens, row by row; no gradient."""
+        if self._kept_logits is not None:
+            return self._kept_logits.of_batch(batch)
+        with reference_mode(self.net):
+            return response_logits(self.net, batch.input_ids, batch.attention_mask, batch.response_mask)
+
+    def divergence_from_start(self, batch: Batch) -> Tensor:
+        """(B,) KL divergence from the starting model's next-token distributions to the model's, nats, summed over response tokens."""
+        logits = response_logits(self.net, batch.input_ids, batch.attention_mask, batch.response_mask)
+        return self.per_response(token_kl(self.reference_logits(batch), logits), batch)
 
     def further_reference_examples(self) -> Sequence[Encoded]:
         """Examples beside the training data whose reference log-likelihoods are cached before step 1 as well; none unless overridden.
@@ -158,10 +180,12 @@ class Unlearning(CausalLMModule):
     @property
     def reads_reference(self) -> bool:
         """Whether a training step also passes its batch through the reference model."""
-        return self.needs_reference and self._reference is None
+        return (self.needs_reference and self._reference is None) or (self.needs_reference_logits and self._kept_logits is None)
 
     def on_train_start(self) -> None:
         """Computes the reference log-likelihoods where they are to be cached; a resumed run has them in its checkpoint."""
+        if self.needs_reference_logits and self.backbone.lora is None and self._kept_logits is None:
+            self._keep_logits()
         wanted = self.needs_reference and (self.cache_reference or self.backbone.lora is None)
         if not wanted or self._reference is not None:
             return
@@ -179,6 +203,18 @@ class Unlearning(CausalLMModule):
         """The file of values to the last bit: other numbers of examples at once round otherwise, and memory may have decided on them."""
         chosen = self.trainer.datamodule.at_once  # type: ignore[attr-defined]
         return file if chosen is None else ReferenceFile(file.path.with_stem(f"{file.path.stem}-{chosen}"))
+
+    @torch.no_grad()
+    def _keep_logits(self) -> None:
+        """Computes the predictions that full fine-tuning is about to move; every process keeps all of them."""
+        at_once = self.trainer.datamodule.plan("train").micro_batch_size  # type: ignore[attr-defined]
+
+        def logits(batch: Batch) -> Tensor:
+            batch = batch.to(self.device)
+            return response_logits(self.net, batch.input_ids, batch.attention_mask, batch.response_mask)
+
+        with eval_mode(self.net), self.trainer.precision_plugin.forward_context():
+            self._kept_logits = KeptLogits.of(self._training_examples(), at_once, self.tokenizer.pad_token_id, logits)
 
     def _compute_reference(self, parts: Sequence[Sequence[Encoded]]) -> dict[int, float]:
         """Nats by row identity; part by part, so that the training data's values do not depend, to the last bit, on what is beside them."""
@@ -212,12 +248,16 @@ class Unlearning(CausalLMModule):
         """Adds the cached reference, which the moved weights could no longer give."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["reference_log_lik"] = None if self._reference is None else as_tensors(self._reference)
+        if self._kept_logits is not None:
+            checkpoint["reference_logits"] = self._kept_logits.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the cached reference."""
         super().on_load_checkpoint(checkpoint)
         kept = checkpoint["reference_log_lik"]
         self._reference = None if kept is None else from_tensors(kept)
+        if (logits := checkpoint.get("reference_logits")) is not None:
+            self._kept_logits = KeptLogits.from_state(logits)
 
 
 UNCACHED = (

@@ -21,6 +21,9 @@ from typing import Any
 
 from unlearn_lightning.preemption import end_with_parent, listen
 
+# Workers are spawned and not forked, because torch's threads and CUDA do not survive a fork.
+START = "spawn"
+
 
 class DevicePool:
     """Hands out device names to runs and takes them back, so that no device serves two runs at once."""
@@ -104,8 +107,7 @@ class Workers:
 
 
 def _pool(devices: Sequence[str]) -> ProcessPoolExecutor:
-    # Spawned and not forked: torch's threads and CUDA do not survive a fork.
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _open_worker, (list(devices), os.getpid()))
+    return ProcessPoolExecutor(1, multiprocessing.get_context(START), _open_worker, (list(devices), os.getpid()))
 
 
 def _open_worker(devices: Sequence[str], parent: int) -> None:

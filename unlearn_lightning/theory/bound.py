@@ -15,7 +15,7 @@ from unlearn_lightning.theory.linear import Array, Ascent, back, times
 
 @dataclass(frozen=True)
 class Bound:
-    """The theorem's constants, each (B,)."""
+    """Holds the theorem's constants, each (B,)."""
 
     rho: Array
     """rho* = <P Delta_0, M P Delta_0> / ||P Delta_0||^2, the mean growth per step of the gap inside the forget rows' span."""
@@ -29,17 +29,17 @@ class Bound:
 
     @property
     def t0(self) -> Array:
-        """(B,) whole steps; the bound holds at every t >= max(t0, 0)."""
+        """Returns (B,) whole steps; the bound holds at every t >= max(t0, 0)."""
         with np.errstate(divide="ignore"):  # C_0 = 0: from the start
             real = np.log(2 * self.outside / (self.sigma * self.inside)) / np.log1p(self.rho)
         return np.maximum(np.ceil(real), 0)
 
     def log_distance(self, step: float | Array) -> Array:
-        """(B,) natural log of the bound, for any step."""
+        """Returns (B,) the natural log of the bound, for any step."""
         return 2 * np.log(self.sigma * self.inside) + 2 * step * np.log1p(self.rho) - np.log(4 * self.test_rows)
 
     def distance(self, step: float | Array) -> Array:
-        """(B,) sigma_U^2 ||P Delta_0||^2 (1 + rho*)^(2t) / (4m)."""
+        """Returns (B,) sigma_U^2 ||P Delta_0||^2 (1 + rho*)^(2t) / (4m)."""
         return np.exp(self.log_distance(step))
 
     def violated_from(self, tolerance: float) -> Array:

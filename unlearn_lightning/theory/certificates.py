@@ -37,7 +37,7 @@ def clopper_pearson(hits: int, draws: int, alpha: float) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Beyond:
-    """How many of `draws` independent experiments ended further than the tolerance from the retrained model."""
+    """Counts how many of `draws` independent experiments ended further than the tolerance from the retrained model."""
 
     hits: int
     draws: int
@@ -84,7 +84,7 @@ def audit(unlearned: Array, retrained: Array, epsilon: float, alpha: float) -> f
 
 
 def _best_threshold(first: Array, second: Array, epsilon: float) -> float:
-    """Where P(first > c) - e^epsilon P(second > c) is largest on these draws."""
+    """Finds the threshold c where P(first > c) - e^epsilon P(second > c) is largest on these draws."""
     places = np.sort(np.concatenate([first, second]))
     share_first = 1 - np.searchsorted(np.sort(first), places, side="right") / len(first)
     share_second = 1 - np.searchsorted(np.sort(second), places, side="right") / len(second)

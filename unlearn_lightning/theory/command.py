@@ -30,7 +30,7 @@ OWN = ("folder", "parts", "seeds", "first_seed", "steps", "tolerance", "extensio
 
 
 def parser() -> jsonargparse.ArgumentParser:
-    """The arguments of `unlearn theory`."""
+    """Describes the arguments of `unlearn theory`."""
     found = LineParser(
         prog="unlearn theory", description="The over-parameterised linear model: theorem, extensions, certificates, removal."
     )
@@ -89,7 +89,7 @@ def show(setup: Setup, own: dict[str, Any], console: Console) -> None:
 
 
 def _parts(setup: Setup, own: dict[str, Any], console: Console) -> Iterator[tuple[Part, Any]]:
-    """Each part with what its figures are drawn from."""
+    """Yields each part with what its figures are drawn from."""
     seeds = range(own["first_seed"], own["first_seed"] + own["seeds"])
     if {"theorem", "removal"} & set(own["parts"]):
         found = measure(setup, seeds, own["tolerance"], own["steps"])
@@ -111,7 +111,7 @@ def _parts(setup: Setup, own: dict[str, Any], console: Console) -> Iterator[tupl
 
 
 def _print(console: Console, part: Part) -> None:
-    """The part's table in as many columns as fit; those of `shown` are kept longest, and the other ones leave first."""
+    """Makes the part's table in as many columns as fit; those of `shown` are kept longest, and the other ones leave first."""
     shown, header = part.shown or range(len(part.table.header)), part.table.header
     # A group that many rows share is a heading above them.
     grouped = 0 not in shown
@@ -156,7 +156,7 @@ def _csv(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Numpy numbers as Python's, and what is no number as null."""
+    """Turns NumPy's numbers into Python's, and what is no number into null."""
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
     if isinstance(value, list):

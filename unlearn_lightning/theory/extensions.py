@@ -35,11 +35,11 @@ class Unlearner:
 
     @property
     def gap_is_linear(self) -> bool:
-        """Whether the gap between two paths is multiplied by one matrix in each step."""
+        """Says whether the gap between two paths is multiplied by one matrix in each step."""
         return self.batch_size is None and self.npo_beta is None
 
     def run(self, problem: Problem, order: str, theta: Array, eta: float, seeds: tuple[int, ...] = ()) -> Iterator[Array]:
-        """theta_0, theta_1, ..., each (B, d), without end. `seeds` (B,) decide the minibatches, together with the order's name."""
+        """Yields theta_0, theta_1, ..., each (B, d), without end. `seeds` (B,) decide the minibatches, together with the order's name."""
         forget, retain, start = problem.stages[FORGET], problem.retain(order), theta
         k, n = forget.labels.shape[-1], retain.labels.shape[-1]
         if self.batch_size is not None and not 1 <= self.batch_size <= k:
@@ -59,7 +59,7 @@ class Unlearner:
             theta = theta + 2 * eta * step
 
     def _batches(self, k: int, seed: int, order: str) -> Iterator[Array]:
-        """Masks (k,) of the rows of each step; an epoch's last batch may be short of rows, which then come from the next epoch."""
+        """Yields masks (k,) of the rows of each step; an epoch's last batch may be short of rows, which then come from the next epoch."""
         rng = np.random.default_rng([seed, 2, *order.encode()])
         waiting: list[int] = []
         assert self.batch_size is not None
@@ -105,7 +105,7 @@ def predicted_rate(unlearner: Unlearner, problem: Problem, order: str, eta: floa
 
 
 def critical_decay(problem: Problem, eta: float) -> Array:
-    """(B,) the weight decay from which no direction grows: lambda_max(M) / eta = (2/k) sigma_max(X_U)^2."""
+    """Returns (B,) the weight decay from which no direction grows: lambda_max(M) / eta = (2/k) sigma_max(X_U)^2."""
     return Ascent(problem.stages[FORGET], eta).growth[:, 0] / eta
 
 
@@ -123,6 +123,6 @@ def critical_retain_weight(problem: Problem, order: str) -> Array:
 
 
 def stable_retain_weight(problem: Problem, order: str, eta: float) -> Array:
-    """(B,) the retain weight above which the retain term's own descent is unstable at this step size: 2 / lambda_max(N)."""
+    """Returns (B,) the retain weight above which the retain term's own descent is unstable at this step size: 2 / lambda_max(N)."""
     retain = problem.retain(order).inputs
     return retain.shape[-2] / (eta * np.linalg.norm(retain, 2, axis=(-2, -1)) ** 2)

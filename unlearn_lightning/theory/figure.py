@@ -50,7 +50,7 @@ def save_survival(rows: Sequence[Survival], orders: Sequence[str], folder: Path)
 
 
 def _band(axes: Any, values: Any, name: str, colour: int) -> None:
-    """Geometric mean over seeds of (T + 1, B) by step, with its 95% interval."""
+    """Returns the geometric mean over seeds of (T + 1, B) by step, with its 95% interval."""
     mean, low, high = zip(*(log_estimate(row) for row in values.tolist()), strict=True)
     steps = range(len(mean))
     axes.fill_between(steps, low, high, color=PATH_COLOURS[colour], alpha=0.15, linewidth=0)

@@ -18,7 +18,7 @@ from unlearn_lightning.theory.setup import Setup, draw
 
 @dataclass(frozen=True)
 class PathPair:
-    """Two orders: their distance by step (T + 1, B), the bound, and t* (B,)."""
+    """Holds what two orders have between them: their distance by step (T + 1, B), the bound, and t* (B,)."""
 
     orders: tuple[str, str]
     distance: Array
@@ -27,16 +27,16 @@ class PathPair:
 
     @property
     def name(self) -> str:
-        """The two orders of the pair, joined by a dash."""
+        """Names the two orders of the pair, joined by a dash."""
         return " – ".join(self.orders)
 
     def log_bound(self) -> Array:
-        """(T + 1, B) natural log of the bound; nan before t0, where it says nothing."""
+        """Returns (T + 1, B) the natural log of the bound; nan before t0, where it says nothing."""
         steps = np.arange(len(self.distance), dtype=np.float64)[:, None]
         return np.where(steps >= self.bound.t0, self.bound.log_distance(steps), np.nan)
 
     def margin(self) -> Array:
-        """(B,) the smallest ratio of distance to bound from t0 on; nan where the steps end before t0."""
+        """Returns (B,) the smallest ratio of distance to bound from t0 on; nan where the steps end before t0."""
         ratios = np.log(self.distance) - self.log_bound()
         smallest = np.where(np.isnan(ratios), np.inf, ratios).min(0)
         return np.where(np.isinf(smallest), np.nan, np.exp(smallest))
@@ -44,7 +44,7 @@ class PathPair:
 
 @dataclass(frozen=True)
 class Theorem:
-    """What was measured. `disagreement` is the largest relative difference between recursion and closed form, over all weights' norms."""
+    """Holds what was measured. `disagreement` is the largest difference of recursion and closed form, relative to the weights' norm."""
 
     setup: Setup
     seeds: tuple[int, ...]
@@ -61,7 +61,7 @@ class Theorem:
     disagreement: float
 
     def corollary_holds(self, pair: PathPair) -> tuple[int, int]:
-        """At how many of the (step >= t*, seed) at least one of the two is beyond the tolerance, and how many there are."""
+        """Counts at how many of the (step >= t*, seed) at least one of the two is beyond the tolerance, and how many there are."""
         beyond = np.maximum(*(self.to_retrained[order] for order in pair.orders)) > self.tolerance
         claimed = np.arange(self.steps + 1)[:, None] >= pair.t_star
         return int((beyond & claimed).sum()), int(claimed.sum())

@@ -24,36 +24,36 @@ FORGET = "U"
 
 @dataclass(frozen=True)
 class Rows:
-    """One stage's inputs (B, n, d) and labels (B, n)."""
+    """Holds one stage's inputs (B, n, d) and labels (B, n)."""
 
     inputs: Array
     labels: Array
 
     def residuals(self, theta: Array) -> Array:
-        """(B, n) predictions minus labels."""
+        """Returns (B, n) the predictions minus the labels."""
         return times(self.inputs, theta) - self.labels
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The stages by their letter, `U` being the forget stage, and the test inputs (B, m, d)."""
+    """Holds the stages by their letter, `U` being the forget stage, and the test inputs (B, m, d)."""
 
     stages: Mapping[str, Rows]
     test: Array
 
     def retain(self, order: str) -> Rows:
-        """The rows of all stages of `order` but U, one below the other."""
+        """Returns the rows of all stages of `order` but U, one below the other."""
         kept = [self.stages[letter] for letter in order if letter != FORGET]
         return Rows(np.concatenate([r.inputs for r in kept], 1), np.concatenate([r.labels for r in kept], 1))
 
 
 def times(matrix: Array, vector: Array) -> Array:
-    """(B, n, d) by (B, d) -> (B, n)."""
+    """Multiplies (B, n, d) by (B, d), which gives (B, n)."""
     return (matrix @ vector[..., None])[..., 0]
 
 
 def back(matrix: Array, vector: Array) -> Array:
-    """The transpose's product: (B, n, d) by (B, n) -> (B, d)."""
+    """Multiplies the transpose of (B, n, d) by (B, n), which gives (B, d)."""
     return (vector[..., None, :] @ matrix)[..., 0, :]
 
 
@@ -84,7 +84,7 @@ def train(problem: Problem, order: str, mu: float) -> Array:
 
 
 def distance(problem: Problem, one: Array, other: Array) -> Array:
-    """(B,) RE distance on the test inputs, (1/m) sum_i (x_i' one - x_i' other)^2; definition 2.1 through `divergence`."""
+    """Returns (B,) the RE distance on the test inputs, (1/m) sum_i (x_i' one - x_i' other)^2; definition 2.1 through `divergence`."""
     return squared_distances(times(problem.test, one)[..., None], times(problem.test, other)[..., None])
 
 
@@ -112,7 +112,7 @@ class Ascent:
         left, self.singular, right = np.linalg.svd(forget.inputs, full_matrices=False)
         self.left: Array = left
         self.basis: Array = right
-        """(B, k, d) orthonormal rows that span the rows of X_U: P = basis' basis."""
+        """Returns (B, k, d) orthonormal rows that span the rows of X_U: P = basis' basis."""
         lacking = np.flatnonzero(self.singular[:, -1] <= d * np.finfo(float).eps * self.singular[:, 0])
         if len(lacking):
             raise ValueError(
@@ -122,11 +122,11 @@ class Ascent:
 
     @cached_property
     def growth(self) -> Array:
-        """(B, k) the non-zero eigenvalues of M = (2 eta / k) X_U' X_U, largest first; `basis` holds the eigenvectors."""
+        """Returns (B, k) the non-zero eigenvalues of M = (2 eta / k) X_U' X_U, largest first; `basis` holds the eigenvectors."""
         return 2 * self.eta / self.singular.shape[-1] * self.singular**2
 
     def recursion(self, theta: Array) -> Iterator[Array]:
-        """theta_0, theta_1, ...: one ascent step after another, without end."""
+        """Yields theta_0, theta_1, ...: one ascent step after another, without end."""
         factor = 2 * self.eta / self.forget.labels.shape[-1]
         while True:
             yield theta
@@ -151,6 +151,6 @@ class Ascent:
         return theta + back(self.basis, grown * (times(self.basis, theta) - solution))
 
     def gap(self, start: Array, steps: int) -> Array:
-        """Lemma 3.2: the gap (B, d) between two ascents after `steps` steps, (I + M)^t Delta_0, from the gap `start` between them."""
+        """Applies lemma 3.2: returns the gap (B, d) between two ascents after `steps` steps, (I + M)^t Delta_0, from the gap `start`."""
         along = times(self.basis, start)
         return start + back(self.basis, np.expm1(steps * np.log1p(self.growth)) * along)

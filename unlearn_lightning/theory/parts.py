@@ -22,7 +22,7 @@ Record = dict[str, Any]
 
 @dataclass
 class Part:
-    """One part of the output; `records` are the rows behind the table, unrounded, for CSV and JSON."""
+    """Holds one part of the output; `records` are the rows behind the table, unrounded, for CSV and JSON."""
 
     key: str
     heading: str
@@ -34,7 +34,7 @@ class Part:
 
 
 def theorem_part(found: Theorem) -> Part:
-    """One row per pair of orders: the bound's constants, and whether measured distances obey it."""
+    """Makes one row per pair of orders: the bound's constants, and whether measured distances obey it."""
     header = ["pair", "ρ*", "σ_U", "‖PΔ₀‖", "C₀", "t₀", "t*", "d, start", "d, end", "least d / bound", "corollary"]
     table, records = Table(header, []), []
     for pair in found.pairs:
@@ -67,7 +67,7 @@ def theorem_part(found: Theorem) -> Part:
 
 
 def removal_part(found: Theorem) -> Part:
-    """One row per order: what ascent and a Newton step do to the distance from the retrained model."""
+    """Makes one row per order: what ascent and a Newton step do to the distance from the retrained model."""
     header = ["order", "trained", "ascent, best", "at step", "ascent, last", "Newton step", "Newton after ascent", "certified radius"]
     table, records = Table([*header, "half the rows"], []), []
     retained, mu = found.setup.retrained_order, found.setup.mu
@@ -98,7 +98,7 @@ def removal_part(found: Theorem) -> Part:
 
 
 def survival_part(rows: Sequence[Survival], orders: Sequence[str]) -> Part:
-    """One row per unlearner."""
+    """Makes one row per unlearner: how fast the gap between two orders grows under it, and how that ends."""
     header = ["group", "unlearner", "predicted rate", "second quarter", "last quarter", "d, start", "d, end", "to retrained, start"]
     table, records = Table([*header, "to retrained, end", "divergence"], [], first_number=2), []
     for row in rows:
@@ -150,7 +150,7 @@ class Levels:
 
 
 def certificates_part(found: Theorem, levels: Levels) -> Part:
-    """One row per order and kind of unlearning: what the draws prove against (tolerance, delta) and (epsilon, delta)."""
+    """Makes one row per order and kind of unlearning: what the draws prove against (tolerance, delta) and (epsilon, delta)."""
     t_star = int(max(pair.t_star.max() for pair in found.pairs))
     models: list[tuple[str, str, Array]] = []
     for order, start in found.starts.items():
@@ -188,7 +188,7 @@ def certificates_part(found: Theorem, levels: Levels) -> Part:
 
 
 def _audits(theta: Array, found: Theorem, levels: Levels, alpha: float) -> Array:
-    """(draws, 2) the exact delta of each draw's releases, and the certified one."""
+    """Returns (draws, 2) the exact delta of each draw's releases, and the certified one."""
     rows = []
     for one, other, seed in zip(theta, found.retrained, found.seeds, strict=False):
         rng = np.random.default_rng([seed, 3])

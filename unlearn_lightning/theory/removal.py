@@ -17,14 +17,14 @@ from unlearn_lightning.theory.linear import Array, Problem, Rows, back, times
 
 @dataclass(frozen=True)
 class Removal:
-    """Weights (B, d), and a certified bound (B,) on their distance from the retrained model's."""
+    """Holds weights (B, d), and a certified bound (B,) on their distance from the retrained model's."""
 
     theta: Array
     radius: Array
 
 
 def stage_gradient(rows: Rows, theta: Array, previous: Array, mu: float) -> Array:
-    """Half the gradient of ||X theta - y||^2 + mu ||theta - previous||^2, (B, d)."""
+    """Returns half the gradient of ||X theta - y||^2 + mu ||theta - previous||^2, (B, d)."""
     return back(rows.inputs, rows.residuals(theta)) + mu * (theta - previous)
 
 

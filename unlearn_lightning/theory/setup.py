@@ -26,34 +26,34 @@ Distribution = Callable[[np.random.Generator, tuple[int, int]], Array]
 
 
 def gaussian(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Independent normal entries."""
+    """Draws independent normal entries."""
     return rng.standard_normal(shape) / math.sqrt(shape[1])
 
 
 def uniform(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Independent entries, uniform around 0."""
+    """Draws independent entries, uniform around 0."""
     return rng.uniform(-math.sqrt(3 / shape[1]), math.sqrt(3 / shape[1]), shape)
 
 
 def sphere(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Rows of length 1 in every direction alike."""
+    """Draws rows of length 1 in every direction alike."""
     rows = rng.standard_normal(shape)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def heavy_tailed(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Independent Student t entries with 3 degrees of freedom."""
+    """Draws independent Student t entries with 3 degrees of freedom."""
     return rng.standard_t(3, shape) / math.sqrt(3 * shape[1])
 
 
 def correlated(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Normal entries whose variance falls with the dimension's number i as 1/i: a few directions carry most of every row."""
+    """Draws normal entries whose variance falls with the dimension's number i as 1/i: a few directions carry most of every row."""
     variances = 1 / np.arange(1, shape[1] + 1)
     return rng.standard_normal(shape) * np.sqrt(variances / variances.sum())
 
 
 def shifted(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
-    """Normal entries around a mean of 1: all rows point somewhat the same way."""
+    """Draws normal entries around a mean of 1: all rows point somewhat the same way."""
     return (1 + rng.standard_normal(shape)) / math.sqrt(2 * shape[1])
 
 
@@ -122,12 +122,12 @@ class Setup:
 
     @property
     def retrained_order(self) -> str:
-        """The retrained model's stages in order."""
+        """Names the retrained model's stages in order."""
         return self.retrained if self.retrained is not None else self.orders[0].replace(FORGET, "")
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """Every two orders."""
+        """Yields every two orders."""
         return list(combinations(dict.fromkeys(self.orders), 2))
 
 

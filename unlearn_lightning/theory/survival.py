@@ -29,7 +29,7 @@ KEPT = 0.7
 
 @dataclass(frozen=True)
 class Survival:
-    """What became of one unlearner: the distance between the first two orders by step, its growth, and what becomes of it."""
+    """Holds what became of one unlearner: the distance between the first two orders by step, its growth, and what becomes of it."""
 
     group: str
     unlearner: str
@@ -42,17 +42,17 @@ class Survival:
 
     @property
     def middle(self) -> Estimate:
-        """Growth of log d per step in the second quarter of the steps, over seeds."""
+        """Returns the growth of log d per step in the second quarter of the steps, over seeds."""
         return estimate(self._rates(0.25, 0.5))
 
     @property
     def late(self) -> Estimate:
-        """Growth of log d per step in the last quarter of the steps, over seeds."""
+        """Returns the growth of log d per step in the last quarter of the steps, over seeds."""
         return estimate(self._rates(0.75, 1.0))
 
     @property
     def fate(self) -> str:
-        """`exponential`, `slows down`, `stops` or `shrinks`, as far as the intervals over seeds tell."""
+        """Names how it grows, `exponential`, `slows down`, `stops` or `shrinks`, as far as the intervals over seeds tell."""
         late = self.late
         if late.low > 0:
             drop = estimate(b - KEPT * a for a, b in zip(self._rates(0.25, 0.5), self._rates(0.75, 1.0), strict=True))

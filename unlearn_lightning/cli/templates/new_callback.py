@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from callbacks.probe import Probe, Row, mean_of, metric_key
+from callbacks.probe import Probe, Quantity, Row, mean_of, metric_key
 from unlearn_lightning.data import Encoded, Example, collate
 
 
@@ -16,6 +16,7 @@ class NewCallback(Probe):
     """Log-likelihood of each response's least likely token, nats; mean over the probe's examples."""
 
     probe_name = "new_callback"
+    quantities = {"least_token_log_lik": Quantity("least likely token", "nats", "higher")}
 
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """One row per example, kept in the run folder's `records/`."""
