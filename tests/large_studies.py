@@ -56,5 +56,9 @@ if __name__ == "__main__":
     parser.add_argument("--objectives", type=int, default=3)
     parser.add_argument("--variants", type=int, default=0)
     options = parser.parse_args()
-    large = many_variants(options.folder, options.variants) if options.variants else many_paths(options.folder, options.paths, options.objectives)
+    large = (
+        many_variants(options.folder, options.variants)
+        if options.variants
+        else many_paths(options.folder, options.paths, options.objectives)
+    )
     print(large)

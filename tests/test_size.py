@@ -58,7 +58,7 @@ def test_a_grid_is_worked_out_once_and_has_the_keys_of_the_slow_way(grid, tmp_pa
     grid["objectives"].pop("npo")
     fast, slow = Resolver(), SlowResolver()
     runs = plan(config_of(grid), tmp_path, fast.resolve)
-    # The base, a stage with and without a start, gradient ascent and NPO; NPO's models were all made to see whether they take their numbers.
+    # Base, stages, gradient ascent and NPO; a model of each of NPO's variants was made, to see whether it takes its numbers.
     assert fast.parsed <= 6
     assert fast.tried == fast.parsed + 3
     resolving._RESOLVED.clear()
@@ -79,7 +79,9 @@ def test_a_grid_is_worked_out_once_and_has_the_keys_of_the_slow_way(grid, tmp_pa
 )
 def test_a_number_that_a_class_refuses_is_refused_in_a_variant_too(change, message, grid, tmp_path, fresh):
     good = {"beta": 0.5, "lr_scheduler": {"class_path": "WarmupStableDecay", "init_args": {"warmup": 0.1}}}
-    objectives = {name: {"model": {"class_path": "NPO", "init_args": merged(good, more)}} for name, more in {"good": {}, "bad": change}.items()}
+    objectives = {
+        name: {"model": {"class_path": "NPO", "init_args": merged(good, more)}} for name, more in {"good": {}, "bad": change}.items()
+    }
     with pytest.raises(ValueError, match=message):
         plan(config_of({**grid, "objectives": objectives, "seeds": [0]}), tmp_path, Resolver().resolve)
 
@@ -102,7 +104,9 @@ def large(tmp_path, monkeypatch):
     monkeypatch.setattr(readers, "LARGE", 1)
     monkeypatch.setenv(token_store.VARIABLE, str(tmp_path / "kept"))
     path = tmp_path / "large.jsonl"
-    rows = [{"prompt": f"Who wrote {'the ' * (i % 5)}book {i // 2 % 40}?", "response": f"Ann{' and Bob' * (i % 7)} <|end|>"} for i in range(90)]
+    rows = [
+        {"prompt": f"Who wrote {'the ' * (i % 5)}book {i // 2 % 40}?", "response": f"Ann{' and Bob' * (i % 7)} <|end|>"} for i in range(90)
+    ]
     path.write_bytes(b"\xef\xbb\xbf" + "\n\n".join(json.dumps(row) for row in rows).encode() + b"\r\n")
     return path
 
@@ -175,7 +179,9 @@ def test_nothing_is_read_where_the_tokens_are_kept(large, tokenizer, monkeypatch
 
 
 @pytest.mark.parametrize("name", [token_store.TOKENS, token_store.FACTS])
-@pytest.mark.parametrize("damage", [lambda c: c[: len(c) // 2], lambda c: c[:50] + bytes(8) + c[58:], lambda c: b""], ids=["cut", "bits", "empty"])
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[: len(c) // 2], lambda c: c[:50] + bytes(8) + c[58:], lambda c: b""], ids=["cut", "bits", "empty"]
+)
 def test_damaged_tokens_are_made_again(name, damage, large, tokenizer, tmp_path):
     make = partial(ChatStage, source=str(large), held_out_examples=9)
     expected = list(make().encoded_examples("train", tokenizer))
@@ -248,9 +254,11 @@ def test_a_file_that_changes_while_it_is_read_is_noticed(large):
 
 TEMPLATES = {
     "own": None,
-    "strips": "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}",
+    "strips": "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}",
     "thinks": (
-        "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' and '</think>' not in m['content'] %}<think>\n\n</think>\n\n"
+        "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' and '</think>' not in m['content'] %}"
+        "<think>\n\n</think>\n\n"
         "{% endif %}{{ m['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
     ),
 }  # fmt: skip
@@ -276,7 +284,7 @@ def test_a_long_metrics_file_is_taken_back_without_being_read_into_memory(tmp_pa
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["a,b", "step"])
-        writer.writerows([f"{i}\n\"x\"", i] for i in range(60_000))
+        writer.writerows([f'{i}\n"x"', i] for i in range(60_000))
     expected = path.read_bytes()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     found = MetricsFile(path)

@@ -52,12 +52,14 @@ class _Known:
         free: names of the numbers that may be others, because they go where they are given, as they are given.
         resolved: the whole configuration.
         parsed: the same, as the parser makes classes of it.
+        parser: which does.
     """
 
     numbers: dict[str, float]
     free: set[str]
     resolved: dict[str, Any]
     parsed: Any
+    parser: Any
 
 
 # Whole configurations that were worked out in this process, by what decides them: settings, environment variables and folder.
@@ -83,7 +85,7 @@ class Resolver:
         self.parsed = self.tried = 0
 
     def resolve(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the whole configuration, as config.yaml would have it. Parts are shared with other configurations: it is read and not changed."""
+        """Returns the whole configuration, as config.yaml would have it; others share its parts, so that it is not changed."""
         model = config["model"]
         backbone = dict(model["init_args"]["backbone"])
         places = {name: backbone.pop(name) for name in ("model", "adapter") if backbone.get(name) is not None}
@@ -105,7 +107,10 @@ class Resolver:
             if others.keys() <= known.free:
                 return self._variant(known, others)
         resolved, parsed = self._parse(copy.deepcopy(shape))
-        _FORMS.setdefault(form, _Known(numbers, taken_as_they_are(resolved, numbers, plain_numbers(resolved)), resolved, parsed))
+        assert self._cli is not None
+        _FORMS.setdefault(
+            form, _Known(numbers, taken_as_they_are(resolved, numbers, plain_numbers(resolved)), resolved, parsed, self._cli.parser)
+        )
         return resolved
 
     def _variant(self, known: _Known, others: dict[str, float]) -> dict[str, Any]:
@@ -114,7 +119,7 @@ class Resolver:
         model = known.parsed.clone()
         for name, value in others.items():
             put_in(model, name.split(".")[1:], value)
-        self._make(Namespace(fit=Namespace(model=model)))
+        self._make(known.parser, Namespace(fit=Namespace(model=model)))
         return resolved
 
     def _parse(self, shape: dict[str, Any]) -> tuple[dict[str, Any], Any]:
@@ -141,12 +146,11 @@ class Resolver:
         # These start connections and processes, or look for devices.
         for name, usual in {"strategy": "auto", "plugins": None, "logger": False, "profiler": None}.items():
             config.fit.trainer[name] = usual
-        self._make(config)
+        self._make(self._cli.parser, config)
 
-    def _make(self, config: Namespace) -> None:
-        assert self._cli is not None
+    def _make(self, parser: Any, config: Namespace) -> None:
         self.tried += 1
-        check_optimizer(self._cli.parser.instantiate_classes(config).fit.model)
+        check_optimizer(parser.instantiate_classes(config).fit.model)
 
 
 def _with_own(resolved: dict[str, Any], seed: Any, places: dict[str, Any]) -> dict[str, Any]:

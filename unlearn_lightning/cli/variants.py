@@ -68,7 +68,7 @@ def with_numbers(resolved: Mapping[str, Any], numbers: Mapping[str, float]) -> d
 def put_in(parsed: Any, names: Sequence[str], value: float) -> None:
     """Sets a number in a class's settings as the parser holds them, in place; `names` lead to it."""
     first, *rest = names
-    settings = parsed[BELOW] if BELOW in parsed else parsed
+    settings = parsed.get(BELOW, parsed)
     if rest:
         put_in(settings[first], rest, value)
     else:

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.inference.chat_format import ChatFormat
 
-
 # Examples that template and tokenizer are given at once.
 AT_ONCE = 1000
 

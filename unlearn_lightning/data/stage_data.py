@@ -255,8 +255,8 @@ class StageData(ExampleSource, pl.LightningDataModule):
         if agreed == share:
             return None
         rank_zero_info(
-            f"micro_batch_size: {agreed} of {share} examples at once on each device, about {(size.fixed + agreed * each) / 1e9:.1f} GB of the "
-            f"{(at_hand or 0) / 1e9:.1f} GB that are free; the step is the same. data.micro_batch_size sets another number."
+            f"micro_batch_size: {agreed} of {share} examples at once on each device, about {(size.fixed + agreed * each) / 1e9:.1f} GB of "
+            f"the {(at_hand or 0) / 1e9:.1f} GB that are free; the step is the same. data.micro_batch_size sets another number."
         )
         return agreed
 

@@ -95,7 +95,9 @@ class Making:
         hidden = None if rank_zero_only.rank in (None, 0) else True
         with tqdm(total=len(rows), desc=f"{name} ({self.split}): tokens", unit=" examples", disable=hidden, leave=False) as bar:
             for start in range(0, len(rows), AT_ONCE):
-                some = [self.stage.example(f"{name}-{self.split}-{i:05d}", row) for i, row in enumerate(rows[start : start + AT_ONCE], start)]
+                some = [
+                    self.stage.example(f"{name}-{self.split}-{i:05d}", row) for i, row in enumerate(rows[start : start + AT_ONCE], start)
+                ]
                 encoded = self._encoded(some)
                 bar.update(len(some))
                 yield encoded
@@ -114,7 +116,7 @@ class Making:
 
 
 def _places(stage: Any, split: str) -> list[str] | None:
-    """The contents of the source and of where held-out examples come from; None where the former is small or no file, or the class not ours."""
+    """The contents of the source and of what is held out; None where the former is small or no file, or the class not ours."""
     if stage.source in ("world", "hub") or stage.source.startswith(readers.HUB) or not _is_ours(type(stage)):
         return None
     source = Path(stage.location())
@@ -161,7 +163,12 @@ def _tokenizer(tokenizer: Any) -> str | None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    said = [type(tokenizer).__name__, tokenizer.chat_template, repr(getattr(tokenizer, "chat_settings", None)), tokenizer.special_tokens_map]
+    said = [
+        type(tokenizer).__name__,
+        tokenizer.chat_template,
+        repr(getattr(tokenizer, "chat_settings", None)),
+        tokenizer.special_tokens_map,
+    ]
     return _digest([hashlib.sha256(backend.to_str().encode()).hexdigest(), *map(repr, said)])
 
 

@@ -99,10 +99,10 @@ class MetricsFile:
         self._written, self.metrics_keys = 0, []
         if not self.path.is_file():
             return
-        end = None
-        for end in itertools.islice(self._ends(), count):
-            self._written += 1
-        if end is None:
+        end = 0
+        for place in itertools.islice(self._ends(), count):
+            self._written, end = self._written + 1, place
+        if not self._written:
             self.path.unlink()
             return
         with self.path.open(encoding="utf-8", newline="") as file:

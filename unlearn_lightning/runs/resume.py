@@ -114,7 +114,7 @@ class Resume(pl.Callback):
             self._take_back(trainer, BEGINNING)
 
     def tell_loggers(self, trainer: pl.Trainer, rows: Callable[[], Iterable[dict[str, Any]]]) -> None:
-        """Called on the first process; `rows` gives those of metrics.csv as they are at the checkpoint, of which other loggers may lack some."""
+        """Called on the first process; `rows` gives metrics.csv as it is at the checkpoint, of which other loggers may lack some."""
 
     def _take_back(self, trainer: pl.Trainer, metrics: dict[str, Any]) -> None:
         self._is_back = True

@@ -204,7 +204,11 @@ def _probe(config: Mapping[str, Any], trained_on: Mapping[str, Any], content: Re
 
 def _data(config: Mapping[str, Any], split: str, content: Reader, further: Iterable[str] = ()) -> list[Any]:
     kept = _without(config["init_args"], {*neutral.DATA, *neutral.DATA_TO_ROUNDING, *neutral.DATA_BY_CONTENT, *further})
-    return [class_name(config["class_path"]), kept, content(_data_content, json.dumps(texts_alone(config), sort_keys=True, default=str), split)]
+    return [
+        class_name(config["class_path"]),
+        kept,
+        content(_data_content, json.dumps(texts_alone(config), sort_keys=True, default=str), split),
+    ]
 
 
 def texts_alone(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -135,9 +135,9 @@ def read_rows(source: str, split: str = "train") -> Sequence[SourceRecord]:
         ValueError: the file is empty, is not UTF-8, or a line is not a JSON object (the message names file and line).
     """
     if source.startswith(HUB):
-        rows = _hub_rows(source[len(HUB) :], split)
+        rows: Sequence[SourceRecord] = _hub_rows(source[len(HUB) :], split)
     else:
-        rows: Sequence[SourceRecord] = _folder_rows(Path(source), split) if Path(source).is_dir() else _file_rows(Path(source))
+        rows = _folder_rows(Path(source), split) if Path(source).is_dir() else _file_rows(Path(source))
     if not rows:
         raise ValueError(f"{source} holds no records. {EXPECTED}.")
     return rows

@@ -122,9 +122,7 @@ def _table(runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed) -> 
     return TerminalTable(COLUMNS, rows)
 
 
-def _summary(
-    study: StudyConfig, runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed, states: dict[str, str]
-) -> list[str]:
+def _summary(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed, states: dict[str, str]) -> list[str]:
     stages, alone = stage_runs(study, runs)
     bases, unlearning = sum(not run.tags["path"] for run in runs), sum(run.kind == "unlearn" for run in runs)
     todo = [estimates[run.name] for run in runs if states[run.name] != "finished"]
