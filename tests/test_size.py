@@ -16,7 +16,7 @@ from test_study import config_of, small
 
 from unlearn_lightning.cli import resolver as resolving
 from unlearn_lightning.cli.resolver import Resolver
-from unlearn_lightning.data import ChatStage, Encoder, Example, TextStage, stage_data, token_store
+from unlearn_lightning.data import ChatStage, Encoder, Example, TextStage, micro_batch, stage_data, token_store
 from unlearn_lightning.models import step_size
 from unlearn_lightning.models.backbone import Backbone, Lora
 from unlearn_lightning.models.scratch import Scratch
@@ -190,12 +190,7 @@ def test_damaged_tokens_are_made_again(name, damage, large, tokenizer, tmp_path)
     assert list(make().encoded_examples("train", tokenizer)) == expected
 
 
-def _asked(path, tokenizer, at):
-    at.wait()
-    return len(ChatStage(source=path, held_out_examples=9).encoded_examples("train", tokenizer))
-
-
-def test_a_process_waits_for_another_that_makes_the_same_tokens(large, tokenizer, monkeypatch):
+def test_a_process_waits_for_another_that_makes_the_same_tokens(large):
     made = []
     chunk = [stage_data.Encoded("a", [1], [2])]
 
@@ -346,7 +341,7 @@ def test_what_fits_is_chosen_told_and_gives_the_same_step(corpus, questions, tmp
         asked.append((device.type, processes))
         return round((size.fixed + 3 * size.of_example(40, 20)) / step_size.USABLE)
 
-    monkeypatch.setattr(stage_data, "memory_at_hand", scarce)
+    monkeypatch.setattr(micro_batch, "memory_at_hand", scarce)
     with caplog.at_level("INFO"):
         fit(settings(corpus, questions, tmp_path / "parts", **null))
     assert asked == [("cpu", 1)]
@@ -359,7 +354,7 @@ def test_what_fits_is_chosen_told_and_gives_the_same_step(corpus, questions, tmp
         torch.testing.assert_close(parts[name], value, atol=1e-5, rtol=0)
 
 
-def test_the_device_with_the_least_memory_decides_for_all(corpus, questions, tmp_path, monkeypatch):
+def test_the_device_with_the_least_memory_decides_for_all(corpus, questions):
     stage = ChatStage(source=questions, held_out_source=questions, batch_size=8)
     backbone = Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320, corpus=(corpus,)), lora=None)
     stage.encoded["train"] = stage.encode(stage.examples("train"), backbone.load_tokenizer())
@@ -371,8 +366,8 @@ def test_the_device_with_the_least_memory_decides_for_all(corpus, questions, tmp
         return torch.tensor(2)
 
     strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
-    monkeypatch.setattr(type(stage), "trainer", SimpleNamespace(lightning_module=module, strategy=strategy, world_size=2), raising=False)
-    assert stage._what_fits() == 2
+    trainer = SimpleNamespace(lightning_module=module, strategy=strategy, world_size=2)
+    assert micro_batch.what_fits(trainer, 8, stage.encoded["train"]) == 2
     assert reduced == [(4, "min")]
 
 

@@ -14,19 +14,18 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, second_responses
 from unlearn_lightning.data.example_source import ExampleSource, Split
-from unlearn_lightning.data.examples import Encoded, Encoder, Example, lengths_of, longest
+from unlearn_lightning.data.examples import Encoded, Encoder, Example, lengths_of
 from unlearn_lightning.data.leave_out import JSONValue
+from unlearn_lightning.data.micro_batch import what_fits
 from unlearn_lightning.data.record_format import RecordFormat
 from unlearn_lightning.data.store_keys import Making, text_key, token_key
 from unlearn_lightning.data.token_store import kept_text, stored
-from unlearn_lightning.models.step_size import StepSize, largest_share, memory_at_hand, processes_here
 from unlearn_lightning.sources.quoting import quoted
 
 
@@ -197,7 +196,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         self.trainer.lightning_module.backbone.check_length(self.max_length, f"max_length of the {self.stage_name} stage")  # type: ignore[union-attr,operator]
         if stage == "fit" and "train" not in self.encoded:
             self.encoded["train"] = self.training_examples(tokenizer)
-            self.at_once = self._what_fits() if self.micro_batch_size is None else None
+            self.at_once = what_fits(self.trainer, self.batch_size, self.encoded["train"]) if self.micro_batch_size is None else None
             plan = self.plan("train")
             if self.trainer.accumulate_grad_batches not in (1, plan.accumulation):
                 raise ValueError(
@@ -238,27 +237,6 @@ class StageData(ExampleSource, pl.LightningDataModule):
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of the number of devices, {devices}.")
         micro = self.micro_batch_size or (self.at_once if split == "train" else None) or self.batch_size // devices
         return EpochPlan(lengths_of(self.encoded[split]), self.batch_size, micro, devices, self.bucket_batches)
-
-    def _what_fits(self) -> int | None:
-        """Examples that each device can take at once, the same on all of them; None where that is its whole share, or is not known."""
-        assert self.trainer is not None
-        module, strategy, share = self.trainer.lightning_module, self.trainer.strategy, self.batch_size // self.trainer.world_size
-        size = StepSize.of(module.backbone)  # type: ignore[arg-type]
-        if size is None or share < 2:
-            return None
-        sequences: float = module.sequences_per_example(self.batch_size)  # type: ignore[operator]
-        each = size.of_example(*longest(self.encoded["train"])) * sequences
-        at_hand = memory_at_hand(strategy.root_device, processes_here())
-        fits = largest_share(share, lambda examples: round(size.fixed + examples * each), at_hand)
-        # The device with the least memory decides for all.
-        agreed = int(strategy.reduce(torch.tensor(fits, device=strategy.root_device), reduce_op="min"))  # type: ignore[call-arg]
-        if agreed == share:
-            return None
-        rank_zero_info(
-            f"micro_batch_size: {agreed} of {share} examples at once on each device, about {(size.fixed + agreed * each) / 1e9:.1f} GB of "
-            f"the {(at_hand or 0) / 1e9:.1f} GB that are free; the step is the same. data.micro_batch_size sets another number."
-        )
-        return agreed
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run.

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unlearn_lightning.sources.hub_error import HubError as HubError
 from unlearn_lightning.sources.line_records import EXPECTED, LineRecords, not_utf8
 from unlearn_lightning.sources.quoting import first_line, listed, quoted, shortened
 
@@ -31,19 +32,6 @@ _OTHER_KINDS = {
     b"SQLite format 3\0": "an SQLite database",
 }  # fmt: skip
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-
-
-class HubError(OSError):
-    """A Hub data set could not be read, or a Hub model not be found; `name` is its name."""
-
-    def __init__(self, name: str, why: str, kind: str = "data set") -> None:
-        page = ("datasets/" if kind == "data set" else "") + "/".join(name.split("/")[:2])
-        folder = "" if kind == "data set" else " There is no folder of that name here either."
-        super().__init__(
-            f"The Hub {kind} {name} could not be read ({why}).{folder} Is there a network, and do you have access to it? Apply for a gated "
-            f"{kind} on https://huggingface.co/{page}, then `hf auth login` or set HF_TOKEN."
-        )
-        self.name = name
 
 
 class SourceRecord(NamedTuple):
