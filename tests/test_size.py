@@ -3,8 +3,8 @@
 import copy
 import csv
 import json
-import multiprocessing
 import resource
+import threading
 from functools import partial
 from types import SimpleNamespace
 
@@ -190,27 +190,24 @@ def test_damaged_tokens_are_made_again(name, damage, large, tokenizer, tmp_path)
     assert list(make().encoded_examples("train", tokenizer)) == expected
 
 
-def test_a_process_waits_for_another_that_makes_the_same_tokens(large):
-    made = []
-    chunk = [stage_data.Encoded("a", [1], [2])]
+def test_whoever_wants_the_same_tokens_waits_for_the_one_who_makes_them(large):
+    """A lock on an open file holds between threads as it does between processes."""
+    chunk, others, made = [stage_data.Encoded("a", [1], [2])], [], []
 
-    def slow(queue):
-        token_store.stored("key", "chat", lambda: iter([chunk]), dict)
-        queue.put("made")
-
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
+    def second():
+        token_store.stored("key", "chat", lambda: iter(made.append("second") or [chunk]), dict)
 
     def first():
-        process = context.Process(target=slow, args=(queue,))
-        process.start()
-        made.append(process)
+        others.append(threading.Thread(target=second))
+        others[0].start()
+        others[0].join(0.2)
+        assert others[0].is_alive(), "it did not wait"
+        made.append("first")
         yield chunk
 
-    # The second asks while the first is at work, waits, and finds what the first made.
     assert len(token_store.stored("key", "chat", first, dict)) == 1
-    made[0].join(20)
-    assert queue.get(timeout=5) == "made"
+    others[0].join(20)
+    assert made == ["first"]
 
 
 @pytest.mark.parametrize(
