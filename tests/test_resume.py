@@ -64,7 +64,7 @@ class Told(Resume):
 
     def tell_loggers(self, trainer, rows):
         assert self.rows is None, "they were told twice"
-        self.rows = rows
+        self.rows = list(rows())
 
 
 def logged(trainer, steps):

@@ -61,6 +61,17 @@ def check_settings(config: Mapping[str, Any]) -> None:
         raise ValueError(f"checkpoint_every_n_steps is a number of steps, or 0 for none; got {config['checkpoint_every_n_steps']}.")
 
 
+def plain_numbers(config: Mapping[str, Any]) -> set[str]:
+    """The names of settings, such as `model.beta`, whose type takes any fraction and no whole number, text or restriction beside it."""
+    found = set()
+    for where, owner, settings in _owners(config):
+        for name, hint in _hints(owner).items():
+            members = set(_members(hint))
+            if name in settings and float in members and not members & {int, bool, str, complex, Any, object}:
+                found.add(f"{where}.{name}")
+    return found
+
+
 def check_found(config: Mapping[str, Any]) -> None:
     """Looks for the model, tokenizer and adapters that a configuration names.
 

@@ -15,6 +15,7 @@ TRAINER_VERBS = ("fit", "validate", "test")
 # Each variable's name, and what it is for.
 VARIABLES = {
     "UNLEARN_DATA": "folder of the data sets that `source: files` reads",
+    "UNLEARN_CACHE": "folder of the tokens that are kept of large files",
     "UNLEARN_TRACEBACK": "1 shows where an error comes from",
     "UNLEARN_CONFIG": "a configuration of the trainer verbs",
     "UNLEARN_SUBCOMMAND": "a trainer verb",

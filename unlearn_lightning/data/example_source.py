@@ -13,13 +13,14 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from typing import ClassVar, Literal
 
 from unlearn_lightning.data.examples import Example
 from unlearn_lightning.data.leave_out import JSONValue, leave_out
 from unlearn_lightning.data.record_format import RecordFormat
+from unlearn_lightning.sources.line_records import pick
 from unlearn_lightning.sources.quoting import first_line
 from unlearn_lightning.sources.readers import HUB, SourceRecord, data_root, read_rows
 
@@ -87,19 +88,34 @@ class ExampleSource:
         Raises:
             FileNotFoundError, ValueError: the source is missing, empty, not JSON, or lacks the needed fields.
         """
-        found = []
+        return list(self._of_rows(split))
+
+    def each_example(self, split: Split) -> Iterator[Example]:
+        """The examples one after the other, which need not be in memory together."""
+        is_ours = type(self).examples is ExampleSource.examples
+        yield from self._of_rows(split) if is_ours else self.examples(split)
+
+    def _of_rows(self, split: Split) -> Iterator[Example]:
         for i, row in enumerate(self.rows(split)):
-            prompt, response = self.record_format.read(row)
-            prompt = self.prompt_template.replace("{prompt}", prompt)
-            second = self.record_format.alternative(row)
-            second = None if second is None else self.response(second)
-            found.append(Example(f"{self.stage_name}-{split}-{i:05d}", prompt, self.response(response), second))
-        return found
+            yield self.example(f"{self.stage_name}-{split}-{i:05d}", row)
+
+    def example(self, name: str, row: SourceRecord) -> Example:
+        """The example of a record; stages may make it in another way."""
+        prompt, response = self.record_format.read(row)
+        second = self.record_format.alternative(row)
+        second = None if second is None else self.response(second)
+        return Example(name, self.prompt_template.replace("{prompt}", prompt), self.response(response), second)
 
     def fingerprint(self, split: Split = "train") -> str:
         """A hash of all that the examples say, so that an edited file or another source is noticed."""
-        said = [[v for name, v in vars(example).items() if name != "id" and v is not None] for example in self.examples(split)]
-        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        # The JSON of a list of all of them, made piece by piece.
+        content, before = hashlib.sha256(b"["), ""
+        for example in self.each_example(split):
+            said = [v for name, v in vars(example).items() if name != "id" and v is not None]
+            content.update(f"{before}{json.dumps(said)}".encode())
+            before = ", "
+        content.update(b"]")
+        return content.hexdigest()
 
     def location(self) -> str:
         """Where the training examples come from: `world`, a file's path or `hub:...`."""
@@ -114,7 +130,7 @@ class ExampleSource:
         """
         train = self.rows("train")
         parts = [f"{len(train) - too_long:,} of {len(self.source_rows()):,} examples {use}", self._held_out_account()]
-        if repeats := len(train) - len(set(self._prompts(train))):
+        if repeats := len(train) - len(set(self._train_prompts)):
             parts.append(f"{repeats:,} of those {use} repeat the prompt of another")
         if left_out := self._read[1]:
             parts.append(f"{left_out:,} left out by {', '.join(self.leave_out)}")
@@ -133,7 +149,7 @@ class ExampleSource:
         except (OSError, ValueError) as error:
             # A training run that measures nothing on them does not need them.
             return f"held-out examples that cannot be read ({first_line(error)})"
-        trained = set(self._prompts(self.rows("train")))
+        trained = set(self._train_prompts)
         both = sum(prompt in trained for prompt in held_out)
         also = f", {both:,} of them with a prompt that is trained on" if both else ""
         place, split = self._held_out_place
@@ -142,16 +158,16 @@ class ExampleSource:
 
     # --- records --------------------------------------------------------------------------------------------------------------
 
-    def rows(self, split: Split) -> list[SourceRecord]:
+    def rows(self, split: Split) -> Sequence[SourceRecord]:
         """The records behind `examples`."""
         return self._held_out_rows if split == "held_out" else self._train_rows
 
-    def source_rows(self) -> list[SourceRecord]:
+    def source_rows(self) -> Sequence[SourceRecord]:
         """All records of `source` in its own order, without those that are left out."""
         return self._read[0]
 
     @cached_property
-    def _read(self) -> tuple[list[SourceRecord], int]:
+    def _read(self) -> tuple[Sequence[SourceRecord], int]:
         """The records of `source`, and how many were left out."""
         if self.source == "world":
             return self._world(self.train_examples or self.world_examples, "train"), 0
@@ -160,14 +176,18 @@ class ExampleSource:
         return kept, len(rows) - len(kept)
 
     @cached_property
-    def _train_rows(self) -> list[SourceRecord]:
+    def _train_prompts(self) -> list[bytes]:
+        return self._prompts(self.rows("train"))
+
+    @cached_property
+    def _train_rows(self) -> Sequence[SourceRecord]:
         rows = self._split[1] if self._is_split_by_prompt else self.source_rows()
         if self.train_examples is not None and len(rows) < self.train_examples:
             raise ValueError(f"{self.source}: {self.train_examples} training examples were asked for, but there are {len(rows)}.")
         return rows[: self.train_examples]
 
     @cached_property
-    def _held_out_rows(self) -> list[SourceRecord]:
+    def _held_out_rows(self) -> Sequence[SourceRecord]:
         if self._is_split_by_prompt:
             return self._split[0]
         place, split = self._held_out_place
@@ -176,7 +196,7 @@ class ExampleSource:
         return read_rows(place, split)[: self.held_out_examples]
 
     @cached_property
-    def _split(self) -> tuple[list[SourceRecord], list[SourceRecord]]:
+    def _split(self) -> tuple[Sequence[SourceRecord], Sequence[SourceRecord]]:
         rows = self.source_rows()
         if len(rows) <= self.held_out_examples:
             raise ValueError(
@@ -202,9 +222,9 @@ class ExampleSource:
         on_hub = self.hub_name is not None and place == HUB + self.hub_name
         return place, (on_hub and self.hub_held_out_split) or "train"
 
-    def _prompts(self, rows: Sequence[SourceRecord]) -> list[str]:
-        """Each row's prompt; white space around it makes no other prompt."""
-        return [self.prompt(row).strip() for row in rows]
+    def _prompts(self, rows: Sequence[SourceRecord]) -> list[bytes]:
+        """A digest of each row's prompt, because whole prompts may be many; white space around it makes no other prompt."""
+        return [hashlib.blake2b(self.prompt(row).strip().encode(), digest_size=16).digest() for row in rows]
 
     def _world(self, count: int, split: Split) -> list[SourceRecord]:
         return [SourceRecord(f"world {self.stage_name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]
@@ -222,8 +242,8 @@ class ExampleSource:
 
 
 def split_by_prompt(
-    rows: Sequence[SourceRecord], prompts: Sequence[str], count: int, seed: int
-) -> tuple[list[SourceRecord], list[SourceRecord]]:
+    rows: Sequence[SourceRecord], prompts: Sequence[Hashable], count: int, seed: int
+) -> tuple[Sequence[SourceRecord], Sequence[SourceRecord]]:
     """Holds out at most `count` rows, whole prompts at a time, so that no prompt is both held out and trained on.
 
     Prompts are taken in a shuffled order, and one with more rows than there is still room for is trained on. Where every prompt stands
@@ -231,7 +251,7 @@ def split_by_prompt(
 
     Args:
         rows: the records.
-        prompts: of each.
+        prompts: of each, or what stands for it.
         count: rows to be held out.
         seed: of the order.
 
@@ -240,9 +260,9 @@ def split_by_prompt(
     """
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
-    sizes, chosen, room = Counter(prompts), set[str](), count
+    sizes, chosen, room = Counter(prompts), set[Hashable](), count
     for i in order:
         if sizes[prompts[i]] <= room and prompts[i] not in chosen:
             chosen.add(prompts[i])
             room -= sizes[prompts[i]]
-    return [rows[i] for i in order if prompts[i] in chosen], [rows[i] for i in order if prompts[i] not in chosen]
+    return pick(rows, (i for i in order if prompts[i] in chosen)), pick(rows, (i for i in order if prompts[i] not in chosen))

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from unlearn_lightning.sources.line_records import pick
 from unlearn_lightning.sources.quoting import first_few, listed, quoted, shortened
 from unlearn_lightning.sources.readers import SourceRecord
 
@@ -19,7 +20,7 @@ from unlearn_lightning.sources.readers import SourceRecord
 JSONValue: TypeAlias = str | bool | int | float | list | dict | None
 
 
-def leave_out(rows: list[SourceRecord], values: Mapping[str, Sequence[JSONValue]]) -> list[SourceRecord]:
+def leave_out(rows: Sequence[SourceRecord], values: Mapping[str, Sequence[JSONValue]]) -> Sequence[SourceRecord]:
     """Returns the rows whose fields have none of the given values.
 
     Raises:
@@ -28,7 +29,7 @@ def leave_out(rows: list[SourceRecord], values: Mapping[str, Sequence[JSONValue]
     left_out = {i for field, unwanted in values.items() for i in _having(rows, field, unwanted)}
     if values and len(left_out) == len(rows):
         raise ValueError(f"leave_out leaves no record: each of the {len(rows):,} has a value that is left out by {listed(values)}.")
-    return [row for i, row in enumerate(rows) if i not in left_out]
+    return pick(rows, [i for i in range(len(rows)) if i not in left_out]) if left_out else rows
 
 
 def _having(rows: Sequence[SourceRecord], field: str, unwanted: Sequence[JSONValue]) -> list[int]:

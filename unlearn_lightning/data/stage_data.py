@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,9 +20,12 @@ from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, second_responses
 from unlearn_lightning.data.example_source import HELD_OUT, ExampleSource, Split
-from unlearn_lightning.data.examples import Encoded, Encoder, Example
+from unlearn_lightning.data.examples import Encoded, Encoder, Example, lengths_of
 from unlearn_lightning.data.leave_out import JSONValue
+from unlearn_lightning.data.micro_batch import what_fits
 from unlearn_lightning.data.record_format import RecordFormat
+from unlearn_lightning.data.store_keys import ANY_USE, kept_examples, text_key
+from unlearn_lightning.data.token_store import kept_text
 from unlearn_lightning.sources.quoting import quoted
 
 
@@ -54,7 +58,8 @@ class StageData(ExampleSource, pl.LightningDataModule):
         max_length: longest sequence, tokens; longer responses are cut and counted.
         skip_long_prompts: leave out, and count, examples whose prompt fills max_length; otherwise they are an error.
         batch_size: examples per optimizer step over all devices.
-        micro_batch_size: examples one device holds at once; null for batch_size / devices. Does not change the result.
+        micro_batch_size: examples one device holds at once; null for batch_size / devices, or where that takes more memory than there is
+            for as many as fit, which is then printed. Changes the result by rounding only.
         bucket_batches: batches are formed by length within windows of this many batches; 1 leaves the order random.
         seed: of the order of examples; filled from seed_everything when null.
         data_seed: of the world's contents and of the held-out part.
@@ -113,9 +118,11 @@ class StageData(ExampleSource, pl.LightningDataModule):
         self.batch_size, self.micro_batch_size, self.bucket_batches = batch_size, micro_batch_size, bucket_batches
         self.skip_long_prompts = skip_long_prompts
         self.seed, self.data_seed, self.num_workers = seed, data_seed, num_workers
-        self.encoded: dict[str, list[Encoded]] = {}
+        self.encoded: dict[str, Sequence[Encoded]] = {}
         # What `validate` and `test` go over; null in a training run, where probes measure.
         self.validated: Split | None = None
+        # Examples that one device takes at once, where fewer of them fit than it has.
+        self.at_once: int | None = None
 
     # --- tokens and batches -----------------------------------------------------------------------------------------------
 
@@ -125,20 +132,23 @@ class StageData(ExampleSource, pl.LightningDataModule):
 
     def fitting(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
         """The stage's examples, without those whose prompt is too long where these are to be skipped."""
-        examples, encoder = self.examples(split), self.encoder(tokenizer)
+        examples = self.examples(split)
+        kept = self._fitting(examples, tokenizer)
+        self._tell(len(examples) - len(kept), len(examples), "examples were left out: long prompts")
+        return kept
+
+    def _fitting(self, examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
         if not self.skip_long_prompts:
             return examples
-        kept = [e for e in examples if len(encoder.prompt_ids(e.prompt)) < self.max_length]
-        if len(kept) < len(examples):
-            rank_zero_warn(f"{len(examples) - len(kept)} of {len(examples)} {self.stage_name} examples were left out: long prompts.")
-        return kept
+        encoder = self.encoder(tokenizer)
+        return [e for e in examples if len(encoder.prompt_ids(e.prompt)) < self.max_length]
 
     def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Examples as tokens; each says whether its response was cut, and how many were is printed."""
-        encoded = self.encoder(tokenizer).encode(examples)
-        for which, those in (("responses", encoded), ("second responses", second_responses(encoded))):
-            if cut := sum(one.truncated for one in those):
-                rank_zero_warn(f"{cut} of {len(those)} {self.stage_name} {which} were cut at max_length {self.max_length}.")
+        encoded = self.tokens_of(examples, tokenizer)
+        seconds = second_responses(encoded)
+        self._tell(sum(one.truncated for one in encoded), len(encoded), f"responses were cut at max_length {self.max_length}")
+        self._tell(sum(one.truncated for one in seconds), len(seconds), f"second responses were cut at max_length {self.max_length}")
         return encoded
 
     def measured(self, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> tuple[list[Example], list[Encoded]]:
@@ -146,13 +156,40 @@ class StageData(ExampleSource, pl.LightningDataModule):
         examples = self.fitting(split, tokenizer)[:limit]
         return examples, self.encode(examples, tokenizer)
 
-    def training_examples(self, tokenizer: PreTrainedTokenizerBase, use: str = "trained on") -> list[Encoded]:
+    def tokens_of(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+        """What `encode` makes of examples, each for itself; stages may make tokens in another way."""
+        return self.encoder(tokenizer).encode(examples)
+
+    def _tell(self, count: int, there: int, what: str) -> None:
+        if count:
+            rank_zero_warn(f"{count} of {there} {self.stage_name} {what}.")
+
+    def fingerprint(self, split: Split = "train") -> str:
+        """As `ExampleSource.fingerprint`; that of a large source is kept with its tokens."""
+        key = text_key(self, split)
+        return super().fingerprint(split) if key is None else kept_text(key, partial(super().fingerprint, split))
+
+    def encoded_examples(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Sequence[Encoded]:
+        """The examples of a split as tokens. Those of a large file are made once, and kept for whoever asks again (token_store.py)."""
+        found = kept_examples(self, split, tokenizer)
+        if found is None:
+            return self.encode(self.fitting(split, tokenizer), tokenizer)
+        facts = found.facts
+        self._tell(facts["long"], facts["rows"], "examples were left out: long prompts")
+        self._tell(facts["cut"], len(found), f"responses were cut at max_length {self.max_length}")
+        self._tell(facts["seconds_cut"], len(found), f"second responses were cut at max_length {self.max_length}")
+        return found
+
+    def training_examples(self, tokenizer: PreTrainedTokenizerBase, use: str = "trained on") -> Sequence[Encoded]:
         """What is trained on, as tokens; prints how many examples that are, and how many are held out."""
-        examples = self.fitting("train", tokenizer)
-        encoded = self.encode(examples, tokenizer)
-        pieces = f" in {len(encoded):,} pieces" if len(encoded) != len(examples) else ""
-        account = self.account(len(self.rows("train")) - len(examples), use)
-        rank_zero_info(f"{account}; {sum(map(len, encoded)):,} tokens{pieces}, batches of {self.batch_size}.")
+        encoded = self.encoded_examples("train", tokenizer)
+        facts = getattr(encoded, "facts", None)
+        if facts is None:
+            rows, kept = len(self.rows("train")), len(self._fitting(self.examples("train"), tokenizer))
+            facts = {"rows": rows, "long": rows - kept, "account": self.account(rows - kept, use)}
+        account, texts = facts["account"].replace(ANY_USE, use), facts["rows"] - facts["long"]
+        pieces = f" in {len(encoded):,} pieces" if len(encoded) != texts else ""
+        rank_zero_info(f"{account}; {sum(lengths_of(encoded)):,} tokens{pieces}, batches of {self.batch_size}.")
         return encoded
 
     def setup(self, stage: str) -> None:
@@ -161,7 +198,9 @@ class StageData(ExampleSource, pl.LightningDataModule):
         tokenizer = self._tokenizer
         self.trainer.lightning_module.backbone.check_length(self.max_length, f"max_length of the {self.stage_name} stage")  # type: ignore[union-attr,operator]
         if stage == "fit" and "train" not in self.encoded:
-            self.encoded["train"] = self.training_examples(tokenizer, self.trainer.lightning_module.use_of_data)  # type: ignore[arg-type]
+            use = str(self.trainer.lightning_module.use_of_data)
+            self.encoded["train"] = self.training_examples(tokenizer, use)
+            self.at_once = what_fits(self.trainer, self.batch_size, self.encoded["train"]) if self.micro_batch_size is None else None
             plan = self.plan("train")
             if self.trainer.accumulate_grad_batches not in (1, plan.accumulation):
                 raise ValueError(
@@ -175,7 +214,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
             self.validated = self.usual_split
             if self.validated == "train":
                 rank_zero_info(f"{self.stage_name}: no examples are held out, so that all others are gone through.")
-            self.encoded[self.validated] = self.encode(self.fitting(self.validated, tokenizer), tokenizer)
+            self.encoded[self.validated] = self.encoded_examples(self.validated, tokenizer)
 
     def _limit(self, plan: EpochPlan, limit: int | float) -> int | float:
         """`trainer.limit_train_batches` in batches, as everywhere: Lightning counts micro-batches, whose size must not matter.
@@ -203,9 +242,8 @@ class StageData(ExampleSource, pl.LightningDataModule):
         devices = self.trainer.world_size
         if self.micro_batch_size is None and self.batch_size % devices:
             raise ValueError(f"batch_size {self.batch_size} must be a multiple of the number of devices, {devices}.")
-        micro = self.micro_batch_size or self.batch_size // devices
-        lengths = tuple(len(e) for e in self.encoded[split])
-        return EpochPlan(lengths, self.batch_size, micro, devices, self.bucket_batches)
+        micro = self.micro_batch_size or (self.at_once if split == "train" else None) or self.batch_size // devices
+        return EpochPlan(lengths_of(self.encoded[split]), self.batch_size, micro, devices, self.bucket_batches)
 
     def total_steps(self) -> int:
         """Optimizer steps of the whole run.

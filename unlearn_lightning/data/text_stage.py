@@ -54,9 +54,9 @@ class TextStage(StageData):
             )
         return "\n".join(texts)
 
-    def examples(self, split: Split) -> list[Example]:
-        """Each record's texts, one a line."""
-        return [Example(f"{self.stage_name}-{split}-{i:05d}", "", self.prompt(row)) for i, row in enumerate(self.rows(split))]
+    def example(self, name: str, row: SourceRecord) -> Example:
+        """The record's texts, one a line."""
+        return Example(name, "", self.prompt(row))
 
     def measured(self, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> tuple[list[Example], list[Encoded]]:
         """The first `limit` pieces of the texts, as they are trained on."""
@@ -64,13 +64,13 @@ class TextStage(StageData):
         texts: list[str] = tokenizer.batch_decode([piece.response_ids for piece in pieces], skip_special_tokens=True)
         return [Example(piece.id, "", text) for piece, text in zip(pieces, texts, strict=True)], pieces
 
-    def encode(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
+    def tokens_of(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Each text's tokens; a text longer than max_length goes on in further examples."""
         start_id = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         width = self.max_length - 1
         chat, found = ChatFormat(tokenizer), []
-        for example in examples:
-            tokens = [*chat.plain_tokens(example.response), tokenizer.eos_token_id]
+        for example, plain in zip(examples, chat.plain_tokens_of([example.response for example in examples]), strict=True):
+            tokens = [*plain, tokenizer.eos_token_id]
             pieces = [tokens[i : i + width] for i in range(0, len(tokens), width)]
             found += [Encoded(f"{example.id}-{i}", [start_id], piece) for i, piece in enumerate(pieces)]
         return found

@@ -10,6 +10,7 @@ Special tokens that are typed in a conversation are marked in these texts (by tr
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -93,7 +94,21 @@ class ChatFormat:
         """
         prompt, response = self._marked(prompt), self._marked(response)
         start = self._prompt(prompt)
-        rest = self._after_prompt(start, prompt, response)
+        return self._parted(start, self._after_prompt(start, prompt, response), response)
+
+    def turns(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """`turn` of many prompts and responses, which the template renders in two calls."""
+        said = [(self._marked(prompt), self._marked(response)) for prompt, response in pairs]
+        starts = self._render_all([[*self._opening, _said("user", prompt)] for prompt, _ in said], prompt=True)
+        both = [[*self._opening, _said("user", prompt), _said("assistant", response)] for prompt, response in said]
+        found = []
+        for (prompt, response), start, full in zip(said, starts, self._render_all(both), strict=True):
+            self._check_prompt(start, prompt)
+            found.append(self._parted(start, self._cut(full, start), response))
+        return found
+
+    def _parted(self, start: str, rest: str, response: str) -> tuple[str, str]:
+        """Prompt and response, where the template makes `start` of the prompt and puts `rest` behind it."""
         inserted, space = self._before
         # A response that brings a think block of its own gets none inserted.
         for block, frame in ((inserted, inserted + space), ("", "")):
@@ -111,9 +126,23 @@ class ChatFormat:
         found = encode_marked_chat(self.tokenizer, text) if TYPED in text else self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
 
+    def tokens_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """`tokens` of many texts, which the tokenizer reads in one call."""
+        found: list[list[int]] = []
+        if plain := [text for text in texts if TYPED not in text]:
+            # Of equal length to the tokens and not looked at.
+            unused = {"return_attention_mask": False, "return_token_type_ids": False}
+            found = self.tokenizer(plain, add_special_tokens=False, **unused)["input_ids"]
+        waiting = iter(found)
+        return [self.tokens(text) if TYPED in text else next(waiting) for text in texts]
+
     def plain_tokens(self, text: str) -> list[int]:
         """The tokens of a text outside any conversation, in which all is text."""
         return self.tokens(self._marked(text))
+
+    def plain_tokens_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """`plain_tokens` of many texts."""
+        return self.tokens_of([self._marked(text) for text in texts])
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -159,10 +188,13 @@ class ChatFormat:
 
     def _prompt(self, prompt: str) -> str:
         text = self._render([*self._opening, _said("user", prompt)], prompt=True)
+        self._check_prompt(text, prompt)
+        return text
+
+    def _check_prompt(self, text: str, prompt: str) -> None:
         before, there, after = self._frame.partition(PROMPT)
         if not there or not _within(text, before, after, prompt):
             raise ValueError(f"{self._name} changes the prompt that begins with {prompt[:40]!r}. {ANOTHER} writes it as it is.")
-        return text
 
     @cached_property
     def _around(self) -> tuple[str, str]:
@@ -183,7 +215,9 @@ class ChatFormat:
         return self._around[1]
 
     def _after_prompt(self, start: str, prompt: str, response: str) -> str:
-        full = self._render([*self._opening, _said("user", prompt), _said("assistant", response)])
+        return self._cut(self._render([*self._opening, _said("user", prompt), _said("assistant", response)]), start)
+
+    def _cut(self, full: str, start: str) -> str:
         if not full.startswith(start):
             raise ValueError(
                 f"{self._name} changes the prompt once there is a response, so the response cannot be told apart. {ANOTHER} only appends."
@@ -194,15 +228,27 @@ class ChatFormat:
     def _opening(self) -> list[dict[str, str]]:
         return [_said("system", self._system)] if self._system else []
 
+    def _render_all(self, conversations: Sequence[list[dict[str, str]]], prompt: bool = False) -> list[str]:
+        """`_render` of many conversations; where that fails, of one after the other, which says of what."""
+        try:
+            with limited(memory=False):
+                texts = [str(text) for text in self._applied(conversations, prompt)]
+        except Exception:
+            return [self._render(turns, prompt) for turns in conversations]
+        for text, turns in zip(texts, conversations, strict=True):
+            self._check_length(text, turns)
+        return texts
+
+    def _applied(self, conversations: Any, prompt: bool) -> Any:
+        return self.tokenizer.apply_chat_template(
+            conversations, tokenize=False, add_generation_prompt=prompt, chat_template=self._template, date_string=self.settings.date
+        )
+
     def _render(self, turns: list[dict[str, str]], prompt: bool = False) -> str:
         try:
             # A template that was never tried may grow without bound.
             with limited(memory=not self._tried):
-                text = str(
-                    self.tokenizer.apply_chat_template(
-                        turns, tokenize=False, add_generation_prompt=prompt, chat_template=self._template, date_string=self.settings.date
-                    )
-                )
+                text = str(self._applied(turns, prompt))
             self._tried = True
         except (TemplateLimit, MemoryError, RecursionError) as error:
             why = str(error) or "it takes more memory than a conversation can need"
@@ -213,9 +259,12 @@ class ChatFormat:
             hint = " Set system_prompt to '' if it takes none." if self._system else ""
             roles = ", ".join(turn["role"] for turn in turns)
             raise ValueError(f"{self._name} cannot render the roles {roles} ({type(error).__name__}: {why}).{hint}") from None
+        self._check_length(text, turns)
+        return text
+
+    def _check_length(self, text: str, turns: list[dict[str, str]]) -> None:
         if len(text) > LONGEST + sum(len(turn["content"]) for turn in turns):
             raise ValueError(f"{self._name} makes {len(text)} characters of a short conversation. {ANOTHER} ends.")
-        return text
 
     @cached_property
     def _template(self) -> str:

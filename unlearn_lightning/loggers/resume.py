@@ -8,6 +8,7 @@ metrics.csv is what such loggers are made to agree with: what they lost, or neve
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,17 @@ class ResumeInLoggers(Resume):
         super().__init__(checkpoint)
         self.goes_on_at = goes_on_at
 
-    def tell_loggers(self, trainer: pl.Trainer, rows: list[dict[str, Any]]) -> None:
+    def tell_loggers(self, trainer: pl.Trainer, rows: Callable[[], Iterable[dict[str, Any]]]) -> None:
         """Logs rows again, from the step that the logger needs."""
         if self.goes_on_at is None:
             return
         for logger in trainer.loggers:
             since = self._since(logger, self.goes_on_at)
-            for row in rows:
+            if since is None:
+                continue
+            for row in (row for row in rows() if int(row["step"]) >= since):
                 values = {name: float(value) for name, value in row.items() if name != "step" and value not in ("", None)}
-                if since is not None and int(row["step"]) >= since and values:
+                if values:
                     logger.log_metrics(values, step=int(row["step"]))
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -78,6 +78,10 @@ class CausalLMModule(Queries):
         """What of a micro-batch a training step passes through the net: with an objective that compares, both responses."""
         return [batch]
 
+    def sequences_per_example(self, batch_size: int) -> float:
+        """How many sequences a training step passes through the net for each of its examples, on average; `batch_size` is the data's."""
+        return 1.0
+
     @property
     def retained_data(self) -> StageData | None:
         """The data that a retain term keeps; none in fine-tuning."""

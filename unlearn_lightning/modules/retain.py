@@ -11,6 +11,7 @@ drawn, and how many devices or micro-batches share the step does not matter.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from unlearn_lightning.data import Batch, Encoded, EpochPlan, StageData, collate
+from unlearn_lightning.data.examples import lengths_of
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,9 @@ class RetainBatches:
         pad_id: the padding token.
     """
 
-    def __init__(self, encoded: list[Encoded], data: StageData, pad_id: int) -> None:
+    def __init__(self, encoded: Sequence[Encoded], data: StageData, pad_id: int) -> None:
         self.encoded, self.seed, self.pad_id = encoded, data.seed or 0, pad_id
-        self.plan = EpochPlan(tuple(map(len, encoded)), data.batch_size, data.batch_size, 1, data.bucket_batches)
+        self.plan = EpochPlan(lengths_of(encoded), data.batch_size, data.batch_size, 1, data.bucket_batches)
         self.per_pass = math.ceil(len(encoded) / data.batch_size)
 
     def of_step(self, step: int) -> list[int]:

@@ -118,12 +118,18 @@ class Unlearning(CausalLMModule):
         self._step_tokens += kept.tokens
         return share + self.retain.weight * (self.retain_loss(kept) * kept.real).sum() / kept.batch_tokens
 
+    def sequences_per_example(self, batch_size: int) -> float:
+        """One or two responses, and the retain batch's share."""
+        kept = 0.0 if self.retain is None else self.retain.data.batch_size / batch_size
+        return (2.0 if self.needs_alternative else 1.0) + kept
+
     def passed(self, batch: Batch) -> list[Batch]:
         """Both responses, where the objective compares them."""
         return [batch, batch.alternative] if self.needs_alternative and batch.alternative is not None else [batch]
 
-    def _training_examples(self) -> list[Encoded]:
-        return list(self.trainer.datamodule.encoded["train"])  # type: ignore[attr-defined]
+    def _training_examples(self) -> Sequence[Encoded]:
+        found: Sequence[Encoded] = self.trainer.datamodule.encoded["train"]  # type: ignore[attr-defined]
+        return found
 
     def retain_loss(self, batch: Batch) -> Tensor:
         """(B,) the retain loss of each example, nats, summed over response tokens."""
@@ -200,7 +206,12 @@ class Unlearning(CausalLMModule):
             self._reference = self._compute_reference(parts)
         else:
             first = self.trainer.is_global_zero
-            self._reference = self.reference_file.load_or(lambda: self._compute_reference(parts), wanted_rows, first)
+            self._reference = self._own_file(self.reference_file).load_or(lambda: self._compute_reference(parts), wanted_rows, first)
+
+    def _own_file(self, file: ReferenceFile) -> ReferenceFile:
+        """The file of values to the last bit: other numbers of examples at once round otherwise, and memory may have decided on them."""
+        chosen = self.trainer.datamodule.at_once  # type: ignore[attr-defined]
+        return file if chosen is None else ReferenceFile(file.path.with_stem(f"{file.path.stem}-{chosen}"))
 
     @torch.no_grad()
     def _keep_logits(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from unlearn_lightning.records.disk import writing
 
@@ -61,17 +61,30 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DiskFull: there is no space left.
     """
+    with written_whole(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def written_whole(path: Path, newline: str | None = None) -> Iterator[TextIO]:
+    """A file to write into, which takes the path's place when the block ends without an error.
+
+    Raises:
+        DiskFull: there is no space left.
+    """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_text(path, text)
+        with _replacing(path, newline) as file:
+            yield file
 
 
-def _write_text(path: Path, text: str) -> None:
+@contextmanager
+def _replacing(path: Path, newline: str | None) -> Iterator[TextIO]:
     handle, temporary = _temporary(path)
     try:
         # Open, and so locked, until it has its name.
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "w", encoding="utf-8", newline=newline) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
             os.chmod(temporary, 0o644)

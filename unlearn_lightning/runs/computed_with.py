@@ -28,7 +28,10 @@ def computed_with(config: Mapping[str, Any], trainer: Any) -> dict[str, Any]:
     backbone, data = config["model"]["init_args"]["backbone"], config["data"]["init_args"]
     return {
         **{name: backbone[name] for name in sorted(BACKBONE_TO_ROUNDING)},
-        "micro_batch_size": data["micro_batch_size"] or data["batch_size"] // trainer.world_size,
+        # What memory decided on is known once the data is set up.
+        "micro_batch_size": data["micro_batch_size"]
+        or getattr(getattr(trainer, "datamodule", None), "at_once", None)
+        or data["batch_size"] // trainer.world_size,
         "strategy": type(trainer.strategy).__name__,
         "processes": trainer.world_size,
         "threads": torch.get_num_threads(),

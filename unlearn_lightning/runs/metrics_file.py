@@ -6,8 +6,9 @@ logger = RunMetrics(run_folder)          # a Lightning CSVLogger; resume.py take
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterable
+import itertools
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from unlearn_lightning.records import write_text
+from unlearn_lightning.records import written_whole
 from unlearn_lightning.records.disk import writing
 
 REMEDY = "Put it back, or delete it to go on without the numbers of before the checkpoint."
@@ -48,7 +49,7 @@ def own_metrics(trainer: pl.Trainer) -> list[RunMetrics]:
 
 
 class MetricsFile:
-    """A CSV file with a column for each metric, in alphabetical order.
+    """A CSV file with a column for each metric, in alphabetical order. It is never held in memory: a long run's may have many rows.
 
     Args:
         path: of the file; it need not exist.
@@ -59,6 +60,7 @@ class MetricsFile:
         self.metrics: list[dict[str, Any]] = []
         # Lightning's name for the rows that were not written yet, as `metrics` is.
         self.metrics_keys: list[str] = []
+        self._written: int | None = None
 
     def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
         """Keeps one row in memory until the next `save`."""
@@ -69,60 +71,94 @@ class MetricsFile:
         """Appends the new rows; where they bring new columns the file is replaced as a whole."""
         if not self.metrics:
             return
+        self._written = self.written + len(self.metrics)
         new = {name for row in self.metrics for name in row} - set(self.metrics_keys)
         if new or not self.path.is_file():
-            rows = [*self.read(), *self.metrics]
             # The file may have columns of a process before, such as the one that trained what is measured now.
-            self.metrics_keys = sorted({name for row in rows for name in row})
-            self._replace(rows)
+            self.metrics_keys = sorted({*self._header(), *self.metrics_keys, *new})
+            self._replace(itertools.chain(self.rows(), self.metrics))
         else:
             with writing(self.path), self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(self._text(self.metrics))
+                csv.DictWriter(file, self.metrics_keys).writerows(self.metrics)
         self.metrics = []
+
+    @property
+    def written(self) -> int:
+        """The number of rows in the file, counted once."""
+        if self._written is None:
+            self._written = sum(1 for _ in self._ends()) if self.path.is_file() else 0
+        return self._written
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows that were written, one after the other, with their values as text.
+
+        Raises:
+            ValueError: the file is no CSV.
+        """
+        if self.path.is_file():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                try:
+                    yield from csv.DictReader(file)
+                except (csv.Error, UnicodeDecodeError) as error:
+                    raise ValueError(f"{self.path} is no CSV that can be read ({error}). {REMEDY}") from None
 
     def read(self) -> list[dict[str, Any]]:
         """Returns the rows that were written, with their values as text."""
-        if not self.path.is_file():
-            return []
-        with self.path.open(encoding="utf-8", newline="") as file:
-            try:
-                return list(csv.DictReader(file))
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise ValueError(f"{self.path} is no CSV that can be read ({error}). {REMEDY}") from None
+        return list(self.rows())
 
     def keep(self, count: int) -> None:
         """Forgets all rows but the first `count`, which another process may have written.
 
         Raises:
-            ValueError: there are fewer.
+            ValueError: there are fewer, or the file was overwritten.
         """
-        there = self.path.is_file()
-        rows = self.read()[:count]
-        if there and len(rows) < count:
-            raise ValueError(f"{self.path} has {len(rows)} rows where the checkpoint says {count}: it was cut or overwritten. {REMEDY}")
-        if not all((row.get("step") or "").isdecimal() for row in rows):
+        self._written, self.metrics_keys = 0, []
+        if not self.path.is_file():
+            if count:
+                rank_zero_info(f"{self.path} is gone: the run goes on without the {count} rows of before its checkpoint.")
+            return
+        if not all((row.get("step") or "").isdecimal() for row in itertools.islice(self.rows(), count)):
             raise ValueError(f"{self.path} has rows without a step: it was overwritten. {REMEDY}")
-        if len(rows) < count:
-            rank_zero_info(f"{self.path} is gone: the run goes on without the {count} rows of before its checkpoint.")
-        self.metrics_keys = sorted({name for row in rows for name in row})
-        self.path.unlink(missing_ok=True) if not rows else self._replace(rows)
+        end = 0
+        for place in itertools.islice(self._ends(), count):
+            self._written, end = self._written + 1, place
+        if self._written < count:
+            raise ValueError(f"{self.path} has {self._written} rows where the checkpoint says {count}: it was cut or overwritten. {REMEDY}")
+        if not count:
+            self.path.unlink()
+            return
+        self.metrics_keys = self._header()
+        os.truncate(self.path, end)
 
     def forget(self, names: Iterable[str]) -> None:
         """Removes the columns of metrics whose names begin with one of these and a slash, such as those of a probe."""
-        before = self.read()
-        prefixes = tuple(f"{name}/" for name in names)
-        rows = [{name: value for name, value in row.items() if not name.startswith(prefixes)} for row in before]
-        kept = [row for row in rows if any(value for name, value in row.items() if name != "step")]
+        before, prefixes = self._header(), tuple(f"{name}/" for name in names)
+        kept = [name for name in before if not name.startswith(prefixes)]
         if kept != before:
-            self.metrics_keys = sorted({name for row in kept for name in row})
-            self._replace(kept)
+            self._written, self.metrics_keys = None, kept
+            rows = ({name: row[name] for name in kept} for row in self.rows())
+            self._replace(row for row in rows if any(value for name, value in row.items() if name != "step"))
 
-    def _replace(self, rows: list[dict[str, Any]]) -> None:
-        header = io.StringIO()
-        csv.DictWriter(header, self.metrics_keys).writeheader()
-        write_text(self.path, header.getvalue() + self._text(rows))
+    def _header(self) -> list[str]:
+        """The names of the file's columns; none where there is no file."""
+        if not self.path.is_file():
+            return []
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return next(csv.reader(file), [])
 
-    def _text(self, rows: list[dict[str, Any]]) -> str:
-        text = io.StringIO()
-        csv.DictWriter(text, self.metrics_keys).writerows(rows)
-        return text.getvalue()
+    def _ends(self) -> Iterator[int]:
+        """The place in the file where each row ends, in bytes; a text in quotes may hold a line's end."""
+        place, quotes, is_header = 0, 0, True
+        with self.path.open("rb") as file:
+            for line in file:
+                place, quotes = place + len(line), quotes + line.count(b'"')
+                if quotes % 2 == 0 and line.strip():
+                    if not is_header:
+                        yield place
+                    is_header = False
+
+    def _replace(self, rows: Iterable[dict[str, Any]]) -> None:
+        with written_whole(self.path, newline="") as file:
+            writer = csv.DictWriter(file, self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(rows)

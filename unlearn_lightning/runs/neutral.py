@@ -76,6 +76,8 @@ DATA_BY_CONTENT = dict.fromkeys(
 )  # fmt: skip
 # Settings of the data on which a probe measures.
 MEASURED = dict.fromkeys(("batch_size", "bucket_batches", "seed"), "a probe measures examples one by one and in their own order")
+# What no text of a stage of this package depends on, so that its texts are read once for all values of these.
+BEYOND_TEXTS = frozenset({*MEASURED, *DATA_TO_ROUNDING, *DATA})
 # These are sorted by the class that defines the setting; they hold for the classes that inherit it as well.
 MODULES = {"Unlearning": {"cache_reference": "the same reference is computed once or in every step"}}
 # Settings of probes that do not change what one finds in a model. No probe is part of a run's key, because measuring changes no weights.

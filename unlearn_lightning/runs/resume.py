@@ -36,6 +36,8 @@ The same command is given again (cli/unlearn_cli.py):
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,7 @@ class Resume(pl.Callback):
             logged = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
             last = {name: float(value) for name, value in trainer.logged_metrics.items()} if logged else {}
             last = {"epoch": trainer.current_epoch, **last} if last else {}
-            checkpoint["metrics"] = {"rows": len(logger.experiment.read()), "step": trainer.global_step - 1, "last": last}
+            checkpoint["metrics"] = {"rows": logger.experiment.written, "step": trainer.global_step - 1, "last": last}
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Converts the progress, in place, before Lightning restores its loops from it, and takes the numbers back.
@@ -117,20 +119,19 @@ class Resume(pl.Callback):
         if not self._is_back and not is_to_come:
             self._take_back(trainer, BEGINNING)
 
-    def tell_loggers(self, trainer: pl.Trainer, rows: list[dict[str, Any]]) -> None:
-        """Called on the first process with the rows of metrics.csv as they are at the checkpoint; other loggers may lack some."""
+    def tell_loggers(self, trainer: pl.Trainer, rows: Callable[[], Iterable[dict[str, Any]]]) -> None:
+        """Called on the first process; `rows` gives metrics.csv as it is at the checkpoint, of which other loggers may lack some."""
 
     def _take_back(self, trainer: pl.Trainer, metrics: dict[str, Any]) -> None:
         self._is_back = True
         if not trainer.is_global_zero:
             return
-        rows: list[dict[str, Any]] = []
-        for logger in own_metrics(trainer):
-            logger.experiment.keep(metrics["rows"])
+        files = [logger.experiment for logger in own_metrics(trainer)]
+        for file in files:
+            file.keep(metrics["rows"])
             if metrics["last"]:
-                logger.log_metrics(metrics["last"], step=metrics["step"])
-            rows += [*logger.experiment.read(), *logger.experiment.metrics]
-        self.tell_loggers(trainer, rows)
+                file.log_metrics(metrics["last"], step=metrics["step"])
+        self.tell_loggers(trainer, lambda: (row for file in files for row in itertools.chain(file.rows(), file.metrics)))
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,18 @@ def _probe(config: Mapping[str, Any], data: Any, content: Reader) -> list[Any]:
 
 def _data(config: Mapping[str, Any], split: str, content: Reader, further: Iterable[str] = ()) -> list[Any]:
     kept = _without(config["init_args"], {*neutral.DATA, *neutral.DATA_TO_ROUNDING, *neutral.DATA_BY_CONTENT, *further})
-    return [class_name(config["class_path"]), kept, content(_data_content, json.dumps(dict(config), sort_keys=True, default=str), split)]
+    return [
+        class_name(config["class_path"]),
+        kept,
+        content(_data_content, json.dumps(texts_alone(config), sort_keys=True, default=str), split),
+    ]
+
+
+def texts_alone(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A data configuration without what its texts do not depend on; a plug-in's class may read any of its settings for them."""
+    if not is_own(named_object(config["class_path"])):
+        return dict(config)
+    return {**config, "init_args": _without(config["init_args"], neutral.BEYOND_TEXTS)}
 
 
 @functools.lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
@@ -125,7 +126,13 @@ def _top(name: str) -> str:
 
 def _source(module: ModuleType) -> bytes | None:
     file = getattr(module, "__file__", None)
-    return Path(file).read_bytes() if file and file.endswith(".py") else None
+    return _content(file, os.stat(file).st_mtime_ns, os.stat(file).st_size) if file and file.endswith(".py") else None
+
+
+@functools.lru_cache(maxsize=256)
+def _content(file: str, mtime_ns: int, size: int) -> bytes:
+    """A file as it is at that time: a study's runs name the same classes."""
+    return Path(file).read_bytes()
 
 
 def _imported(name: str, source: bytes) -> list[str]:

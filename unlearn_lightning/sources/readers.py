@@ -11,14 +11,18 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unlearn_lightning.sources.hub_error import HubError as HubError
+from unlearn_lightning.sources.line_records import EXPECTED, LineRecords, not_utf8
 from unlearn_lightning.sources.quoting import first_line, listed, quoted, shortened
 
 HUB = "hub:"
 ROOT_VARIABLE = "UNLEARN_DATA"
-EXPECTED = "Expected is UTF-8 text with one JSON object a line (JSON lines), or one JSON array of objects"
+# Lines of a file of so many bytes are parsed when they are asked for, and what was made of them is kept (data/token_store.py).
+LARGE = 4 * 2**20
 # JSON can write half of a surrogate pair ("\ud83d"), which is no character and can be written to no file.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # How files begin that are no text: their kind, for which UTF-8 would be wrong advice.
@@ -28,19 +32,6 @@ _OTHER_KINDS = {
     b"SQLite format 3\0": "an SQLite database",
 }  # fmt: skip
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-
-
-class HubError(OSError):
-    """A Hub data set could not be read, or a Hub model not be found; `name` is its name."""
-
-    def __init__(self, name: str, why: str, kind: str = "data set") -> None:
-        page = ("datasets/" if kind == "data set" else "") + "/".join(name.split("/")[:2])
-        folder = "" if kind == "data set" else " There is no folder of that name here either."
-        super().__init__(
-            f"The Hub {kind} {name} could not be read ({why}).{folder} Is there a network, and do you have access to it? Apply for a gated "
-            f"{kind} on https://huggingface.co/{page}, then `hf auth login` or set HF_TOKEN."
-        )
-        self.name = name
 
 
 class SourceRecord(NamedTuple):
@@ -118,7 +109,7 @@ def data_root(folder: str | None) -> Path:
     return Path(chosen)
 
 
-def read_rows(source: str, split: str = "train") -> list[SourceRecord]:
+def read_rows(source: str, split: str = "train") -> Sequence[SourceRecord]:
     """Reads the records of a file, a folder or a Hub data set.
 
     A file holds a JSON array or JSON lines, which are told apart by their content; a `.txt` file is one text.
@@ -134,7 +125,7 @@ def read_rows(source: str, split: str = "train") -> list[SourceRecord]:
         ValueError: the file is empty, is not UTF-8, or a line is not a JSON object (the message names file and line).
     """
     if source.startswith(HUB):
-        rows = _hub_rows(source[len(HUB) :], split)
+        rows: Sequence[SourceRecord] = _hub_rows(source[len(HUB) :], split)
     else:
         rows = _folder_rows(Path(source), split) if Path(source).is_dir() else _file_rows(Path(source))
     if not rows:
@@ -176,20 +167,48 @@ def _table_rows(where: str, table: Any) -> list[SourceRecord]:
     return [SourceRecord(f"{where}[{i}]", dict(fields), names) for i, fields in enumerate(table)]
 
 
-def _file_rows(path: Path) -> list[SourceRecord]:
+def _file_rows(path: Path) -> Sequence[SourceRecord]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no data file {path}. Give a .json / .jsonl file, or `hub:owner/name`.")
+    if path.stat().st_size >= LARGE:
+        with path.open("rb") as file:
+            _refuse_other_kinds(path, file.read(16))
+        if (lines := LineRecords.of(path, partial(_line_record, path))) is not None:
+            return lines
     text = _decoded(path)
     if path.suffix == ".txt":
         return [SourceRecord(str(path), {"text": text})] if text.strip() else []
     found = _array_items(path, text) if text.lstrip().startswith("[") else _line_items(path, text)
     surrogates = _SURROGATE.search(text) is not None
-    for where, item in found:
-        if not isinstance(item, dict):
-            raise ValueError(f"{where}: expected a JSON object with named fields, got {type(item).__name__} {quoted(item)}. {EXPECTED}.")
-        if surrogates:
-            _check_characters(where, item)
-    return [SourceRecord(where, item) for where, item in found]
+    return [_record(where, item, surrogates) for where, item in found]
+
+
+def _line_record(path: Path, number: int, line: str) -> SourceRecord:
+    """One line of a large file.
+
+    Raises:
+        ValueError: it is not a JSON object.
+    """
+    where = f"{path}:{number}"
+    try:
+        item = _DECODER.decode(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(_not_json(where, error, line)) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON that can be read ({shortened(str(error))}).") from None
+    return _record(where, item, _SURROGATE.search(line) is not None)
+
+
+def _record(where: str, item: Any, surrogates: bool) -> SourceRecord:
+    if not isinstance(item, dict):
+        raise ValueError(f"{where}: expected a JSON object with named fields, got {type(item).__name__} {quoted(item)}. {EXPECTED}.")
+    if surrogates:
+        _check_characters(where, item)
+    return SourceRecord(where, item)
+
+
+def _not_json(where: str, error: json.JSONDecodeError, line: str) -> str:
+    return f"{where}: not JSON ({error.msg}): {quoted(line)}. {EXPECTED}."
 
 
 def _decoded(path: Path) -> str:
@@ -199,6 +218,16 @@ def _decoded(path: Path) -> str:
         ValueError: it is not UTF-8; the message names the line and the byte.
     """
     content = path.read_bytes()
+    _refuse_other_kinds(path, content[:16])
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(not_utf8(path, line, error.start, content[error.start], error.reason)) from None
+
+
+def _refuse_other_kinds(path: Path, content: bytes) -> None:
+    """Refuses a file that is no text, by its first bytes."""
     if kind := next((kind for start, kind in _OTHER_KINDS.items() if content.startswith(start)), None):
         raise ValueError(
             f"{path} is {kind}. {EXPECTED}: unpack or convert it, or put it into a folder of its own and name the folder, which `datasets` "
@@ -209,14 +238,6 @@ def _decoded(path: Path) -> str:
             f"{path}:1: this is UTF-16 or UTF-32, or no text at all (its first bytes are {content[:4].hex(' ')}). {EXPECTED}: convert "
             "it, for example with `iconv -f UTF-16 -t UTF-8 OLD > NEW`."
         )
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path}:{line}: byte {error.start:,} of the file is 0x{content[error.start]:02x}, which is not UTF-8 ({error.reason}). "
-            f"{EXPECTED}: convert it, for example with `iconv -f ISO-8859-1 -t UTF-8 OLD > NEW` if it is Latin-1."
-        ) from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -256,7 +277,7 @@ def _line_items(path: Path, text: str) -> list[tuple[str, Any]]:
             # An object that is spread over several lines is one record, or one of the shapes that the record then names.
             if not found and (whole := _whole(text)) is not None:
                 return [(f"{path}:{number}", whole)]
-            raise ValueError(f"{path}:{number}: not JSON ({error.msg}): {quoted(line)}. {EXPECTED}.") from None
+            raise ValueError(_not_json(f"{path}:{number}", error, line)) from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}:{number}: not JSON that can be read ({shortened(str(error))}).") from None
     return found

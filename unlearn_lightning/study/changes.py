@@ -6,6 +6,7 @@ explain_changes(read_study(folder), runs)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ def explain_changes(before: Mapping[str, Any], runs: Sequence[Run]) -> list[str]
         runs: the study's tree now, parents before children.
     """
     old = {run["name"]: run for run in before["runs"]}
+    heirs = Counter(before.key for run in runs for before in set(run.ancestors()))
     lines = []
     for run in runs:
         was = old.get(run.name)
@@ -43,6 +45,6 @@ def explain_changes(before: Mapping[str, Any], runs: Sequence[Run]) -> list[str]
             continue
         changed = [MEANING[part] for part in MEANING if was["inputs"].get(part) != run.inputs.get(part)]
         if changed:
-            heirs = sum(run in other.ancestors() for other in runs)
-            lines.append(f"{run.name}: changed {' and '.join(changed)}; it and the {heirs} runs that start from it are trained again.")
+            own = heirs[run.key]
+            lines.append(f"{run.name}: changed {' and '.join(changed)}; it and the {own} runs that start from it are trained again.")
     return lines

@@ -25,9 +25,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, Qwen2Config
 
 from unlearn_lightning.data import StageData
+from unlearn_lightning.data.examples import lengths_of
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.models.places import located
 from unlearn_lightning.models.scratch import Scratch, build_model
+from unlearn_lightning.runs.run_key import texts_alone
 from unlearn_lightning.sources.readers import HubError
 from unlearn_lightning.study.run import Run
 
@@ -141,11 +143,12 @@ class Estimator:
             origin = origin.parents[0]
         # A run after a whole model starts from a folder that is not there yet; shape and tokenizer are those of the tree's root.
         base, lora = origin.config["model"]["init_args"]["backbone"], config["model"]["init_args"]["backbone"]["lora"]
-        count = self._once(self.count, config["data"], base)
+        tokenizer = {name: value for name, value in base.items() if name != "seed"}
+        count = self._once(self.count, texts_alone(config["data"]), tokenizer)
         batch, trainer = config["data"]["init_args"]["batch_size"], config["trainer"]
         steps = optimizer_steps(count.examples, batch, trainer["max_epochs"], trainer["max_steps"], trainer["limit_train_batches"])
         tokens = round(count.tokens * steps / math.ceil(count.examples / batch))
-        kept, reference = self._retain_tokens(config, base, steps)
+        kept, reference = self._retain_tokens(config, tokenizer, steps)
         reference += self._reference_tokens(config, lora, count.tokens, tokens)
         tokens += kept
         shape: Shape | None = self._once(self.shape, base, lora)
@@ -171,7 +174,7 @@ class Estimator:
         retain = config["model"]["init_args"].get("retain")
         if not retain:
             return 0, 0
-        count, batch = self._once(self.count, retain["data"], backbone), retain["data"]["init_args"]["batch_size"]
+        count, batch = self._once(self.count, texts_alone(retain["data"]), backbone), retain["data"]["init_args"]["batch_size"]
         tokens = round(count.tokens * steps / math.ceil(count.examples / batch))
         self._note("Batches of a retain term are counted at their mean length.")
         return tokens, tokens if retain["loss"] == "kl" else 0
@@ -187,24 +190,25 @@ class Estimator:
         """Counts a stage's training tokens, with the backbone's tokenizer where it can be had."""
         stage: StageData = _class(data["class_path"])(**data["init_args"])
         try:
-            examples = stage.examples("train")
+            stage.rows("train")
         except HubError as error:
-            rows, mean = DATA_SETS.get(error.name, OTHER_DATA)
-            number = stage.train_examples or rows
+            usual, mean = DATA_SETS.get(error.name, OTHER_DATA)
+            number = stage.train_examples or usual
             self._note(f"{_first_line(error)} It is estimated as {number} examples of {mean} tokens.")
             return Count(number, number * mean, True)
         tokenizer = self._once(self.tokenizer, backbone)
         if tokenizer is not None:
             try:
                 with warnings.catch_warnings(action="ignore"):
-                    encoded = stage.encode(stage.fitting("train", tokenizer), tokenizer)
-                if cut := sum(example.truncated for example in encoded):
+                    encoded = stage.encoded_examples("train", tokenizer)
+                facts = getattr(encoded, "facts", None)
+                if cut := sum(example.truncated for example in encoded) if facts is None else facts["cut"]:
                     self._note(f"{cut} of {len(encoded)} {stage.stage_name} responses are cut at {stage.max_length} tokens.")
-                return Count(len(encoded), sum(map(len, encoded)))
+                return Count(len(encoded), sum(lengths_of(encoded)))
             except ValueError as error:
                 self._note(f"The {stage.stage_name} data will fail in training: {error}")
         self._note(f"Tokens of {stage.stage_name} are estimated: UTF-8 bytes / {BYTES_PER_TOKEN}, without those of the chat template.")
-        texts = [stage.system_prompt + e.prompt + e.response for e in examples]
+        texts = (stage.system_prompt + e.prompt + e.response for e in stage.each_example("train"))
         sizes = [min(stage.max_length, math.ceil(len(text.encode()) / BYTES_PER_TOKEN)) for text in texts]
         return Count(len(sizes), sum(sizes), True)
 

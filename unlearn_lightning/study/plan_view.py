@@ -8,23 +8,25 @@ Prints the tree (shared prefixes once), each run's examples, tokens, steps, FLOP
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.tree import Tree
 
-from unlearn_lightning.records import is_finished, read_run, write_text
+from unlearn_lightning.records import is_finished, read_run
 from unlearn_lightning.report.terminal import Column, TerminalTable
 from unlearn_lightning.runs.run_key import UNREAD
 from unlearn_lightning.study.estimate import Estimator, RunCost
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.run_spec import with_comparisons
-from unlearn_lightning.study.study_config import Settings, StudyConfig
+from unlearn_lightning.study.study_config import Settings, StudyConfig, merged
 from unlearn_lightning.study.unread import quick_hub
 
 # Share of a device's peak that training reaches, and the peak that is assumed when nothing is given: an NVIDIA H100 SXM, dense.
@@ -72,9 +74,10 @@ def print_plan(
     with console.status("estimating"), quick_hub():
         estimates = {run.name: estimator.estimate(run) for run in runs}
     speed = _speed(runs, throughput, peak_flops)
-    console.print(_tree(study, runs, estimates))
+    states = {run.name: _state(run) for run in runs}
+    console.print(_tree(study, runs, estimates, states))
     console.print(_table(runs, estimates, speed))
-    for line in [*_summary(study, runs, estimates, speed), *(f"  {note}" for note in estimator.notes)]:
+    for line in [*_summary(study, runs, estimates, speed, states), *(f"  {note}" for note in estimator.notes)]:
         console.print(line, markup=False, highlight=False)
     _commands(study, runs, folder, console)
     return estimates
@@ -90,13 +93,13 @@ def _state(run: Run) -> str:
     return "unread" if run.key.startswith(UNREAD) else "finished" if is_finished(run.folder) else "new"
 
 
-def _tree(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, RunCost]) -> Tree:
+def _tree(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, RunCost], states: dict[str, str]) -> Tree:
     root = Tree(f"[b]{study.name}[/]")
     branches: dict[str, Tree] = {}
     for run in runs:
-        estimate, style = estimates[run.name], "green" if _state(run) == "finished" else ""
+        estimate, style = estimates[run.name], "green" if states[run.name] == "finished" else ""
         mark = " (retrained model)" if run.tags.get("retrained") else ""
-        text = f"{run.name}{mark}: {run.kind}, {estimate.steps} steps, {_state(run)}"
+        text = f"{run.name}{mark}: {run.kind}, {estimate.steps} steps, {states[run.name]}"
         above = branches[run.parents[0].key] if run.parents else root
         branches[run.key] = above.add(text, style=style)
     return root
@@ -119,10 +122,10 @@ def _table(runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed) -> 
     return TerminalTable(COLUMNS, rows)
 
 
-def _summary(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed) -> list[str]:
+def _summary(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed, states: dict[str, str]) -> list[str]:
     stages, alone = stage_runs(study, runs)
     bases, unlearning = sum(not run.tags["path"] for run in runs), sum(run.kind == "unlearn" for run in runs)
-    todo = [estimates[run.name] for run in runs if _state(run) != "finished"]
+    todo = [estimates[run.name] for run in runs if states[run.name] != "finished"]
     base = f", {bases} base training{'s' if bases > 1 else ''}" if bases else ""
     lines = [
         "",
@@ -164,18 +167,23 @@ def _speed(runs: Sequence[Run], throughput: float | None, peak_flops: float | No
 
 
 def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console) -> None:
-    unread = [run for run in runs if _state(run) == "unread"]
+    unread = {run for run in runs if run.key.startswith(UNREAD)}
+    plan, sections = folder / "plan", Sections()
+    plan.mkdir(parents=True, exist_ok=True)
+    written = {path.name for path in plan.iterdir()}
     threads = f"OMP_NUM_THREADS={study.threads} " if study.threads else ""
     console.print("\nThe runs one by one, in this order:")
     for run in runs:
-        path = folder / "plan" / f"{run.name.replace('/', '-')}.yaml"
+        path = plan / f"{run.name.replace('/', '-')}.yaml"
         command = f"{threads}unlearn fit -c {shlex.quote(str(path))}"
         console.print(command, markup=False, highlight=False, soft_wrap=True)
-        # A configuration of an earlier plan would start another run than the one that is shown.
-        path.unlink(missing_ok=True)
         if run not in unread:
             head = f"# {run.name} of the study {study.name}\n#   {command}\n"
-            write_text(path, head + yaml.safe_dump(planned_config(run), sort_keys=False))
+            # Not forced to the disk one by one: the next plan writes them again.
+            path.write_text(head + sections.text(planned_config(run)), encoding="utf-8")
+        elif path.name in written:
+            # A configuration of an earlier plan would start another run than the one that is shown.
+            path.unlink()
     if unread:
         console.print(
             f"{len(unread)} of these configurations are not written: the runs' keys depend on data or models that cannot be read now. "
@@ -184,15 +192,41 @@ def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
         )  # fmt: skip
 
 
+class Sections:
+    """Writes configurations as YAML; a section that many of them have is put into words once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+
+    def text(self, config: Settings) -> str:
+        """The configuration as `yaml.safe_dump` writes it, without anchors."""
+        return "".join(self._section({name: value}) for name, value in config.items())
+
+    def _section(self, section: Settings) -> str:
+        key = json.dumps(section)
+        if key not in self._known:
+            self._known[key] = yaml.dump(section, Dumper=_Plain, sort_keys=False)
+        return self._known[key]
+
+
+class _Plain(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """Writes each value out, also where several settings share one object."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Says that no value is named and referred to."""
+        return True
+
+
 def planned_config(run: Run) -> Settings:
     """The run's whole configuration. It is compared with the retrained model, which comes before it in the plan."""
     config = with_comparisons(run.config, {name: other.folder for name, other in run.compare.items()})
-    for probe in config["trainer"]["callbacks"] or []:
-        retrained = run.compare.get("retrained")
-        # The base, which is the retrained model of the forget stage alone, is not probed.
-        if _is_divergence(probe) and retrained and any(map(_is_divergence, retrained.config["trainer"]["callbacks"] or [])):
-            probe["init_args"]["retrained"] = str(retrained.folder)
-    return config
+    retrained = run.compare.get("retrained")
+    # The base, which is the retrained model of the forget stage alone, is not probed.
+    if not retrained or not any(map(_is_divergence, retrained.config["trainer"]["callbacks"] or [])):
+        return config
+    named = {"init_args": {"retrained": str(retrained.folder)}}
+    callbacks = [merged(probe, named) if _is_divergence(probe) else probe for probe in config["trainer"]["callbacks"] or []]
+    return {**config, "trainer": {**config["trainer"], "callbacks": callbacks}}
 
 
 def _is_divergence(probe: Settings) -> bool:

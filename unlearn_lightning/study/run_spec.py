@@ -80,7 +80,7 @@ def with_comparisons(config: Settings, compare: Mapping[str, Path]) -> Settings:
             retrained = there.pop("retrained", None)
             probe = merged(probe, {"init_args": {"retrained": retrained, "others": there}})
         callbacks.append(probe)
-    return merged(config, {"trainer": {"callbacks": callbacks}})
+    return {**config, "trainer": {**config["trainer"], "callbacks": callbacks}}
 
 
 def failure(folder: Path) -> str | None:

@@ -6,11 +6,11 @@ with quick_hub():
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import datasets
 from huggingface_hub import constants as hub
 from huggingface_hub.utils import get_session
 
@@ -23,14 +23,20 @@ HUB_SECONDS = 3
 @contextmanager
 def quick_hub() -> Iterator[bool]:
     """Where the Hub does not answer, only what is cached is looked at, at once; yields whether it answers."""
-    saved = hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    reached = not saved[0] and _hub_answers()
-    if not reached:
-        hub.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    saved = hub.HF_HUB_OFFLINE
+    reached = not saved and _hub_answers()
     try:
+        _go_offline(saved or not reached)
         yield reached
     finally:
-        hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = saved
+        _go_offline(saved)
+
+
+def _go_offline(offline: bool) -> None:
+    hub.HF_HUB_OFFLINE = offline
+    # `datasets`, which takes 90 MB, copies the setting when it is first imported, by whatever reads such data.
+    if "datasets" in sys.modules:
+        sys.modules["datasets"].config.HF_HUB_OFFLINE = offline
 
 
 def _hub_answers() -> bool:

@@ -67,7 +67,7 @@ class Work:
         self.done = self.trained - self.lacking.keys()
         self.failed = {} if retry_failed else {run.key: why for run in self.runs if (why := failure(run.folder))}
         self.started: set[str] = set()
-        self._tree = list(runs)
+        self._tree, self._chosen = list(runs), chosen
 
     def begin(self) -> None:
         """Writes study.json, the list of runs that make up the study; a launcher calls it once nothing is left to refuse."""
@@ -86,7 +86,7 @@ class Work:
     def awaited(self, run: Run) -> Run | None:
         """The retrained model that the run is compared with, unless it is finished or given up."""
         retrained = run.compare.get("retrained")
-        settled = retrained is None or retrained not in self.runs or retrained.key in self.done or self.given_up(retrained)
+        settled = retrained is None or retrained not in self._chosen or retrained.key in self.done or self.given_up(retrained)
         return None if settled else retrained
 
     def given_up(self, run: Run) -> bool:

@@ -1,0 +1,378 @@
+"""Large studies, large files and long runs: how often the slow work is done, and that the fast ways give what the slow ones give."""
+
+import copy
+import csv
+import json
+import resource
+import threading
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from study_runs import fit, run_json, settings, weights
+from test_study import config_of, small
+
+from unlearn_lightning.cli import resolver as resolving
+from unlearn_lightning.cli.resolver import Resolver
+from unlearn_lightning.data import ChatStage, Encoder, Example, TextStage, micro_batch, stage_data, token_store
+from unlearn_lightning.models import step_size
+from unlearn_lightning.models.backbone import Backbone, Lora
+from unlearn_lightning.models.scratch import Scratch
+from unlearn_lightning.runs.metrics_file import MetricsFile
+from unlearn_lightning.sources import readers
+from unlearn_lightning.study import memory
+from unlearn_lightning.study.plan_view import Sections, planned_config
+from unlearn_lightning.study.study_config import merged
+from unlearn_lightning.study.tree import plan
+
+# --- a study's plan ----------------------------------------------------------------------------------------------------------
+
+
+class SlowResolver(Resolver):
+    """Has jsonargparse work out every configuration."""
+
+    def _resolved(self, shape, variables):
+        return self._parse(copy.deepcopy(shape))[0]
+
+
+@pytest.fixture
+def grid(corpus, questions):
+    """Two seeds, three paths and four learning rates by betas, one of which is a whole number."""
+    objectives = {
+        f"npo-{lr}-{beta}": {"model": {"class_path": "NPO", "init_args": {"beta": beta, "optimizer": {"init_args": {"lr": lr}}}}}
+        for lr in (1e-3, 2.5e-5) for beta in (0.5, 1.0)
+    }  # fmt: skip
+    return small(corpus, questions, objectives={"ga": {"model": {"class_path": "GradientAscent"}}, "npo": {}} | objectives, seeds=[0, 1])
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Nothing was worked out before."""
+    monkeypatch.setattr(resolving, "_RESOLVED", {})
+    monkeypatch.setattr(resolving, "_FORMS", {})
+
+
+def test_a_grid_is_worked_out_once_and_has_the_keys_of_the_slow_way(grid, tmp_path, fresh):
+    grid["objectives"].pop("npo")
+    fast, slow = Resolver(), SlowResolver()
+    runs = plan(config_of(grid), tmp_path, fast.resolve)
+    # Base, stages, gradient ascent and NPO; a model of each of NPO's variants was made, to see whether it takes its numbers.
+    assert fast.parsed <= 6
+    assert fast.tried == fast.parsed + 3
+    resolving._RESOLVED.clear()
+    expected = plan(config_of(grid), tmp_path, slow.resolve)
+    assert slow.parsed == fast.tried
+    assert [run.key for run in runs] == [run.key for run in expected]
+    # As text, so that 1 is not 1.0.
+    assert json.dumps([run.config for run in runs]) == json.dumps([run.config for run in expected])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta": -1.5}, "beta"),
+        ({"optimizer": {"init_args": {"lr": -1e-3}}}, "model.optimizer"),
+        ({"lr_scheduler": {"class_path": "WarmupStableDecay", "init_args": {"warmup": 7.5}}}, "warmup"),
+    ],
+)
+def test_a_number_that_a_class_refuses_is_refused_in_a_variant_too(change, message, grid, tmp_path, fresh):
+    good = {"beta": 0.5, "lr_scheduler": {"class_path": "WarmupStableDecay", "init_args": {"warmup": 0.1}}}
+    objectives = {
+        name: {"model": {"class_path": "NPO", "init_args": merged(good, more)}} for name, more in {"good": {}, "bad": change}.items()
+    }
+    with pytest.raises(ValueError, match=message):
+        plan(config_of({**grid, "objectives": objectives, "seeds": [0]}), tmp_path, Resolver().resolve)
+
+
+def test_written_configurations_are_those_of_the_plan(grid, tmp_path):
+    grid["objectives"].pop("npo")
+    runs, sections = plan(config_of({**grid, "seeds": [0]}), tmp_path, Resolver().resolve), Sections()
+    for run in runs:
+        before = json.dumps(run.config)
+        assert yaml.safe_load(sections.text(planned_config(run))) == planned_config(run)
+        assert json.dumps(run.config) == before
+
+
+# --- large files -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A file that counts as large: ragged records, of which some repeat a prompt; all that is kept lies in the test's folder."""
+    monkeypatch.setattr(readers, "LARGE", 1)
+    monkeypatch.setenv(token_store.VARIABLE, str(tmp_path / "kept"))
+    path = tmp_path / "large.jsonl"
+    rows = [
+        {"prompt": f"Who wrote {'the ' * (i % 5)}book {i // 2 % 40}?", "response": f"Ann{' and Bob' * (i % 7)} <|end|>"} for i in range(90)
+    ]
+    path.write_bytes(b"\xef\xbb\xbf" + "\n\n".join(json.dumps(row) for row in rows).encode() + b"\r\n")
+    return path
+
+
+@pytest.fixture
+def tokenizer(make_backbone):
+    return make_backbone().load_tokenizer()
+
+
+def plainly(monkeypatch, stage, split, tokenizer):
+    """The same without anything that large files have of their own."""
+    with monkeypatch.context() as patch:
+        patch.setattr(readers, "LARGE", 10**9)
+        encoder = stage.encoder(tokenizer)
+        encoded = [encoder._both(example) for example in stage.examples(split)] if type(stage) is ChatStage else None
+        return encoded, stage.fingerprint(split), stage.account()
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"max_length": 40}, {"prompt_template": "Now: {prompt}", "system_prompt": "Be kind."}, {"alternative_field": "prompt"}],
+    ids=["plain", "cut", "framed", "second responses"],
+)  # fmt: skip
+def test_kept_tokens_are_those_of_the_slow_way(changes, split, large, tokenizer, monkeypatch):
+    make = partial(ChatStage, source=str(large), held_out_examples=9, **changes)
+    expected, fingerprint, account = plainly(monkeypatch, make(), split, tokenizer)
+    made, again = (make().encoded_examples(split, tokenizer) for _ in range(2))
+    assert list(made) == list(again) == expected
+    assert again.lengths == tuple(map(len, expected))
+    assert again.longest == (max(map(len, expected)), max(len(one.response_ids) for one in expected))
+    assert make().fingerprint(split) == fingerprint
+    assert again.facts["account"] == (account if split == "train" else "")
+    assert again.facts["cut"] == sum(one.truncated for one in expected)
+
+
+def test_texts_cut_into_pieces_are_kept_too(large, tokenizer):
+    stage = TextStage(source=str(large), held_out_examples=9, max_length=20)
+    assert list(stage.encoded_examples("train", tokenizer)) == stage.encode(stage.examples("train"), tokenizer)
+
+
+def test_tokens_are_made_once_until_something_that_decides_them_changes(large, tokenizer, monkeypatch, capsys):
+    made, whole = [], stage_data.Making.chunks
+
+    def counted(self):
+        made.append(self.split)
+        return whole(self)
+
+    monkeypatch.setattr(stage_data.Making, "chunks", counted)
+    make = partial(ChatStage, source=str(large), held_out_examples=9)
+    ask = [make(), make(batch_size=4, seed=3), make(max_length=60), make(data_seed=5), make(max_length=60, num_workers=1)]
+    for stage in ask:
+        stage.encoded_examples("train", tokenizer)
+    assert len(made) == 3
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = "{# another #}" + other.chat_template
+    make().encoded_examples("train", other)
+    assert len(made) == 4
+    large.write_text(large.read_text(encoding="utf-8-sig").replace("Bob", "Eve"))
+    make().encoded_examples("train", tokenizer)
+    assert len(made) == 5
+
+
+def test_nothing_is_read_where_the_tokens_are_kept(large, tokenizer, monkeypatch):
+    make = partial(ChatStage, source=str(large), held_out_examples=9)
+    make().training_examples(tokenizer)
+    make().fingerprint()
+    monkeypatch.setattr(ChatStage, "rows", lambda *_: pytest.fail("the file was read"))
+    assert len(make().training_examples(tokenizer)) == 81
+    make().fingerprint()
+
+
+@pytest.mark.parametrize("name", [token_store.TOKENS, token_store.FACTS])
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[: len(c) // 2], lambda c: c[:50] + bytes(8) + c[58:], lambda c: b""], ids=["cut", "bits", "empty"]
+)
+def test_damaged_tokens_are_made_again(name, damage, large, tokenizer, tmp_path):
+    make = partial(ChatStage, source=str(large), held_out_examples=9)
+    expected = list(make().encoded_examples("train", tokenizer))
+    (file,) = (tmp_path / "kept").rglob(name)
+    file.write_bytes(damage(file.read_bytes()))
+    assert list(make().encoded_examples("train", tokenizer)) == expected
+
+
+def test_whoever_wants_the_same_tokens_waits_for_the_one_who_makes_them(large):
+    """A lock on an open file holds between threads as it does between processes."""
+    chunk, others, made = [stage_data.Encoded("a", [1], [2])], [], []
+
+    def second():
+        token_store.stored("key", "chat", lambda: iter(made.append("second") or [chunk]), dict)
+
+    def first():
+        others.append(threading.Thread(target=second))
+        others[0].start()
+        others[0].join(0.2)
+        assert others[0].is_alive(), "it did not wait"
+        made.append("first")
+        yield chunk
+
+    assert len(token_store.stored("key", "chat", first, dict)) == 1
+    others[0].join(20)
+    assert made == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"prompt": "a", "response": "b"}\n{"prompt": ', r"large\.jsonl:2: not JSON"),
+        (b'{"prompt": "a", "response": "b"}\n[1]', r"large\.jsonl:2: expected a JSON object"),
+        (b'{"prompt": "a", "response": "b"}\n{"prompt": "\xff", "response": "b"}', r"large\.jsonl:2: byte 45 of the file is 0xff"),
+        (b'{"prompt": "a", "response": "b"}\n{"a": 1, "a": 2}', r"large\.jsonl:2: not JSON that can be read .*there twice"),
+        (b'{"prompt": "a", "response": "b"}\n{"prompt": "\\ud83d", "response": "b"}', r"large\.jsonl:2: .*half of a surrogate pair"),
+        (b"\x1f\x8b", "compressed by gzip"),
+        (b'{\n"prompt": "a"}\n{', "not JSON"),
+    ],
+)
+def test_bad_lines_of_large_files_are_told_as_those_of_small_ones(content, message, large, monkeypatch):
+    large.write_bytes(content)
+    said = []
+    for size in (1, 10**9):
+        monkeypatch.setattr(readers, "LARGE", size)
+        with pytest.raises(ValueError, match=message) as error:
+            list(readers.read_rows(str(large)))
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
+def test_a_file_that_changes_while_it_is_read_is_noticed(large):
+    rows = readers.read_rows(str(large))
+    assert rows[3].fields["prompt"] == "Who wrote the the the book 1?"
+    with large.open("a") as file:
+        file.write("\n{}")
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        rows[4]
+
+
+# --- one call for many texts -------------------------------------------------------------------------------------------------
+
+TEMPLATES = {
+    "own": None,
+    "strips": "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+    "thinks": (
+        "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' and '</think>' not in m['content'] %}"
+        "<think>\n\n</think>\n\n"
+        "{% endif %}{{ m['content'] }}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_many_examples_at_once_are_encoded_as_one_by_one(template, tokenizer):
+    chosen = copy.deepcopy(tokenizer)
+    chosen.chat_template = TEMPLATES[template] or chosen.chat_template
+    said = ["Who?", " Who\n", "<|end|> typed", "Grüße 書 \u2028 x" * 3, "a" * 70, "{{ 7 * 7 }}"]
+    answers = ["Ann.", "<think>hm</think> Ann.", "typed <|user|>", " two\n\nlines "]
+    second = [None, "No."]
+    examples = [Example(f"{i}", said[i % 6], answers[i % 4], second[i % 2]) for i in range(24)]
+    encoder = Encoder(chosen, max_length=120)
+    assert encoder.encode(examples) == [encoder._both(example) for example in examples]
+
+
+# --- metrics.csv -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_metrics_file_is_taken_back_without_being_read_into_memory(tmp_path):
+    path = tmp_path / "metrics.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["a,b", "step"])
+        writer.writerows([f'{i}\n"x"', i] for i in range(60_000))
+    expected = path.read_bytes()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = MetricsFile(path)
+    assert found.written == 60_000
+    found.keep(59_990)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 5_000, "KB: sixty thousand rows take thirty thousand"
+    assert expected.startswith(path.read_bytes())
+    assert (found.written, found.metrics_keys) == (59_990, ["a,b", "step"])
+    found.log_metrics({"c": 1.0}, step=7)
+    found.save()
+    assert found.written == 59_991
+    last = list(found.rows())[-2:]
+    assert last == [{"a,b": '59989\n"x"', "c": "", "step": "59989"}, {"a,b": "", "c": "1.0", "step": "7"}]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_keeping_rows_gives_what_reading_them_all_gave(count, tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("a,step\r\n1,0\r\n2,1\r\n3,")
+    found = MetricsFile(path)
+    rows = found.read()[:count]
+    found.keep(count)
+    assert found.read() == rows
+    assert path.is_file() == bool(rows)
+
+
+# --- as many examples at once as fit -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [(None, 12), (10**9, 12), (1000, 10), (700, 5), (100, 1), (0, 1)],
+)
+def test_the_largest_part_that_divides_the_batch_and_fits(free, expected):
+    examples = 10 if expected in (10, 5) else 12
+    assert step_size.largest_share(examples, lambda rows: 80 * rows, free) == expected
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=8)], ids=["all weights", "lora"])
+def test_the_formula_is_no_less_than_what_a_step_takes(lora, corpus):
+    backbone = Backbone(scratch=Scratch("llama", 128, 4, 384, 4, 2, 4096, corpus=(corpus,)), lora=lora)
+    size = step_size.StepSize.of(backbone)
+    step = memory.Step(length=96, response=64, micro_batch_size=16)
+    config = memory.Estimator().architecture(vars(backbone) | {"scratch": vars(backbone.scratch)})
+    config.vocab_size = 4096
+    few, more = (memory.simulate(backbone, config, layers, step) for layers in (2, 3))
+    taken = memory.spread(few, more, 4, step).total
+    assert taken <= size.fixed + 16 * size.of_example(96, 64) <= 2 * taken
+
+
+def test_what_fits_is_chosen_told_and_gives_the_same_step(corpus, questions, tmp_path, monkeypatch, caplog):
+    null = {"data": {"init_args": {"micro_batch_size": None}}}
+    fit(settings(corpus, questions, tmp_path / "whole", **null))
+    assert run_json(tmp_path / "whole")["computed_with"]["micro_batch_size"] == 8
+    asked = []
+    size = step_size.StepSize.of(Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320), lora=None))
+
+    def scarce(device, processes):
+        asked.append((device.type, processes))
+        return round((size.fixed + 3 * size.of_example(40, 20)) / step_size.USABLE)
+
+    monkeypatch.setattr(micro_batch, "memory_at_hand", scarce)
+    with caplog.at_level("INFO"):
+        fit(settings(corpus, questions, tmp_path / "parts", **null))
+    assert asked == [("cpu", 1)]
+    chosen = run_json(tmp_path / "parts")["computed_with"]["micro_batch_size"]
+    assert chosen in (1, 2, 4)
+    assert f"micro_batch_size: {chosen} of 8 examples at once" in caplog.text
+    assert run_json(tmp_path / "whole")["key"] == run_json(tmp_path / "parts")["key"]
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=1e-5, rtol=0)
+
+
+def test_the_device_with_the_least_memory_decides_for_all(corpus, questions):
+    stage = ChatStage(source=questions, held_out_source=questions, batch_size=8)
+    backbone = Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320, corpus=(corpus,)), lora=None)
+    stage.encoded["train"] = stage.encode(stage.examples("train"), backbone.load_tokenizer())
+    module = SimpleNamespace(backbone=backbone, sequences_per_example=lambda batch_size: 1.0)
+    reduced = []
+
+    def reduce(tensor, reduce_op):
+        reduced.append((int(tensor), reduce_op))
+        return torch.tensor(2)
+
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
+    trainer = SimpleNamespace(lightning_module=module, strategy=strategy, world_size=2)
+    assert micro_batch.what_fits(trainer, 8, stage.encoded["train"]) == 2
+    assert reduced == [(4, "min")]
+
+
+def test_a_control_group_bounds_what_a_process_can_have(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 300000\ninactive_file 200000\n")
+    monkeypatch.setattr(step_size, "CGROUP", tmp_path)
+    assert step_size.memory_at_hand(torch.device("cpu"), processes=2) == 250_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert step_size.memory_at_hand(torch.device("cpu")) > 500_000
