@@ -6,7 +6,7 @@ import math
 
 import pytest
 from rich.console import Console
-from test_report_study_data import StudyWriter
+from test_report_study_data import StudyWriter, section_of
 
 from unlearn_lightning.report import build
 from unlearn_lightning.report.blocks import Prose, Table
@@ -15,6 +15,7 @@ from unlearn_lightning.report.columns import Change, Counted, Flag, Interval, Nu
 from unlearn_lightning.report.print_figures import draw
 from unlearn_lightning.report.section import Material, Section, Verdict
 from unlearn_lightning.report.sections import sections
+from unlearn_lightning.report.sections.gradient_weight import GradientWeight
 from unlearn_lightning.report.statistics import Estimate, Share, estimate
 from unlearn_lightning.report.study_data import load_study
 
@@ -157,3 +158,18 @@ def test_large_figures_are_drawn_and_say_what_they_left_out(lines, panels, colum
     assert ("Drawn: the first" in " ".join(texts)) == (lines > MOST_LINES or panels > MOST_PANELS)
     named = sum(len(legend.get_texts()) for legend in figure.legends)
     assert named == lines or f"No legend: {min(lines, MOST_LINES)} lines." in " ".join(texts)
+
+
+def test_an_objective_that_spent_its_gradient_is_named(tmp_path):
+    writer = StudyWriter(tmp_path)
+    weights = {1: [1.0, 0.5, 0.009, 0.02], 4: [1.0, 0.5, 0.009, 0.001]}
+    for p, values in weights.items():
+        run = writer.unlearn(1, p, "npo", label={0: 0.0, 4: -1.0})
+        lines = [f"{step},{value}" for step, value in zip((1, 2, 3, 4), values, strict=True)]
+        (run / "metrics.csv").write_text("\n".join(["step,train/gradient_weight", *lines, "5,"]))
+    section = section_of(GradientWeight, writer.write())
+    (table,) = section.tables
+    assert [row[-2:] for row in table.texts()] == [["1.00 → 0.02", "–"], ["1.00 → 0.00", "3"]]
+    assert list(section.sentences()) == [
+        "The gradient's weight was below 1% of its start under NPO, p=4 from step 3: what follows there is the optimizer's momentum."
+    ]
