@@ -26,8 +26,8 @@ class GradientWeight(Section):
     place = 58
     heading = "Had the objective any gradient left?"
     caption = (
-        "The factor by which NPO and SimNPO multiply their gradient, a mean over a step's examples, at the first and the last step that was "
-        f"logged; means over seeds with 95% intervals. Spent: the step from which the weight is below {SPENT:.0%} of its start."
+        "The factor by which NPO and SimNPO multiply their gradient, a mean over a step's examples, at the first and the last logged step; "
+        f"means over seeds with 95% intervals. Spent: the step from which the weight is below {SPENT:.0%} of its start."
     )
 
     def blocks(self) -> Iterable[Block]:
