@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from study_runs import SYSTEM_PROMPT, fit, held_out, run_json, settings, weights
+from study_runs import SYSTEM_PROMPT, fit, held_out, logged_steps, run_json, settings, weights
 from test_backbone import log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
 
@@ -191,6 +191,12 @@ def assert_same(found, expected, tolerance=1e-5):
 def test_two_processes_end_with_the_weights_and_measurements_of_one(two, one, strategy, kind):
     found, expected = two[f"{strategy} {kind}"], one(kind)
     assert_same(found, expected)
+    told, alone = logged_steps(found), logged_steps(expected)
+    assert told.keys() == alone.keys()
+    assert ("train/retain_loss" in told[0.0]) == (kind == "full cached")
+    for step, row in told.items():
+        # The gradient's norm as well, of which each process has all or a part.
+        assert row == pytest.approx(alone[step], rel=1e-3, abs=1e-4), step
     for probe in ("forget", "gsm8k"):
         records, others = read_records(found, probe), read_records(expected, probe)
         assert records.keys() == others.keys()
