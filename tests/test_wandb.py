@@ -85,7 +85,7 @@ def test_numbers_names_answers_and_the_model_are_in_the_offline_run(corpus, ques
     (measured,) = (files / "media/table").glob("measured_*")
     (row,) = [row for row in json.loads(measured.read_text())["data"] if row[0] == "retain/chat_log_lik"]
     first = read_records(tmp_path / "mine", "retain")[0]["metrics"]["retain/chat_log_lik"]
-    assert row[1:] == ["chat response log-likelihood", "nats/token", "higher", first, last["retain/chat_log_lik"]]
+    assert row[1:] == ["log-likelihood of chat responses", "nats/token", "higher", first, last["retain/chat_log_lik"]]
 
 
 def test_the_model_stays_here_unless_asked_for(tmp_path, monkeypatch):

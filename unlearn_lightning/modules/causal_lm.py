@@ -195,10 +195,11 @@ class CausalLMModule(Queries):
         self._step_values, self._step_tokens = {}, 0
         # float16's gradient scaler meets infinite gradients as a matter of course, and skips such steps by itself.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not math.isfinite(values["train/loss"]) or not (scaled or math.isfinite(squared)):
+        loss = values["train/loss"]
+        if not math.isfinite(loss) or not (scaled or math.isfinite(squared)):
             raise FloatingPointError(
-                f"Step {self.trainer.global_step + 1}: the loss is {values['train/loss']:g} and the squared gradient norm {squared:g}. Nothing "
-                "was changed; the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."
+                f"Step {self.trainer.global_step + 1}: the loss is {loss:g} and the squared gradient norm {squared:g}. "
+                "Nothing was changed; the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."
             )
         # Before clipping, which comes next.
         self._step_log = {
