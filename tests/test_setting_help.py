@@ -16,7 +16,7 @@ SHOWN = {
     "--model.optimizer.help": ("--model.optimizer.lr", "SGD"),
     "--model.optimizer.help=torch.optim.SGD": ("--model.optimizer.momentum",),
     "--model.init_args.backbone.init_args.lora.help": ("--model.backbone.lora.alpha",),
-    "--trainer.callbacks.data.help GSM8KStage": ("--trainer.callbacks.data.max_length",),
+    "--trainer.callbacks.data.help MathStage": ("--trainer.callbacks.data.max_length",),
 }
 
 

@@ -68,5 +68,5 @@ def signature_parameters(owner: Any) -> list[Any]:
 
 
 def help_types(annotation: Any) -> list[Any]:
-    """The classes with settings of their own that a type takes, in a list, a union, or as what a factory makes; none for numbers and texts."""
+    """The classes with settings of their own that a type takes, in a list, a union or as what a factory makes; none for numbers."""
     return list(typehints.get_help_types(annotation) or ())

@@ -198,8 +198,8 @@ class CausalLMModule(Queries):
         loss = values["train/loss"]
         if not math.isfinite(loss) or not (scaled or math.isfinite(squared)):
             raise FloatingPointError(
-                f"Step {self.trainer.global_step + 1}: the loss is {loss:g} and the squared gradient norm {squared:g}. "
-                "Nothing was changed; the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."
+                f"Step {self.trainer.global_step + 1}: the loss is {loss:g} and the squared gradient norm {squared:g}. Nothing "
+                "was changed; the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."
             )
         # Before clipping, which comes next.
         self._step_log = {
