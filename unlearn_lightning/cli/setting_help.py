@@ -83,7 +83,8 @@ def _names(owner: Any) -> set[str]:
 
 def _below(owner: type) -> list[type]:
     """Every class that extends another one, each before those that extend it."""
-    return [found for child in owner.__subclasses__() for found in (child, *_below(child))]
+    children: list[type] = owner.__subclasses__()
+    return [found for child in children for found in (child, *_below(child))]
 
 
 def _class_of(parameter: Any) -> tuple[Any, list[Any], int]:
