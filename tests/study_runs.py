@@ -91,6 +91,22 @@ def held_out(folder):
         return next(float(row[name]) for row in csv.DictReader(file) if row[name])
 
 
+def logged_steps(folder):
+    """What each optimizer step logged, by step: the numbers of metrics.csv that a run made again has again, so all but its speed."""
+    with (Path(folder) / "metrics.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items() if v and not k.endswith("per_second")} for row in csv.DictReader(file)]
+    steps = {row["step"]: row for row in rows if "train/loss" in row}
+    assert len(steps) == sum("train/loss" in row for row in rows), "a step is there twice"
+    return steps
+
+
+def metrics_text(folder):
+    """metrics.csv as text without the column that a run made again has not again: its speed."""
+    with (Path(folder) / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return "\n".join(str({k: v for k, v in row.items() if k != "train/tokens_per_second"}) for row in rows)
+
+
 def run_json(folder):
     """The run's own account."""
     return json.loads((Path(folder) / "run.json").read_text())

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from study_runs import fit, run_json, settings, weights
+from study_runs import fit, metrics_text, run_json, settings, weights
 from test_stopped_runs import Stop, StopAt
 
 from unlearn_lightning import records
@@ -126,8 +126,8 @@ def whole(corpus, questions, folder, **more):
 
 def everything(folder):
     """What a run leaves behind, as text."""
-    kept = [folder / "metrics.csv", *sorted(folder.glob("records/*/[0-9]*.json"))]
-    return {str(path.relative_to(folder)): path.read_text() for path in kept}
+    kept = sorted(folder.glob("records/*/[0-9]*.json"))
+    return {"metrics.csv": metrics_text(folder), **{str(path.relative_to(folder)): path.read_text() for path in kept}}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ def test_the_written_files_pass_their_own_tests(tmp_path, capsys):
         assert main(["new", kind, name, "--folder", str(tmp_path / "mine")]) == 0
     told = capsys.readouterr().out
     assert "--trainer.callbacks+ weakest_token.WeakestToken" in told
+    assert told.count(f"  PYTHONPATH={tmp_path / 'mine'} unlearn fit ") == 3, "from where one works, the class is found there"
     files = sorted(path.name for path in (tmp_path / "mine").iterdir())
     modules = ["kl_floor", "sayings_stage", "weakest_token"]
     assert files == sorted([f"{m}.py" for m in modules] + [f"test_{m}.py" for m in modules])

@@ -15,7 +15,7 @@ import torch
 import yaml
 from forked import together
 from peft import PeftModel
-from study_runs import SYSTEM_PROMPT, fit, free_port, held_out, run_json, settings, weights
+from study_runs import SYSTEM_PROMPT, fit, free_port, held_out, logged_steps, run_json, settings, weights
 from test_backbone import log_lik, trained_adapter
 from test_stopped_runs import Stop, StopAt
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -185,6 +185,12 @@ def assert_same(found, expected, tolerance=1e-5):
 def test_two_processes_end_with_the_weights_and_measurements_of_one(two, one, strategy, kind):
     found, expected = two[f"{strategy} {kind}"], one(kind)
     assert_same(found, expected)
+    told, alone = logged_steps(found), logged_steps(expected)
+    assert told.keys() == alone.keys()
+    assert ("train/retain_loss" in told[0.0]) == (kind == "full cached")
+    for step, row in told.items():
+        # The gradient's norm as well, of which each process has all or a part.
+        assert row == pytest.approx(alone[step], rel=1e-3, abs=1e-4), step
     for probe in ("forget", "gsm8k"):
         records, others = read_records(found, probe), read_records(expected, probe)
         assert records.keys() == others.keys()

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from study_runs import fit, run_json, settings, weights
+from study_runs import fit, logged_steps, run_json, settings, weights
 from test_study import config_of, small
 
 from unlearn_lightning.cli.resolver import Resolver
@@ -58,6 +58,14 @@ def test_one_step_is_the_forget_step_and_the_weighted_retain_step(corpus, questi
         torch.testing.assert_close(
             both[key] - still[key], forgot[key] - still[key] + 0.5 * (learned[key] - still[key]), atol=1e-6, rtol=1e-4
         )
+    # Each by itself is what ascent and fine-tuning alone call their loss; plain gradient descent moves by rate times gradient norm.
+    (told,), (alone,), (kept_alone,) = (logged_steps(tmp_path / name).values() for name in ("both", "forgot", "learned"))
+    assert told["train/forget_loss"] == pytest.approx(alone["train/loss"], abs=1e-5)
+    assert told["train/retain_loss"] == pytest.approx(kept_alone["train/loss"], abs=1e-5)
+    assert told["train/loss"] == pytest.approx(alone["train/loss"] + 0.5 * kept_alone["train/loss"], abs=1e-5)
+    moved = torch.cat([(both[key] - still[key]).flatten() for key in still]).norm().item()
+    assert told["train/grad_norm"] == pytest.approx(moved / 0.1, rel=1e-4)
+    assert (alone["train/forget_loss"], "train/retain_loss" in alone) == (alone["train/loss"], False)
     assert run_json(tmp_path / "both")["local"] is False
     assert run_json(tmp_path / "forgot")["local"] is True
 
@@ -86,9 +94,16 @@ def test_every_retain_example_of_a_step_is_in_one_share():
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "kl"])
-def test_micro_batches_give_the_same_weights(loss, corpus, questions, kept, tmp_path):
+def test_micro_batches_give_the_same_weights(loss, corpus, questions, kept, tmp_path, monkeypatch):
+    plain = GradientAscent.forget_loss
+
+    def telling(self, batch):
+        self.log_step_value("train/response_tokens", batch.response_mask.sum(-1).float(), batch)
+        return plain(self, batch)
+
+    monkeypatch.setattr(GradientAscent, "forget_loss", telling)
     lora = {"model": {"init_args": {"backbone": {"lora": {"rank": 2, "alpha": 4}}}}} if loss == "kl" else {}
-    more = merged(retain(kept, loss=loss), lora)
+    more = merged(retain(kept, loss=loss, weight=2.5), lora)
 
     # test_processes.py has two processes.
     def run(micro):
@@ -99,6 +114,15 @@ def test_micro_batches_give_the_same_weights(loss, corpus, questions, kept, tmp_
     whole, other = run(8), run(1)
     for key, value in whole.items():
         torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0)
+    told, again = logged_steps(tmp_path / "micro8"), logged_steps(tmp_path / "micro1")
+    for step, row in told.items():
+        assert again[step] == pytest.approx(row, abs=1e-4)
+        assert row["train/loss"] == pytest.approx(row["train/forget_loss"] + 2.5 * row["train/retain_loss"], abs=1e-5)
+    assert loss == "kl" or max(row["train/grad_norm"] for row in told.values()) > 1.5, "before it is clipped to 1"
+    # An objective's own number is a mean over examples: two epochs of 19, in steps of 8, 8 and 3 but for the last.
+    lengths = {8.0 * told[step]["train/response_tokens"] for step in told if step % 3 != 2} | {3.0 * told[2]["train/response_tokens"]}
+    assert all(length == pytest.approx(round(length), abs=1e-4) and length > 0 for length in lengths)
+    assert len(told) == 5
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "kl"])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from study_runs import SYSTEM_PROMPT, command_fit, fit, run_json, settings, weights
+from study_runs import SYSTEM_PROMPT, command_fit, fit, logged_steps, run_json, settings, weights
 
 from unlearn_lightning.study.study_config import merged
 
@@ -43,6 +43,11 @@ def test_micro_batches_and_processes_give_the_same_weights(case, corpus, questio
         assert other.keys() == whole.keys()
         for key, value in whole.items():
             torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0)
+    told = logged_steps(tmp_path / "micro8")
+    assert len(told) == 5
+    for name in {file.parent.name for file in tmp_path.glob("*/metrics.csv")} - {"untrained", "micro8"}:
+        for step, row in logged_steps(tmp_path / name).items():
+            assert row == pytest.approx(told[step], abs=1e-4), (name, step)
 
 
 def run_untrained(corpus, questions, tmp_path, model, more):

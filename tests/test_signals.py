@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from rich.console import Console
-from study_runs import fit, run_json, settings, weights
+from study_runs import fit, metrics_text, run_json, settings, weights
 from test_generation import lively
 from test_study import config_of, small, tree
 
@@ -65,8 +65,8 @@ def probed(corpus, questions, folder):
 
 def everything(folder):
     """What a run leaves behind, as text."""
-    kept = [folder / "metrics.csv", *sorted(folder.glob("records/*/[0-9]*.json"))]
-    return {str(path.relative_to(folder)): path.read_text() for path in kept}
+    kept = sorted(folder.glob("records/*/[0-9]*.json"))
+    return {"metrics.csv": metrics_text(folder), **{str(path.relative_to(folder)): path.read_text() for path in kept}}
 
 
 @pytest.fixture(scope="module")

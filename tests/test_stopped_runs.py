@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from study_runs import command, fit, run_json, settings, weights
+from study_runs import command, fit, metrics_text, run_json, settings, weights
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.modules import StageFineTuning
@@ -156,7 +156,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(kind, limit, corpus, question
             assert torch.equal(weights(tmp_path / name)[key], value), (name, key)
         same = [{k: run_json(tmp_path / n)[k] for k in ("tokens", "steps", "examples")} for n in (name, "straight")]
         assert same[0] == same[1], name
-        csv = [(tmp_path / n / "metrics.csv").read_text() for n in (name, "straight")]
+        csv = [metrics_text(tmp_path / n) for n in (name, "straight")]
         assert csv[0] == csv[1], "a step is there twice, or missing"
         assert not (tmp_path / name / "checkpoints").exists()
 

@@ -1,5 +1,6 @@
 """What W&B gets: a real offline run, read back with W&B's own tool."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -11,38 +12,111 @@ import wandb
 from rich.console import Console
 from study_runs import fit, settings
 
+from unlearn_lightning.loggers.factory import run_loggers
+from unlearn_lightning.loggers.run_name import described
+from unlearn_lightning.loggers.wandb_logger import ANSWERS
+from unlearn_lightning.records import read_records
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.work import Work
 
 WANDB = Path(sys.executable).with_name("wandb")
 
 
+def offline(folder):
+    """The records of a folder's offline run, and the folder of its files."""
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    read = subprocess.run([str(WANDB), "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in read.splitlines() if line.strip().startswith("{")], file.parent / "files"
+
+
+def told(records, kind):
+    return [record[kind] for record in records if record["type"] == kind]
+
+
 @pytest.mark.skipif(not WANDB.exists() and not shutil.which("wandb"), reason="the wandb command is not installed beside this Python")
-def test_metrics_and_the_whole_configuration_are_in_the_offline_run(corpus, questions, tmp_path, monkeypatch):
-    monkeypatch.delenv("WANDB_MODE")
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+def test_numbers_names_answers_and_the_model_are_in_the_offline_run(corpus, questions, tmp_path, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_NAME", "WANDB_RUN_GROUP"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
     data = {"class_path": "ChatStage", "init_args": {"source": questions, "held_out_source": questions}}
     probe = {"class_path": "RetainLikelihood", "init_args": {"data": data, "limit": 3, "every_n_steps": 2}}
-    fit(settings(corpus, questions, tmp_path / "run", "NPO", trainer={"callbacks": [probe]}))
+    talk = {"class_path": "ResponseBehaviour", "init_args": {"data": data, "limit": 2, "max_new_tokens": 3, "pattern": "x"}}
+    logger = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"log_model": True}}
+    retain = {"model": {"init_args": {"retain": {"data": data, "weight": 0.5}}}, "trainer": {"callbacks": [probe, talk], "logger": logger}}
+    fit(settings(corpus, questions, tmp_path / "mine", "NPO", **retain))
     wandb.finish()
+    records, files = offline(tmp_path / "mine")
 
-    (file,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
-    read = subprocess.run([str(WANDB), "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True).stdout
-    records = [json.loads(line) for line in read.splitlines() if line.strip().startswith("{")] or json.loads(read)
-    text = json.dumps(records)
-    csv = (tmp_path / "run" / "metrics.csv").read_text()
-    assert "retain/chat_log_lik" in text
-    assert "train/loss" in text
-    header, *lines = csv.splitlines()
-    column = header.split(",").index("retain/chat_log_lik")
-    values = [line.split(",")[column] for line in lines if line.split(",")[column]]
-    assert len(values) == 4
-    assert all(value in text for value in values), "W&B and CSV hold the same numbers"
+    # Every number of metrics.csv at its step, and the optimizer step as the x axis of all of them.
+    items = [row["item"] for row in told(records, "history")]
+    found = {(name, row["trainer/global_step"]): row[name] for row in items for name in row if not name.startswith(("_", "answers/"))}
+    with (tmp_path / "mine/metrics.csv").open() as file:
+        expected = {(k, int(row["step"])): float(v) for row in csv.DictReader(file) for k, v in row.items() if v and k != "step"}
+    assert {key: value for key, value in found.items() if key in expected} == pytest.approx(expected)
+    assert {name for name, _ in expected} >= {
+        "train/loss", "train/forget_loss", "train/retain_loss", "train/grad_norm", "train/lr", "train/tokens_per_second",
+    }  # fmt: skip
+    (axis,) = [metric for metric in told(records, "metric") if "glob_name" in metric]
+    assert (axis["glob_name"], axis["step_metric"]) == ("*", "trainer/global_step")
+
+    # The summary ends with what the probes measured last.
+    summary = {k: v for update in told(records, "summary") for k, v in update["update"].items()}
+    last = read_records(tmp_path / "mine", "retain")[5]["metrics"]
+    assert {key: summary[key] for key in last} == pytest.approx(last)
+
+    (run,) = told(records, "run")
+    assert run["display_name"] == "NPO beta=0.5 lr=0.003 scratch-llama ChatStage retain ChatStage*0.5 seed=3 mine"
+    assert (run["run_group"], run["job_type"]) == ("ChatStage scratch-llama", "fit")
+    assert {"objective=NPO", "lr=0.003", "seed=3"} <= set(run["tags"])
     # The whole resolved configuration, not only the module's arguments.
-    for part in ("micro_batch_size", "max_steps", "RetainLikelihood", "weight_decay"):
-        assert part in text
+    assert all(part in json.dumps(run) for part in ("micro_batch_size", "max_steps", "RetainLikelihood", "weight_decay"))
+
+    (model,) = [artifact for artifact in told(records, "artifact") if artifact["type"] == "model"]
+    result = tmp_path / "mine/model"
+    assert {Path(entry["local_path"]) for entry in model["manifest"]["contents"]} == set(result.iterdir())
+
+    tables = sorted((files / "media/table/answers").iterdir(), key=lambda path: int(path.name.split("_")[1]))
+    shown = [json.loads(path.read_text()) for path in tables]
+    spoken = read_records(tmp_path / "mine", "behaviour")
+    rows = [[step, row["id"], row["text"], row["answer"]] for step, record in spoken.items() for row in record["examples"]]
+    assert [(one["columns"], one["data"]) for one in shown] == [(ANSWERS, rows[:2]), (ANSWERS, rows)]
+    (measured,) = (files / "media/table").glob("measured_*")
+    (row,) = [row for row in json.loads(measured.read_text())["data"] if row[0] == "retain/chat_log_lik"]
+    first = read_records(tmp_path / "mine", "retain")[0]["metrics"]["retain/chat_log_lik"]
+    assert row[1:] == ["log-likelihood of chat responses", "nats/token", "higher", first, last["retain/chat_log_lik"]]
+
+
+def test_the_model_stays_here_unless_asked_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for given, expected in (({}, (False, False)), ({"log_model": False}, (False, False)), ({"log_model": True}, (True, False))):
+        one = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {**given, "offline": True}}
+        logger = run_loggers(tmp_path, {"trainer": {"logger": one}}, {})[-1]
+        assert (logger.logs_result, logger._log_model) == expected
+
+
+HUB = {"beta": 0.1, "optimizer": {"init_args": {"lr": 1e-5}}}
+HUB["backbone"] = {"model": "meta-llama/Llama-3.2-1B", "lora": {"rank": 16}, "quantization": "nf4"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "settings", "folder", "name"),
+    [
+        ("fit", HUB, None, "NPO beta=0.1 lr=1e-05 Llama-3.2-1B-nf4 r16 TofuStage seed=7 0123456789ab"),
+        ("fit", {"backbone": {"model": "builtin:tiny-llama"}}, "runs/one", "NPO tiny-llama TofuStage seed=7 one"),
+        ("validate", {"backbone": {"model": "runs/tofu/model"}}, "v", "validate NPO tofu TofuStage seed=7 v"),
+    ],
+)
+def test_a_single_run_is_called_by_what_it_does(verb, settings, folder, name, monkeypatch):
+    for variable in ("WANDB_NAME", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE"):
+        monkeypatch.delenv(variable, raising=False)
+    model = {"class_path": "unlearn_lightning.objectives.npo.NPO", "init_args": settings}
+    config = {"model": model, "data": {"class_path": "TofuStage"}, "seed_everything": 7, "run_folder": folder}
+    place = Path(folder or "runs/NPO-TofuStage-0123456789ab")
+    assert described(config, verb, place)["name"] == name
+    monkeypatch.setenv("WANDB_NAME", "my own")
+    assert described(config, verb, place)["name"] == "my own"
 
 
 def test_a_studys_runs_are_grouped_and_tagged(corpus, questions, tmp_path, monkeypatch):
@@ -52,10 +126,9 @@ def test_a_studys_runs_are_grouped_and_tagged(corpus, questions, tmp_path, monke
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     settings = small(corpus, questions, retrained=False, positions=[2], base={"trainer": {"max_epochs": 1}})
-    settings["objectives"] = {"npo": settings["objectives"]["npo"]}
+    settings["objectives"] = {"npo-slow": {**settings["objectives"]["npo"], "tags": {"objective": "npo", "lr": 2e-5}}}
     runs = tree(settings, tmp_path / "store")
     Local(jobs=1).launch(Work(config_of(settings), runs, tmp_path / "study", Console(quiet=True)))
-    (file,) = runs[-1].folder.glob("wandb/offline-run-*/run-*.wandb")
-    text = subprocess.run([str(WANDB), "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True).stdout
-    for said in ("small", "unlearn", "seed0/p2/npo", "seed=0", "p=2", "objective=npo", "path=inst-safety-math"):
-        assert f'"{said}"' in text, said
+    (run,) = told(offline(runs[-1].folder)[0], "run")
+    assert (run["display_name"], run["run_group"], run["job_type"]) == ("seed0/p2/npo-slow lr=2e-05", "small", "unlearn")
+    assert {"seed=0", "p=2", "objective=npo", "path=inst-safety-math", "lr=2e-05"} <= set(run["tags"])

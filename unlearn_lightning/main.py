@@ -69,7 +69,14 @@ def _dispatch(verb: str, arguments: list[str]) -> int:
     elif verb == "--version":
         print(__version__)
     elif verb in TRAINER_VERBS:
-        return _help(verb) if arguments[1:] in (["--help"], ["-h"]) else _trainer(arguments)
+        if arguments[1:] in (["--help"], ["-h"]):
+            return _help(verb)
+        from unlearn_lightning.cli.setting_help import asked, setting_help
+
+        if question := asked(arguments):
+            print(setting_help(*question), end="")
+            return 0
+        return _trainer(arguments)
     elif verb in ROOMS:
         module, _, function = ROOMS[verb].partition(":")
         return int(getattr(import_module(module), function)(arguments[1:]))

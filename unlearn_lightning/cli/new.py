@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import keyword
 import re
+import shlex
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,4 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 def _write(options: argparse.Namespace) -> None:
     file, test = write(options.kind, options.name, options.folder)
     use = USE[options.kind].format(path=f"{file.stem}.{options.name}")
-    print(f"{file} and {test}: they work as they are, and are yours to change.\n  python -m pytest {test}\n  unlearn fit {use}")
+    # A class path is found from the folder that one works in; another one has to be named.
+    found = "" if options.folder.resolve() == Path.cwd() else f"PYTHONPATH={shlex.quote(str(options.folder))} "
+    run_test = f"python -m pytest {shlex.quote(str(test))}"
+    print(f"{file} and {test}: they work as they are, and are yours to change.\n  {run_test}\n  {found}unlearn fit {use}")

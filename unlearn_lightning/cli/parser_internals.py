@@ -65,3 +65,8 @@ def nested_key(settings: Any) -> str | None:
 def signature_parameters(owner: Any) -> list[Any]:
     """Lists the parameters of a class's constructor or of a function, with those behind **kwargs, where `inspect.signature` ends."""
     return list(get_signature_parameters(owner, "__init__" if isinstance(owner, type) else None))
+
+
+def help_types(annotation: Any) -> list[Any]:
+    """The classes with settings of their own that a type takes, in a list, a union or as what a factory makes; none for numbers."""
+    return list(typehints.get_help_types(annotation) or ())

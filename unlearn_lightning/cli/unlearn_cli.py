@@ -30,6 +30,8 @@ from unlearn_lightning.cli.trainer_parts import as_list, check_probe_names, end_
 from unlearn_lightning.loggers import wandb_settings
 from unlearn_lightning.loggers.factory import ConfigToLoggers, run_loggers
 from unlearn_lightning.loggers.resume import ResumeInLoggers, logged_run
+from unlearn_lightning.loggers.run_name import described
+from unlearn_lightning.loggers.wandb_logger import ToWandb
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.records import is_finished, locked, read_run, remove_left_overs
@@ -147,7 +149,7 @@ class UnlearnCLI(LightningCLI):
             identity["origins"] = inputs["origins"]
         elif isinstance(self.model, Unlearning):
             identity["local"] = self.model.local
-        own = [*self.extra_callbacks, ConfigToLoggers(config)]
+        own = [*self.extra_callbacks, ConfigToLoggers(config), ToWandb(self.run_folder)]
         if self.subcommand == "fit":
             kwargs["plugins"] = with_whole_files(as_list(trainer_settings.get("plugins")))
             own.append(RunRecorder(self.run_folder, config, identity, keys))
@@ -238,7 +240,8 @@ class UnlearnCLI(LightningCLI):
                 logged = logged_run(self.run_folder, self.key, Path(checkpoint) if checkpoint else None)
             resume = ResumeInLoggers(checkpoint, logged.goes_on_at if logged else None)
             self.trainer.callbacks.append(resume)  # type: ignore[attr-defined]
-        self.trainer.loggers = run_loggers(self.run_folder, self.resolved(), self.wandb_settings, logged)
+        about = self.wandb_settings or described(self.resolved(), str(self.subcommand), self.run_folder)
+        self.trainer.loggers = run_loggers(self.run_folder, self.resolved(), about, logged)
 
 
 def fill_seeds(config: Any, seed: int) -> None:

@@ -21,6 +21,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from unlearn_lightning.loggers import mlflow_store, wandb_settings
 from unlearn_lightning.loggers.mlflow_logger import RunInMLflow
 from unlearn_lightning.loggers.resume import LoggedRun
+from unlearn_lightning.loggers.run_name import LONGEST_NAME, LONGEST_TAG
+from unlearn_lightning.loggers.wandb_logger import LIGHTNINGS, RunInWandb
 from unlearn_lightning.runs.metrics_file import RunMetrics
 
 LIGHTNINGS_MLFLOW = ("lightning.pytorch.loggers.MLFlowLogger", "lightning.pytorch.loggers.mlflow.MLFlowLogger")
@@ -33,7 +35,7 @@ def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any
         folder: the run folder.
         config: the run's whole resolved configuration. `trainer.logger` null or true stands for W&B, false for none; otherwise it
             holds one or more `{class_path: ..., init_args: ...}`.
-        about: how the run is called in a study: name, group, job_type, and tags such as "seed=1".
+        about: how the run is called (run_name.py, or its study): name, group, job_type, and tags such as "seed=1".
         logged: how its loggers know it; null for a run of theirs that nothing goes on with.
 
     Raises:
@@ -49,7 +51,12 @@ def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any
         if kind == "WandbLogger" and wandb_settings.is_disabled():
             continue
         settings = _complete(kind, dict(one.get("init_args") or {}), folder, config, about)
-        class_path = one["class_path"]
+        class_path, result = one["class_path"], False
+        if class_path in LIGHTNINGS:
+            class_path = f"{RunInWandb.__module__}.{RunInWandb.__name__}"
+            # "all" stays Lightning's: every checkpoint.
+            result = settings.get("log_model") is True
+            settings["log_model"] = "all" if settings.get("log_model") == "all" else False
         if logged is not None:
             _go_on(kind, settings, folder, logged)
             if class_path in LIGHTNINGS_MLFLOW:
@@ -63,6 +70,8 @@ def run_loggers(folder: Path, config: Mapping[str, Any], about: Mapping[str, Any
             ) from error
         if logged is not None and isinstance(loggers[-1], RunInMLflow):
             loggers[-1].logged_as = logged.id
+        if isinstance(loggers[-1], RunInWandb):
+            loggers[-1].logs_result = result
     return loggers
 
 
@@ -88,7 +97,9 @@ def _complete(kind: str, settings: dict[str, Any], folder: Path, config: Mapping
         offline = given.get("offline") or wandb_settings.is_offline()
         mode = {"mode": "offline"} if offline else {}
         default = {"project": wandb_settings.project(), "save_dir": str(folder), "name": name}
-        return {**default, **about, **mode, **given, "config": dict(config), "offline": offline}
+        found = {**default, **about, **mode, **given, "config": dict(config), "offline": offline}
+        # W&B refuses longer ones.
+        return {**found, "name": found["name"][:LONGEST_NAME], "tags": [tag[:LONGEST_TAG] for tag in found.get("tags", ())]}
     if kind == "MLFlowLogger":
         tags = {key: about[key] for key in ("group", "job_type") if key in about}
         tags |= dict(tag.split("=", 1) for tag in about.get("tags", []))

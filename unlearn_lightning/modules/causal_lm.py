@@ -9,6 +9,7 @@ class MyObjective(Unlearning):
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -59,9 +60,11 @@ class CausalLMModule(Queries):
         self.strict_loading = False
         # Of all processes, counted at every optimizer step.
         self.tokens_seen = 0
-        self._step_loss: Tensor | float = 0.0
+        # Of the optimizer step that is being made: this process's shares by name, real tokens, and when it began.
+        self._step_values: dict[str, Tensor] = {}
         self._step_tokens = 0
-        self._step_means: dict[str, Tensor] = {}
+        self._step_began: float | None = None
+        self._step_log: dict[str, float] = {}
         self._held_out = MeanMetric()
 
     # --- what subclasses say -----------------------------------------------------------------------------------------------
@@ -147,56 +150,80 @@ class CausalLMModule(Queries):
         torch.default_generator.manual_seed(seed % 2**63)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed % 2**63)
+        # From the first micro-batch on, so that what was measured between two steps is no part of either.
+        self._step_began = time.perf_counter() if self._step_began is None else self._step_began
+
+    def log_step_value(self, name: str, values: Tensor, batch: Batch) -> None:
+        """Logs one more number at each optimizer step: the mean over the examples of the whole batch, however it is shared out.
+
+            def forget_loss(self, batch):
+                ...
+                self.log_step_value("train/gradient_weight", weights, batch)
+
+        Called once per micro-batch with the same name on all processes, as within a loss; without gradients, as in a measurement, it does
+        nothing.
+
+        Args:
+            name: of the metric, such as train/gradient_weight.
+            values: (B,) one per example of the micro-batch.
+            batch: the micro-batch.
+        """
+        if torch.is_grad_enabled():
+            self._add_share(name, (values.detach() * batch.real).sum() / batch.batch_examples)
+
+    def _add_share(self, name: str, share: Tensor) -> None:
+        """Adds this micro-batch's share of a number that is a sum over the whole batch."""
+        self._step_values[name] = self._step_values.get(name, 0.0) + share.detach().float()
 
     def share_of_loss(self, batch: Batch) -> Tensor:
         """() what this micro-batch adds to the average over the whole batch."""
         divisor = batch.batch_tokens if self.average == "tokens" else batch.batch_examples
         return (self.loss(batch) * batch.real).sum() / divisor
 
-    def observe(self, name: str, values: Tensor, batch: Batch) -> None:
-        """Logs the mean over a step's examples beside the loss, under this name; a loss calls it with what it has computed anyway.
-
-        Args:
-            name: of the metric, such as "train/gradient_weight"; every micro-batch of every process must give the same names.
-            values: (B,) one value for each example of this micro-batch.
-            batch: the micro-batch.
-        """
-        part = (values.detach().float() * batch.real).sum() / batch.batch_examples
-        self._step_means[name] = self._step_means.get(name, 0.0) + part
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """This micro-batch's share of the batch's average loss, scaled against what Lightning divides by later."""
         share = self.share_of_loss(batch)
-        self._step_loss = self._step_loss + share.detach()
+        self._add_share("train/loss", share)
         self._step_tokens += sum(part.tokens for part in self.passed(batch))
         # DDP and FSDP2 average gradients over devices, and Lightning divides by the accumulation: undo both, the divisor has it all.
         return share * self.trainer.world_size * self.trainer.accumulate_grad_batches
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Logs the batch's loss, and stops before a step that is not a number can spoil the weights.
+        """Adds up the batch's numbers over all processes, and stops before a step that is not a number can spoil the weights.
 
         Raises:
             FloatingPointError: loss or gradient is NaN or infinite.
         """
-        loss = torch.as_tensor(self._step_loss, device=self.device, dtype=torch.float32)
         gradient = squared_norm(parameter.grad for parameter in self.parameters() if parameter.grad is not None)
         # Every process has all of the gradient, or under FSDP2 its part.
         share = gradient / (1 if self.device_mesh is not None else self.trainer.world_size)
         tokens = torch.tensor(float(self._step_tokens), device=self.device)
-        means = dict(sorted(self._step_means.items()))
-        total = self.trainer.strategy.reduce(torch.stack([loss, share, tokens, *means.values()]), reduce_op="sum")
-        self.tokens_seen += round(total[2].item())
-        self._step_loss, self._step_tokens, self._step_means = 0.0, 0, {}
-        step = self.trainer.global_step + 1
+        names = sorted(self._step_values)
+        shares = torch.stack([share, tokens, *(self._step_values[name] for name in names)])
+        squared, step_tokens, *sums = self.trainer.strategy.reduce(shares, reduce_op="sum").tolist()
+        values = dict(zip(names, sums, strict=True))
+        self.tokens_seen += round(step_tokens)
+        self._step_values, self._step_tokens = {}, 0
         # float16's gradient scaler meets infinite gradients as a matter of course, and skips such steps by itself.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not all(map(math.isfinite, total.tolist()[: 1 if scaled else 2])):
+        loss = values["train/loss"]
+        if not math.isfinite(loss) or not (scaled or math.isfinite(squared)):
             raise FloatingPointError(
-                f"Step {step}: the loss is {total[0].item():g} and the squared gradient norm {total[1].item():g}. Nothing was changed; "
-                "the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."
+                f"Step {self.trainer.global_step + 1}: the loss is {loss:g} and the squared gradient norm {squared:g}. Nothing "
+                "was changed; the last checkpoint is good. Lower the learning rate, clip gradients, or look at the data of this step."
             )
-        observed = dict(zip(means, total[3:].tolist(), strict=True))
-        self._log_step({"train/loss": total[0].item(), "train/lr": optimizer.param_groups[0]["lr"], **observed})
+        # Before clipping, which comes next.
+        self._step_log = {
+            **values, "train/grad_norm": math.sqrt(squared), "train/lr": optimizer.param_groups[0]["lr"],
+            "train/tokens_per_second": step_tokens,
+        }  # fmt: skip
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Makes the step, and logs its numbers with the speed of all devices together, data and measurements between steps left out."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        assert self._step_began is not None
+        seconds, self._step_began = time.perf_counter() - self._step_began, None
+        self._log_step({**self._step_log, "train/tokens_per_second": self._step_log["train/tokens_per_second"] / seconds})
 
     def _log_step(self, values: dict[str, float]) -> None:
         trainer = self.trainer

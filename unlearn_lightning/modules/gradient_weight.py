@@ -7,7 +7,7 @@ Adam's step keeps its length all the same, and goes where its momentum pointed, 
 from dataclasses import dataclass
 
 GRADIENT_WEIGHT = "train/gradient_weight"
-"""Mean over a step's examples of the loss's slope in the log-likelihood; objectives log it by `observe`."""
+"""Mean over a step's examples of the loss's slope in the log-likelihood; objectives log it by `log_step_value`."""
 
 SPENT = 0.01
 """A weight below this share of the first step's is spent."""

@@ -110,13 +110,16 @@ class Unlearning(CausalLMModule):
     def share_of_loss(self, batch: Batch) -> Tensor:
         """() the forget loss's share of this micro-batch, and the weighted retain loss's beside it."""
         share = super().share_of_loss(batch)
+        self._add_share("train/forget_loss", share)
         if self.retain is None:
             return share
         assert self._retain_batches is not None
         kept = self._retain_batches.beside(batch, self.trainer.datamodule.plan("train"), self.global_rank)  # type: ignore[attr-defined]
         kept = kept.to(self.device)
         self._step_tokens += kept.tokens
-        return share + self.retain.weight * (self.retain_loss(kept) * kept.real).sum() / kept.batch_tokens
+        retain_share = (self.retain_loss(kept) * kept.real).sum() / kept.batch_tokens
+        self._add_share("train/retain_loss", retain_share)
+        return share + self.retain.weight * retain_share
 
     def sequences_per_example(self, batch_size: int) -> float:
         """One or two responses, and the retain batch's share."""

@@ -53,5 +53,5 @@ class NPO(Unlearning):
     def forget_loss(self, batch: Batch) -> Tensor:
         """(B,) nats; 2 log 2 / beta at the start."""
         log_lik, reference = self.response_log_likelihood(batch), self.reference_log_likelihood(batch)
-        self.observe(GRADIENT_WEIGHT, npo_weight(log_lik, reference, self.beta), batch)
+        self.log_step_value(GRADIENT_WEIGHT, npo_weight(log_lik, reference, self.beta), batch)
         return npo_loss(log_lik, reference, self.beta)

@@ -66,5 +66,5 @@ class SimNPO(Unlearning):
         """(B,) nats."""
         token_log_lik = self.token_log_likelihood(batch)
         log_lik = mean_token(token_log_lik, batch.response_mask) if self.length_normalized else token_log_lik.sum(-1)
-        self.observe(GRADIENT_WEIGHT, simnpo_weight(log_lik, self.beta, self.gamma), batch)
+        self.log_step_value(GRADIENT_WEIGHT, simnpo_weight(log_lik, self.beta, self.gamma), batch)
         return simnpo_loss(log_lik, self.beta, self.gamma)

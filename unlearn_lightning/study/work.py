@@ -20,6 +20,9 @@ from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.run_spec import RunSpec, failure, note_failure, write_spec
 from unlearn_lightning.study.study_config import StudyConfig
 
+# The tags that a run's name says already, and the note that a run serves as a retrained model.
+IN_NAME = ("seed", "path", "p", "path_name", "objective", "retrained")
+
 
 class RunFailed(Exception):
     """Raised when some runs of a study have failed and the others are finished."""
@@ -96,10 +99,11 @@ class Work:
     def start(self, run: Run) -> RunSpec:
         """Marks the run as started, and gives what its process needs to know."""
         self.started.add(run.key)
-        tags = [f"{k}={v}" for k, v in run.tags.items() if k in ("seed", "p", "path_name", "objective") and v is not None]
-        if path := run.tags["path"]:
-            tags.append(f"path={'-'.join(path)}")
-        settings = {"group": self.study.name, "job_type": run.kind, "name": run.name, "tags": tags}
+        path = "-".join(run.tags["path"]) or None
+        tags = [f"{name}={value}" for name, value in {**run.tags, "path": path}.items() if value is not None]
+        # What the study says of a variant is not always in its name.
+        varied = [f"{name}={value}" for name, value in run.tags.items() if name not in IN_NAME]
+        settings = {"group": self.study.name, "job_type": run.kind, "name": " ".join([run.name, *varied]), "tags": tags}
         compare = {name: other.folder for name, other in run.compare.items()}
         parents = tuple(parent.folder for parent in run.parents)
         named = None if self.named is None else tuple(self.named)
