@@ -153,6 +153,7 @@ def test_a_study_without_any_run_still_gives_a_page(tmp_path):
     writer = StudyWriter(tmp_path)
     for p in (1, 4):
         writer.unlearn(1, p, "npo", status=None)
+    (tmp_path / "store").mkdir()
     report = build(writer.write())
     assert report.summary["rows"] == []
     assert (report.folder / "index.html").exists()

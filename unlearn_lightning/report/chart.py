@@ -55,6 +55,8 @@ class Chart(Block):
     log_y: bool = False
     x_ticks: list[str] = field(default_factory=list)
     columns: int = 0
+    own_scales: bool = False
+    """Whether each panel has a y scale of its own, as where panels show different quantities."""
     note: str = ""
     template: ClassVar[str] = "chart.html"
 
@@ -79,7 +81,7 @@ class Chart(Block):
     @property
     def y_ranges(self) -> list[tuple[float, float]]:
         """Each panel's limits on the y axis."""
-        together = self.columns or len(self.panels)
+        together = 1 if self.own_scales else self.columns or len(self.panels)
         rows = [self.panels[start : start + together] for start in range(0, len(self.panels), together)]
         return [limits for row in rows for limits in [self._y_range(row)] * len(row)]
 

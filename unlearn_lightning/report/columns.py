@@ -143,7 +143,7 @@ class Change(Interval):
     def parts(self, cell: Any) -> tuple[str, str]:
         known = any(not math.isnan(one.half_width) for one in cell)
         digits = 0 if known and max(abs(one.mean) for one in cell) >= 100 else self.digits
-        return " → ".join(one.text(2 if digits is None else digits) for one in cell), ""
+        return " → ".join(one.text(digits) for one in cell), ""
 
     def brief(self, cell: Any) -> str:
         return " → ".join(self.number(one.mean) for one in cell)

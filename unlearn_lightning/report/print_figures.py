@@ -49,7 +49,7 @@ def draw(chart: Chart) -> Any:
     width = {1: 3.4, 2: 5.2}.get(columns, 6.9)
     height = 2.0 * rows + 0.55
     figure = Figure(figsize=(width, height))
-    grid = figure.subplots(rows, columns, sharey="row", squeeze=False)
+    grid = figure.subplots(rows, columns, sharey=False if chart.own_scales else "row", squeeze=False)
     for axes, panel, limits in zip(grid.flat, chart.panels, chart.y_ranges, strict=False):
         axes.set_ylim(*limits)
         for line in panel.lines:

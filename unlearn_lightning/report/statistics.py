@@ -47,8 +47,8 @@ class Estimate:
         """The upper end of the 95% confidence interval."""
         return self.mean + self.half_width
 
-    def text(self, digits: int = 2, signed: bool = False) -> str:
-        """For example `7.89 ± 0.41`; an en dash when nothing was measured."""
+    def text(self, digits: int | None = 2, signed: bool = False) -> str:
+        """For example `7.89 ± 0.41`; an en dash when nothing was measured; for null digits four significant ones."""
         number = number_text(self.mean, digits, signed)
         return number if math.isnan(self.half_width) else f"{number} ± {number_text(self.half_width, digits)}"
 

@@ -159,6 +159,9 @@ class Work:
 def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
     """Writes study.json."""
     content = {"name": study.name, "forget": study.forget, "stages": study.other_stages(), "runs": [r.entry(folder) for r in runs]}
+    # Where a store is missing it was moved, and not merely empty as yet.
+    for store in {run.folder.parent for run in runs}:
+        store.mkdir(parents=True, exist_ok=True)
     write_json(folder / "study.json", content, indent=1)
 
 

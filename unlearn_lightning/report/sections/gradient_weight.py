@@ -34,7 +34,11 @@ class GradientWeight(Section):
         if not self._weights:
             return
         paths = has_paths(self.study)
-        columns = [Text("objective", heads=True), *([Paths()] if paths else []), Change("weight", "weight_first", after="weight_last")]
+        columns = [
+            Text("objective", heads=True),
+            *([Paths()] if paths else []),
+            Change("weight", "weight_first", after="weight_last", digits=2),
+        ]
         table = Table("gradient_weight", [*columns, Number("spent at step", "spent_at_step", digits=0)])
         for group, curves in self._weights:
             ends = [estimate([curve[end(curve)] for curve in curves]) for end in (min, max)]

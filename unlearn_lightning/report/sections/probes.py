@@ -26,7 +26,7 @@ class Probes(Section):
     heading = "What the probes measured"
     caption = (
         "Every metric that was recorded, at the first and at the last measured step of a run and, below, by step; over seeds, with 95% "
-        "intervals. A metric that was measured once is the last. ↑ and ↓ say which direction keeps or gains what is measured."
+        "intervals. A metric that was measured once is the last."
     )
 
     def blocks(self) -> Iterable[Block]:
@@ -53,15 +53,15 @@ class Probes(Section):
         paths = any(group.path for group in members)
         columns: list[Column] = [Text("run", rank=0, heads=True), *([Paths(heads=True)] if paths else []), Text("metric", rank=0)]
         columns += [Change("before → after", "before", rank=0), Interval("change", rank=1, signed=True), Text("unit", rank=1)]
-        columns += [Text("name", rank=None, in_full=True)]
+        columns += [Text("name", rank=None, in_full=True), Text("keeps or gains", "better", rank=None, in_full=True)]
         found = metrics(members, probe)
         table = Table(f"probe_{probe}{suffix}", columns, heading=heading or f"The probe {probe}", on_terminal=len(self.study.paths) < 2)
         for group in members:
             for metric, quantity in found.items():
                 before, after, change = group.change(probe, metric)
                 if after.n:
-                    named = [group.name, *([group.path] if paths else []), _titled(quantity)]
-                    table.add(*named, (before, after), change, quantity.unit, metric)
+                    named = [group.name, *([group.path] if paths else []), quantity.title]
+                    table.add(*named, (before, after), change, quantity.unit, metric, quantity.better)
         count = len(table.rows)
         table.folded = f"{count} rows" if heading or count > OPEN else ""
         return table
@@ -87,7 +87,7 @@ class Probes(Section):
         )
         caption = f"Each metric of the probe {probe} by optimizer step.{left_out}"
         columns = len(kept) if several else min(3, len(panels))
-        yield Chart(f"probe_{probe}", f"The probe {probe} by step", caption, "step", "", panels, columns=columns)
+        yield Chart(f"probe_{probe}", f"The probe {probe} by step", caption, "step", "", panels, columns=columns, own_scales=not several)
 
 
 def _line(group: Group, probe: str, metric: str, order: int, of_path: bool) -> Line:
@@ -95,10 +95,6 @@ def _line(group: Group, probe: str, metric: str, order: int, of_path: bool) -> L
     if of_path and group.path:
         return averaged(group.path.label, (group.path.index,), group.curves(probe, metric))
     return averaged(group.label, (), group.curves(probe, metric), hues=(order % 8,))
-
-
-def _titled(quantity: Quantity) -> str:
-    return quantity.title + {"higher": " ↑", "lower": " ↓"}.get(quantity.better or "", "")
 
 
 def _sentence(group: Group, probe: str, metric: str, quantity: Quantity) -> str:
