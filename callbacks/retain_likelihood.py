@@ -15,7 +15,7 @@ from callbacks.response_likelihood import ResponseLikelihood
 class RetainLikelihood(ResponseLikelihood):
     """Mean per-token log-likelihood (nats) of the probe's responses, averaged over examples; metric `<name>/<stage>_log_lik`.
 
-    The paper's utility is 1 - |change| of it on TOFU answers.
+    Retention is 1 - |change| of it, which the paper calls utility on TOFU answers; TOFU's own model utility is another quantity.
     """
 
     probe_name = "retain"

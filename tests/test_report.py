@@ -164,7 +164,7 @@ def test_columns_of_absent_probes_are_left_out(tmp_path):
     report = build(write_pair(tmp_path, {1: 3.0, 4: 1.0}))
     closing = report.tables["closing"]
     assert [closing.columns[index].title for index in closing.shown] == ["path", "objective", "forget score", "label drop", ""]
-    assert dict(zip(closing.header(), closing.plain()[0], strict=True))["utility"] is None
+    assert dict(zip(closing.header(), closing.plain()[0], strict=True))["retention"] is None
     assert {path.stem for path in report.files if path.suffix == ".svg"} == {"label", "paraphrases", "probe_forget"}
 
 

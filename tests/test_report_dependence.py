@@ -56,7 +56,7 @@ def test_what_the_path_decides_by_hand(tmp_path):
     writer.unlearn(3, 1, "ga", label={0: 0.0, 4: -99.0})  # the seed lacks p=4
     study = load_study(writer.write())
     [row] = dependence_table(study, Distances(study)).texts()
-    # Means 3 and 3; spreads 2 and 0; relative 2/3 and 0. At equal forgetting both have lost as much: utility does not differ.
+    # Means 3 and 3; spreads 2 and 0; relative 2/3 and 0. At equal forgetting both have lost as much: retention does not differ.
     assert [cell.partition(" ± ")[0] for cell in row] == [
         "GA", "3.00", "1.00", "0.33", "3.00", "1.00", "0.33", "0.000", "0.000", "25", "6.25",
     ]  # fmt: skip

@@ -6,9 +6,9 @@ import pytest
 from test_report_study_data import StudyWriter
 
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.outcomes import summarize, utility
+from unlearn_lightning.report.outcomes import retention, summarize
 from unlearn_lightning.report.sections.between_paths import growth_table
-from unlearn_lightning.report.sections.matched import compared_utilities, compared_utility, matched_forgetting, matched_table
+from unlearn_lightning.report.sections.matched import compared_retention, compared_retentions, matched_forgetting, matched_table
 from unlearn_lightning.report.statistics import (
     Share,
     crossing_step,
@@ -80,8 +80,8 @@ def test_drop_is_first_minus_last():
     assert math.isnan(drop({0: -1.0}))
 
 
-def test_utility_falls_with_a_change_in_either_direction():
-    assert utility({0: -1.0, 2: -1.25, 4: -0.5}) == {0: 1.0, 2: 0.75, 4: 0.5}
+def test_retention_falls_with_a_change_in_either_direction():
+    assert retention({0: -1.0, 2: -1.25, 4: -0.5}) == {0: 1.0, 2: 0.75, 4: 0.5}
 
 
 def test_matched_score_is_the_largest_that_all_reach():
@@ -158,7 +158,7 @@ def test_the_row_of_a_path_holds_every_measure(tmp_path):
     study = load_study(writer.write())
     [row] = summarize(study, Distances(study))
     assert {measure: round(value.mean, 9) for measure, value in row.values.items()} == {
-        "forget_score": 0.5, "label_drop": 2.0, "utility": 0.9, "accuracy_before": 0.75, "accuracy_after": 0.5, "accuracy_change": -0.25,
+        "forget_score": 0.5, "label_drop": 2.0, "retention": 0.9, "accuracy_before": 0.75, "accuracy_after": 0.5, "accuracy_change": -0.25,
         "distance_before": 4.0, "distance_after": 1.0, "margin_before": 6.0,
     }  # fmt: skip
 
@@ -179,8 +179,8 @@ def test_matched_forgetting_by_hand(tmp_path):
     writer.unlearn(1, 4, "npo", phrases={0: 0.0, 4: -1.0}, tofu={0: -1.0, 4: -1.2}, accuracy={0: 0.8, 4: 0.7})
     first, last = matched_forgetting(load_study(writer.write()))
     assert (first.score.mean, first.step.mean, last.step.mean) == (1.0, 1.0, 4.0)
-    assert first.utility.mean == pytest.approx(0.9)
-    assert last.utility.mean == pytest.approx(0.8)
+    assert first.retention.mean == pytest.approx(0.9)
+    assert last.retention.mean == pytest.approx(0.8)
     assert first.accuracy_change.mean == pytest.approx(-0.1)
     assert last.accuracy_change.mean == pytest.approx(-0.1)
 
@@ -207,7 +207,7 @@ def test_what_was_not_measured_near_a_step_has_no_value_there(measured, step, re
 
 
 def test_equal_forgetting_invents_no_number(tmp_path):
-    """The accuracy is measured at both ends, the utility at every other measurement of the score, and one path ends where it is matched."""
+    """The accuracy is known at both ends, the retention at every other measurement of the score, and one path ends where it is matched."""
     writer = StudyWriter(tmp_path)
     for p, speed in {1: 1.0, 4: 0.25}.items():
         score = {step: -speed * step for step in range(0, 17, 2)}
@@ -216,7 +216,7 @@ def test_equal_forgetting_invents_no_number(tmp_path):
     study = load_study(writer.write())
     fast, slow = matched_forgetting(study, at=3.0)
     assert (fast.step.mean, slow.step.mean) == (3.0, 12.0)
-    assert (fast.utility.mean, slow.utility.mean) == (pytest.approx(0.97), pytest.approx(0.88))
+    assert (fast.retention.mean, slow.retention.mean) == (pytest.approx(0.97), pytest.approx(0.88))
     assert [row.accuracy_change.text() for row in (fast, slow)] == ["–", "–"]
     assert [row[-3:] for row in matched_table([fast, slow]).plain()] == [[None, None, 0]] * 2
     at_the_end = matched_forgetting(study)  # 4 nats: the slow path's last step
@@ -232,5 +232,5 @@ def test_the_number_that_trials_compare_by_is_not_invented(tmp_path):
     writer.unlearn(2, 4, "npo", phrases={0: 0.0, 16: -0.25}, tofu={0: -1.0, 16: -1.1})  # never gets there: 0.9 - 0.5
     study = load_study(writer.write())
     found = {"seed1/p1/npo": math.nan, "seed1/p4/npo": 0.9, "seed2/p4/npo": 0.4}
-    assert compared_utilities(study, 0.5) == pytest.approx(found, nan_ok=True)
-    assert compared_utility(study, 0.5) == pytest.approx(0.65)
+    assert compared_retentions(study, 0.5) == pytest.approx(found, nan_ok=True)
+    assert compared_retention(study, 0.5) == pytest.approx(0.65)

@@ -26,7 +26,7 @@ from unlearn_lightning.cli.resolver import ConfigOnly
 from unlearn_lightning.main import main
 from unlearn_lightning.report import build
 from unlearn_lightning.report.gather import load
-from unlearn_lightning.report.sections.matched import compared_utility, matched_forgetting
+from unlearn_lightning.report.sections.matched import compared_retention, matched_forgetting
 from unlearn_lightning.study.command import parser
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.study_config import StudyConfig
@@ -109,20 +109,20 @@ def test_flags_of_any_depth_are_merged_and_not_replaced():
 # --- the compared number ---------------------------------------------------------------------------------------------------------------
 
 
-def test_utility_at_a_given_forgetting_by_hand(tmp_path):
+def test_retention_at_a_given_forgetting_by_hand(tmp_path):
     writer = StudyWriter(tmp_path)
-    # Forgets 1 nat half way between steps 2 and 4, where a tenth of its utility is lost.
+    # Forgets 1 nat half way between steps 2 and 4, where a tenth of its retention is lost.
     writer.unlearn(1, 1, "npo", phrases={0: 0.0, 2: -0.5, 4: -1.5}, tofu={0: -1.0, 2: -1.05, 4: -1.15})
-    # Forgets half a nat in all: utility 0.8 at the end, less the missing half.
+    # Forgets half a nat in all: retention 0.8 at the end, less the missing half.
     writer.unlearn(1, 4, "npo", phrases={0: 0.0, 4: -0.5}, tofu={0: -1.0, 4: -1.2})
     study = load(writer.write())
-    assert compared_utility(study, 1.0) == pytest.approx((0.9 + 0.3) / 2)
+    assert compared_retention(study, 1.0) == pytest.approx((0.9 + 0.3) / 2)
     first, last = matched_forgetting(study, 1.0)
-    assert (first.step.mean, first.utility.mean) == (pytest.approx(3.0), pytest.approx(0.9))
-    assert last.step.text() == last.utility.text() == "–"
-    assert build(study.folder, match_at=1.0).summary["compared"] == {"matched/utility": pytest.approx(0.6)}
+    assert (first.step.mean, first.retention.mean) == (pytest.approx(3.0), pytest.approx(0.9))
+    assert last.step.text() == last.retention.text() == "–"
+    assert build(study.folder, match_at=1.0).summary["compared"] == {"matched/retention": pytest.approx(0.6)}
     with pytest.raises(ValueError, match="above 0 nats, got 0"):
-        compared_utility(study, 0)
+        compared_retention(study, 0)
     assert matched_forgetting(study)[0].score.mean == pytest.approx(0.5), "without a level it is what both reach"
 
 
@@ -222,7 +222,7 @@ def test_the_real_agent_runs_studies_and_their_compared_result_is_read_back(corp
     study["probes"].pop("divergence")
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     sweep = {
-        "program": "unlearn", "method": "bayes", "metric": {"name": "matched/utility", "goal": "maximize"},
+        "program": "unlearn", "method": "bayes", "metric": {"name": "matched/retention", "goal": "maximize"},
         "command": ["unlearn", "study", "study.yaml", "--match_at=0.01", "--jobs=1", "${args}"],
     }  # fmt: skip
     rates = [1e-3, 1e-2]
@@ -234,9 +234,9 @@ def test_the_real_agent_runs_studies_and_their_compared_result_is_read_back(corp
     for i, rate in enumerate(rates):
         (file,) = (folder / f"small-trial{i}").glob("wandb/offline-run-*/run-trial*.wandb")
         assert file.name == f"run-trial{i}.wandb"
-        compared = compared_utility(load(folder / f"small-trial{i}"), 0.01)
+        compared = compared_retention(load(folder / f"small-trial{i}"), 0.01)
         records = inspected(file)
-        (logged,) = re.findall(r'"matched/utility":([-.e0-9]+)', records)
+        (logged,) = re.findall(r'"matched/retention":([-.e0-9]+)', records)
         assert float(logged) == pytest.approx(compared)
         assert re.findall(rf'"{name}":([-.e0-9]+)', records) == [f"{rate:g}"], "the trial's parameter is in its W&B run"
         assert '"sweep_id":"swp"' in records

@@ -1,7 +1,7 @@
 """The columns of a table: each type says how its cells are read by people, by a spreadsheet and on a narrow terminal.
 
-Interval("utility", digits=3).text(estimate([0.9, 0.8]))      # "0.850 ± 0.635"
-Interval("utility").values(estimate([0.9, 0.8]))              # [0.85, 0.6353..., 2], each in a column of its own
+Interval("retention", digits=3).text(estimate([0.9, 0.8]))      # "0.850 ± 0.635"
+Interval("retention").values(estimate([0.9, 0.8]))              # [0.85, 0.6353..., 2], each in a column of its own
 """
 
 import math

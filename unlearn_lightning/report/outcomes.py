@@ -14,7 +14,7 @@ from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 MEASURES = {
     "forget_score": "forget score (nats)",
     "label_drop": "label drop (nats)",
-    "utility": "utility",
+    "retention": "retention",
     "accuracy_before": "math accuracy before",
     "accuracy_after": "math accuracy after",
     "accuracy_change": "math accuracy change",
@@ -35,8 +35,8 @@ def last(curve: Curve) -> float:
     return curve[max(curve)] if curve else math.nan
 
 
-def utility(log_lik: Curve) -> dict[int, float]:
-    """1 - |change of the retained answers' log-likelihood since the first step|, by step (the paper's TOFU utility)."""
+def retention(log_lik: Curve) -> dict[int, float]:
+    """1 - |change of the retained answers' log-likelihood since the first step|, by step: what the paper calls the TOFU utility."""
     return {step: 1 - abs(value - first(log_lik)) for step, value in log_lik.items()}
 
 
@@ -48,7 +48,7 @@ def outcome(study: Study, run: RunRecord, distances: Distances) -> dict[str, flo
     return {
         "forget_score": drop(run.metric("forget", "forget/phrases_log_lik")),
         "label_drop": drop(run.metric("forget", "forget/label_log_lik")),
-        "utility": last(utility(retain)) if len(retain) > 1 else math.nan,
+        "retention": last(retention(retain)) if len(retain) > 1 else math.nan,
         "accuracy_before": first(accuracy),
         "accuracy_after": last(accuracy) if len(accuracy) > 1 else math.nan,
         "accuracy_change": -drop(accuracy),

@@ -222,7 +222,7 @@ class Study:
 
     @cached_property
     def retain_name(self) -> str:
-        """Which retain probe is the utility: `tofu` where it was measured, otherwise the first one there is."""
+        """Which retain probe is the retention: `tofu` where it was measured, otherwise the first one there is."""
         names = _in_order(
             metric.removeprefix("retain/").removesuffix("_log_lik")
             for run in self.finished("unlearn")

@@ -38,12 +38,12 @@ class Closing(Section):
     def _closing(self) -> Table:
         several = any(row.seeds > 1 for row in self.material.rows)
         interval = " Mean ± half width of the 95% confidence interval over seeds." if several else ""
-        utility = f"{self.study.retain_title} utility"
+        retention = f"{self.study.retain_title} retention"
         columns: list[Column] = [
             Paths(arrow=True), Text("objective", heads=True), Number("seeds", in_full=True),
             Interval("forget score", "forget_score", digits=2, rank=0, short="forget\nscore"),
             Interval("label drop", "label_drop", digits=2, short="label\ndrop"),
-            Interval(utility, "utility", digits=2, rank=0, short=f"{self.study.retain_title}\nutility"),
+            Interval(retention, "retention", digits=2, rank=0, short=f"{self.study.retain_title}\nretention"),
             Change("math accuracy", "accuracy_before", after="accuracy_after", digits=2, rank=2, short="math acc.\nin → out"),
             Interval("its change", "accuracy_change", digits=2, signed=True, short="\nchange"),
             Change("distance to retrained", "distance_before", after="distance_after", digits=1, short="dist.² to re-\ntrained, in → out"),
@@ -56,7 +56,7 @@ class Closing(Section):
         for row in self.material.rows:
             value = row.values
             table.add(
-                row.path, row.objective, row.seeds, value["forget_score"], value["label_drop"], value["utility"],
+                row.path, row.objective, row.seeds, value["forget_score"], value["label_drop"], value["retention"],
                 (value["accuracy_before"], value["accuracy_after"]), value["accuracy_change"],
                 (value["distance_before"], value["distance_after"]), value["margin_before"], row.slowest, marked=row.slowest,
             )  # fmt: skip
@@ -74,7 +74,7 @@ class Closing(Section):
         found = {(row.objective, row.path.index): row for row in self.material.rows}
         for path in self.study.paths:
             rows = [found.get((objective, path.index)) for objective in self.study.objectives]
-            measures = ("forget_score", "utility", "accuracy_change")
+            measures = ("forget_score", "retention", "accuracy_change")
             cells = [row.values[measure] if row else MISSING for row in rows for measure in measures]
             low = [1 + 3 * index for index, row in enumerate(rows) if row and row.slowest]
             table.add(path, *cells, low=low)

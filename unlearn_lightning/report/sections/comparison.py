@@ -82,7 +82,7 @@ def compare(study: Study, rows: Sequence[OutcomeRow], other: Study, other_rows: 
     settings, unread = _settings(study, other, names)
     notes = [*_one_sided(pairs, names), *unread]
     if study.retain_name != other.retain_name:
-        notes.append(f"The utility is that of {study.retain_title} in {names[0]}, but of {other.retain_title} in {names[1]}.")
+        notes.append(f"The retention is that of {study.retain_title} in {names[0]}, but of {other.retain_title} in {names[1]}.")
     if shared_rows := sum(pair.same_runs for pair in pairs):
         what = "1 row rests" if shared_rows == 1 else f"{shared_rows} rows rest"
         notes.append(f"{what} on the very same runs in both studies: no difference, and no interval.")

@@ -30,13 +30,13 @@ Dependence = dict[str, float]
 COLUMNS = {
     "label_drop": ("label drop", 2), "label_spread": ("its spread", 2), "label_relative": ("relative", 2),
     "forget_score": ("forget score", 2), "forget_spread": ("its spread", 2), "forget_relative": ("relative", 2),
-    "utility_spread": ("utility spread, equal forgetting", 3), "accuracy_spread": ("accuracy spread, equal forgetting", 3),
+    "retention_spread": ("retention spread, equal forgetting", 3), "accuracy_spread": ("accuracy spread, equal forgetting", 3),
     "distance": ("distance between paths", 0), "growth": ("times that before", 2),
 }  # fmt: skip
 # What variants are compared by: numbers that do not grow by themselves with how much is forgotten.
 COMPARED = {
     "label_relative": "label drop: relative spread", "forget_relative": "forget score: relative spread",
-    "utility_spread": "utility spread, equal forgetting", "accuracy_spread": "accuracy spread, equal forgetting",
+    "retention_spread": "retention spread, equal forgetting", "accuracy_spread": "accuracy spread, equal forgetting",
     "growth": "distance between paths, times that before",
 }  # fmt: skip
 
@@ -92,7 +92,7 @@ class PathDependence(Section):
     heading = "How much does the path decide?"
     caption = (
         "What the path decides, over seeds in which every path was measured. Spread: largest minus smallest over the paths; relative:"
-        " the spread divided by the mean; utility and accuracy are compared where all paths have forgotten equally much, if they were"
+        " the spread divided by the mean; retention and accuracy are compared where all paths have forgotten equally much, if they were"
         " measured near there. Distance: mean over pairs of paths of the squared distance between their predictions, after unlearning"
         " and as a multiple of what it was before."
     )
@@ -113,7 +113,7 @@ def _dependence(study: Study, objective: str, seed: int, runs: Sequence[RunRecor
     matches = matched_in_seed(study, objective, seed).values()
     curve = _between(study, objective, seed, distances)
     return found | {
-        "utility_spread": spread([one.utility for one in matches]),
+        "retention_spread": spread([one.retention for one in matches]),
         "accuracy_spread": spread([one.accuracy_change for one in matches]),
         "distance": last(curve),
         "growth": last(curve) / first(curve) if curve and first(curve) > 0 else math.nan,

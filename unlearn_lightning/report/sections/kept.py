@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.chart import Chart, Line, averaged
 from unlearn_lightning.report.curves import known, metric_panels, panels
-from unlearn_lightning.report.outcomes import first, last, utility
+from unlearn_lightning.report.outcomes import first, last, retention
 from unlearn_lightning.report.section import Section, listed
 from unlearn_lightning.report.statistics import drops
 from unlearn_lightning.report.study_data import Study, TrainingPath
@@ -47,13 +47,13 @@ def _frontier(study: Study) -> Chart:
     def line(objective: str, path: TrainingPath) -> Line:
         runs = study.unlearned(objective, path)
         scores = averaged("", (), [drops(run.metric("forget", "forget/phrases_log_lik")) for run in runs])
-        kept = averaged("", (), [utility(run.metric("retain", f"retain/{study.retain_name}_log_lik")) for run in runs])
+        kept = averaged("", (), [retention(run.metric("retain", f"retain/{study.retain_name}_log_lik")) for run in runs])
         both = sorted(set(scores.x) & set(kept.x))
         x, y = ([of.y[of.x.index(step)] for step in both] for of in (scores, kept))
         low, high = ([limits[kept.x.index(step)] for step in both] if limits else [] for limits in (kept.low, kept.high))
         return Line(path.label, (path.index,), x, y, low, high)
 
-    title = f"{study.retain_title} utility"
+    title = f"{study.retain_title} retention"
     caption = (
         f"Each point is a measured step, a mean over seeds: forget score so far (nats, to the right is better) against {title} "
         "(1 is untouched), with the 95% interval of the latter; a path whose line stays higher pays less for the same forgetting."

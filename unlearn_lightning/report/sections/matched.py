@@ -1,7 +1,7 @@
 """Paths compared at equal forgetting. They forget at different speeds, so equal steps compare unequal amounts of it.
 
 For each objective and seed the target is the largest forget score that every path reaches, or a given one, by which whole studies can be
-compared. Utility and accuracy are read off at the (fractional) step at which a path first reaches it, linear between two measurements no
+compared. Retention and accuracy are read off at the (fractional) step at which a path first reaches it, linear between two measurements no
 further apart than twice the forget score's own there; where they were not measured so near there is no number.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.columns import Interval, Paths, Text
-from unlearn_lightning.report.outcomes import first, last, utility
+from unlearn_lightning.report.outcomes import first, last, retention
 from unlearn_lightning.report.section import Section
 from unlearn_lightning.report.statistics import Estimate, crossing_step, drops, estimate, finite, interpolate, matched_score
 from unlearn_lightning.report.study_data import Study, TrainingPath
@@ -26,7 +26,7 @@ class Matched(NamedTuple):
 
     score: float
     step: float
-    utility: float
+    retention: float
     accuracy_change: float
 
 
@@ -38,7 +38,7 @@ class MatchedRow:
     path: TrainingPath
     score: Estimate
     step: Estimate
-    utility: Estimate
+    retention: Estimate
     accuracy_change: Estimate
 
 
@@ -72,27 +72,27 @@ def matched_in_seed(study: Study, objective: str, seed: int, at: float | None = 
     found = {}
     for index, score in scores.items():
         step = crossing_step(score, target)
-        kept = utility(runs[index].metric("retain", f"retain/{study.retain_name}_log_lik"))
+        kept = retention(runs[index].metric("retain", f"retain/{study.retain_name}_log_lik"))
         accuracy = runs[index].metric("gsm8k", "gsm8k/accuracy")
         found[index] = Matched(target, step, interpolate(kept, step, score), interpolate(accuracy, step, score) - first(accuracy))
     return found
 
 
-def compared_utility(study: Study, at: float) -> float:
-    """One number by which the trials of a sweep compare: the mean of `compared_utilities` over the runs that have one; nan without any.
+def compared_retention(study: Study, at: float) -> float:
+    """One number by which the trials of a sweep compare: the mean of `compared_retentions` over the runs that have one; nan without any.
 
     Raises:
         ValueError: `at` is not above 0.
     """
-    values = [value for value in compared_utilities(study, at).values() if not math.isnan(value)]
+    values = [value for value in compared_retentions(study, at).values() if not math.isnan(value)]
     return sum(values) / len(values) if values else math.nan
 
 
-def compared_utilities(study: Study, at: float) -> dict[str, float]:
-    """The utility of each unlearning run at the forget score `at` (nats), by the run's name; runs that measured one alone are not in it.
+def compared_retentions(study: Study, at: float) -> dict[str, float]:
+    """The retention of each unlearning run at the forget score `at` (nats), by the run's name; runs that measured one alone are not in it.
 
-    A run that never reaches it counts with its utility at the end less the share of `at` that is missing, so that there is a number to
-    climb by everywhere. nan where the utility was not measured near the step at which the run reaches it.
+    A run that never reaches it counts with its retention at the end less the share of `at` that is missing, so that there is a number to
+    climb by everywhere. nan where the retention was not measured near the step at which the run reaches it.
 
     Raises:
         ValueError: `at` is not above 0.
@@ -102,7 +102,7 @@ def compared_utilities(study: Study, at: float) -> dict[str, float]:
     found = {}
     for run in study.finished("unlearn"):
         scores = finite(drops(run.metric("forget", "forget/phrases_log_lik")))
-        kept = utility(run.metric("retain", f"retain/{study.retain_name}_log_lik"))
+        kept = retention(run.metric("retain", f"retain/{study.retain_name}_log_lik"))
         if scores and kept:
             step, missing = crossing_step(scores, at), 1 - max(scores.values()) / at
             found[run.name] = last(kept) - missing if math.isnan(step) else interpolate(kept, step, scores)
@@ -127,23 +127,23 @@ class MatchedForgetting(Section):
         at = self.material.match_at
         if at is None:
             return []
-        found = compared_utilities(self.study, at)
+        found = compared_retentions(self.study, at)
         if far := [name for name, value in found.items() if math.isnan(value)]:
-            return [f"The utility at a forget score of {at:g} was not measured near there in {', '.join(far)}"]
-        return [] if found else [f"No utility at a forget score of {at:g}: no finished run measured both forgetting and retaining"]
+            return [f"The retention at a forget score of {at:g} was not measured near there in {', '.join(far)}"]
+        return [] if found else [f"No retention at a forget score of {at:g}: no finished run measured both forgetting and retaining"]
 
     def summary(self) -> dict[str, Any]:
         at = self.material.match_at
-        return {"compared": {} if at is None else {"matched/utility": compared_utility(self.study, at)}}
+        return {"compared": {} if at is None else {"matched/retention": compared_retention(self.study, at)}}
 
 
 def matched_table(rows: list[MatchedRow], retain_title: str = "TOFU") -> Table:
     """One row per path and objective."""
     columns = [
         Paths(), Text("objective"), Interval("forget score", digits=2), Interval("reached at step", digits=1),
-        Interval(f"{retain_title} utility", digits=3), Interval("math accuracy change", digits=2, signed=True),
+        Interval(f"{retain_title} retention", digits=3), Interval("math accuracy change", digits=2, signed=True),
     ]  # fmt: skip
     table = Table("matched_forgetting", columns)
     for row in rows:
-        table.add(row.path, row.objective, row.score, row.step, row.utility, row.accuracy_change)
+        table.add(row.path, row.objective, row.score, row.step, row.retention, row.accuracy_change)
     return table
