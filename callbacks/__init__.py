@@ -1,7 +1,13 @@
 """Metrics, one a file. Each measures its own probe set before, during and after training; see `Probe` to add one.
 
-`Throughput` measures speed.
+`Throughput` measures speed. A folder `callbacks/` of yours, where you work or on PYTHONPATH, joins this package: its `mine.py` is
+`callbacks.mine`. What of it would take the place of a module here is not read, and a line says so.
 """
+
+from pathlib import Path
+from pkgutil import extend_path
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.forget_likelihood import ForgetLikelihood
 from callbacks.gsm8k_accuracy import GSM8KAccuracy
@@ -18,3 +24,15 @@ __all__ = [
     "ForgetLikelihood", "GSM8KAccuracy", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour", "ResponseFamilies",
     "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "Throughput",
 ]  # fmt: skip
+
+
+def not_read(ours: Path, theirs: Path) -> list[str]:
+    """The files of another folder `callbacks` that this package's own take the place of; an empty `__init__.py` says nothing."""
+    return sorted(file.name for file in theirs.glob("*.py") if (ours / file.name).is_file() and file.read_text(encoding="utf-8").strip())
+
+
+_HERE = Path(__file__).parent
+__path__ = extend_path(__path__, __name__)
+for _other in [Path(place) for place in __path__ if not _HERE.samefile(place)]:
+    if _names := not_read(_HERE, _other):
+        rank_zero_info(f"{_other}: {', '.join(_names)} is not read, as this package has a file of that name. Rename it, or the folder.")

@@ -1,5 +1,8 @@
 """`unlearn new`: what it writes passes its own test as it is."""
 
+import subprocess
+import sys
+
 import pytest
 from forked import together
 
@@ -19,6 +22,11 @@ def test_the_written_files_pass_their_own_tests(tmp_path, capsys):
     assert files == sorted([f"{m}.py" for m in modules] + [f"test_{m}.py" for m in modules])
     written = "".join((tmp_path / "mine" / file).read_text() for file in files)
     assert not any(word in written for word in ("NewCallback", "NewObjective", "NewStage", "new_callback", "new_objective", "new_stage"))
+    # In a package, and one of the tests where it was written, the others in tests/.
+    (tmp_path / "mine" / "tests").mkdir()
+    (tmp_path / "mine" / "__init__.py").touch()
+    for moved in ("test_kl_floor.py", "test_weakest_token.py"):
+        (tmp_path / "mine" / moved).rename(tmp_path / "mine" / "tests" / moved)
     (said,) = together(lambda: pytest.main(["-q", "-p", "no:cacheprovider", str(tmp_path / "mine")]), cwd=tmp_path)
     assert "7 passed" in said
 
@@ -47,3 +55,15 @@ def test_names_are_checked(name, why, tmp_path, capsys):
 def test_an_unknown_kind_is_told_what_there_is(capsys):
     assert main(["new", "launcher", "Mine"]) == 2
     assert "'callback', 'objective', 'stage'" in capsys.readouterr().err
+
+
+def test_a_folder_callbacks_of_ones_own_joins_the_packages(tmp_path):
+    mine = tmp_path / "callbacks"
+    mine.mkdir()
+    (mine / "__init__.py").touch()
+    (mine / "loud.py").write_text("from callbacks import GSM8KAccuracy\n\nclass Loud(GSM8KAccuracy):\n    pass\n")
+    (mine / "probe.py").write_text("print('never read')")
+    code = "import unlearn_lightning.main as m; m._run(['--version']); import callbacks.loud as one; print(one.Loud.probe_name)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "gsm8k"
+    assert f"{mine}: probe.py is not read, as this package has a file of that name." in done.stdout + done.stderr

@@ -6,11 +6,33 @@ import os
 import shlex
 import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
 
 from unlearn_lightning import __version__
 from unlearn_lightning.cli.environment import TRAINER_VERBS, refuse_unknown
 from unlearn_lightning.cli.errors import told
 from unlearn_lightning.preemption import stoppable, was_asked
+
+
+class OwnCallbacks:
+    """Finds this package's `callbacks` before a folder of that name where one works, whose files join it (callbacks/__init__.py)."""
+
+    @classmethod
+    def install(cls) -> None:
+        """Puts the finder before all others, once."""
+        if cls not in sys.meta_path:
+            sys.meta_path.insert(0, cls)
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Where `callbacks` lies; any other module is left to the other finders."""
+        folder = Path(__file__).parents[1] / "callbacks"
+        if name != folder.name:
+            return None
+        return spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+
 
 HELP = f"""unlearn_lightning {__version__}: staged fine-tuning and unlearning of language models.
 
@@ -53,6 +75,7 @@ def _run(arguments: list[str]) -> int:
     # Class paths also name files of this folder, as with `python -m`; last, so that none takes an installed module's place.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    OwnCallbacks.install()
     verb = arguments[0] if arguments else "--help"
     try:
         refuse_unknown(os.environ)

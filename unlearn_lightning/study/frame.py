@@ -18,6 +18,7 @@ from rich.text import Text
 
 from unlearn_lightning.records import number, read_json
 from unlearn_lightning.report.terminal import Column, TerminalTable
+from unlearn_lightning.study.remaining import remaining_seconds, remaining_text
 from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
 
 # The states in the order in which they are shown where not every run fits.
@@ -72,7 +73,9 @@ def frame(
     values = {run.key: measured.of(run.folder) for run in shown}
     names = [name for name, _ in Counter(name for found in values.values() for name in found).most_common(COLUMNS)]
     speed = sum(facts[run.key].get("tokens_per_second", 0) for run in runs if run.state == "running")
-    heading = Text.assemble((title, "bold"), f"  {counts(runs)}", f"  {speed:,.0f} tokens/s" if speed else "")
+    took = {key: float(found["seconds"]) for key, found in facts.items() if isinstance(found.get("seconds"), int | float)}
+    left = remaining_text(remaining_seconds(runs, took))
+    heading = Text.assemble((title, "bold"), f"  {counts(runs)}", f"  {speed:,.0f} tokens/s" if speed else "", f"  {left}" if left else "")
     columns = [Column("run", 0), Column("state", 0, left=True), Column("steps", 0, left=True)]
     columns += [] if narrow else [Column("", 4, left=True)]
     columns.append(Column("tokens/s", 2))

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from unlearn_lightning.preemption import Stopped, check, held, was_asked
 from unlearn_lightning.records import is_finished, read_json
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # A worker that dies (out of memory, killed) is replaced and its run goes on from its checkpoint, this many times.
 RETRIES = 2
+LONG = 30 * 24 * 3600
 
 
 class Local(Launcher):
@@ -61,7 +62,9 @@ class _Execution:
         self.needed = {run.key: devices_of(run.config["trainer"], len(devices)) if jobs > 1 else 0 for run in work.runs}
         self.deaths: dict[str, int] = {}
         columns = (SpinnerColumn(), TextColumn("{task.description:<34}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, console=work.console)
+        # The time that is left follows from all runs that were finished, however long ago.
+        left = (TextColumn("left"), TimeRemainingColumn(compact=True))
+        self.progress = Progress(*columns, *left, console=work.console, speed_estimate_period=LONG)
         self.tasks: dict[str, TaskID] = {}
         self.page = LiveReport(work.folder, share=0.05, first=30)
 

@@ -1,10 +1,16 @@
 """NewCallback: by hand, and in a run of one step."""
 
+import sys
+from pathlib import Path
+
 import pytest
-from new_callback import NewCallback
 
 from unlearn_lightning.cli.lightning_cli import run
 from unlearn_lightning.records import read_records
+
+# The module lies beside this file, or in the folder above where this file was moved to tests/.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from new_callback import NewCallback  # noqa: E402
 
 RUN = (
     "fit -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml -c configs/trainers/cpu.yaml -c configs/loggers/csv.yaml "
