@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.forget_likelihood import ForgetLikelihood
 from callbacks.gsm8k_accuracy import GSM8KAccuracy
+from callbacks.memorisation import Memorisation
 from callbacks.path_divergence import PathDivergence
 from callbacks.probe import Probe, Quantity
 from callbacks.response_behaviour import ResponseBehaviour
@@ -21,7 +22,7 @@ from callbacks.retain_likelihood import RetainLikelihood
 from callbacks.throughput import Throughput
 
 __all__ = [
-    "ForgetLikelihood", "GSM8KAccuracy", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour", "ResponseFamilies",
+    "ForgetLikelihood", "GSM8KAccuracy", "Memorisation", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour", "ResponseFamilies",
     "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "Throughput",
 ]  # fmt: skip
 
