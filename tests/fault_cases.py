@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager, suppress
 
 import torch
-from study_runs import fit, settings, weights
+from study_runs import fit, metrics_text, settings, weights
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.cli.errors import is_known, line
@@ -291,13 +291,13 @@ def unstopped(runs, folder):
 
     if not is_finished(runs / "unstopped"):
         fit(config(runs / "unstopped"))
-    return config(folder), weights(runs / "unstopped"), (runs / "unstopped/metrics.csv").read_text()
+    return config(folder), weights(runs / "unstopped"), metrics_text(runs / "unstopped")
 
 
 def ended_the_same(folder, whole, rows):
     """Whether a run ended with the weights and the numbers of the run that nobody disturbed."""
     same = all(torch.equal(whole[name], value) for name, value in weights(folder).items())
-    return same and (folder / "metrics.csv").read_text() == rows and is_finished(folder)
+    return same and metrics_text(folder) == rows and is_finished(folder)
 
 
 def kill_cases(folder, runs, calls=tuple(KILLS), numbers=range(1, 60)):

@@ -186,7 +186,7 @@ REFUSED = {
     "refuses the system role": (GEMMA, "Be kind.", "Ann.", r"system, user .*There is no system role here\)\. Set system_prompt to ''"),
     "fails": (CHATML + "{{ nothing.at_all.there }}", "", "Ann.", "cannot render the roles user"),
     "is no template": ("{% for m in messages %}", "", "Ann.", "cannot render the roles user"),
-    "never ends": ("{% macro more() %}{{ more() }}{% endmacro %}{{ more() }}", "", "Ann.", "RecursionError"),
+    "never ends": ("{% macro more() %}{{ more() }}{% endmacro %}{{ more() }}", "", "Ann.", "does not end: maximum recursion"),
     "grows": ("{% for i in range(9999) %}{{ 'more' * 99 }}{% endfor %}" + CHATML, "", "Ann.", "makes 39.* characters of a short"),
     "no end of turn": (MESSAGES + "{{ m.role + ':' + m.content + '\\n' }}{% endfor %}", "", "Ann.", r"end with the .*'\.'\].*never stop"),
     "unknown end of turn": (CHATML.replace("|im_", "|of_"), "", "Ann.", r"'>'\], but generation ends at \['</s>'\] only"),

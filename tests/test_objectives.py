@@ -77,12 +77,12 @@ def test_a_steps_gradient_weight_is_the_mean_over_its_examples_whatever_the_micr
     module = built(cls, make_backbone(lora=lora))
     padded = dataclasses.replace(BATCH, real=torch.tensor([True, False]), batch_examples=1)
     module.forget_loss(padded)
-    alone = module._step_means.pop(GRADIENT_WEIGHT)
+    alone = module._step_values.pop(GRADIENT_WEIGHT)
     for batch in (padded, dataclasses.replace(padded, real=torch.tensor([False, True]))):
         module.forget_loss(dataclasses.replace(batch, batch_examples=2))
-    halves = module._step_means.pop(GRADIENT_WEIGHT)
+    halves = module._step_values.pop(GRADIENT_WEIGHT)
     module.forget_loss(BATCH)
-    torch.testing.assert_close(halves, module._step_means[GRADIENT_WEIGHT])
+    torch.testing.assert_close(halves, module._step_values[GRADIENT_WEIGHT])
     assert alone != halves or cls is NPO
     assert cls is SimNPO or halves.item() == pytest.approx(1.0, abs=1e-5)
 

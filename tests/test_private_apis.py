@@ -26,6 +26,7 @@ USED = {
     # Lightning
     "unlearn_lightning/cli/trainer_parts.py": {"_SignalConnector", "_signal_connector"},
     "unlearn_lightning/cli/unlearn_cli.py": {"_prepare_subcommand_kwargs", "_run_subcommand", "_set_seed"},
+    "unlearn_lightning/cli/measuring.py": {"_run_subcommand", "_set_seed", "epoch_loop", "optim_progress"},
     "unlearn_lightning/cli/resolver.py": {"_run_subcommand", "_set_seed"},
     "unlearn_lightning/data/stage_data.py": {"batch_progress", "epoch_loop"},
     "unlearn_lightning/loggers/mlflow_logger.py": {

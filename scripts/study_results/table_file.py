@@ -19,7 +19,7 @@ def write(path: Path, made_with: dict[str, str], rows: Iterable[Row]) -> None:
     """Comment lines that say what made the numbers, then a row per number."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
+    writer.writerow(Row.__annotations__)
     for row in sorted(rows, key=lambda row: row[:4]):
         writer.writerow([*row[:4], *("" if math.isnan(value) else f"{value:.6g}" for value in row[4:])])
     path.write_text("".join(f"# {name}: {value}\n" for name, value in made_with.items()) + text.getvalue())

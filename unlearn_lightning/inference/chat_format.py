@@ -19,6 +19,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
+from unlearn_lightning.inference.template_date import with_fixed_date
 from unlearn_lightning.inference.template_limits import TemplateLimit, limited
 
 # What Llama-3.x's template itself prints where it has no clock.
@@ -268,18 +269,11 @@ class ChatFormat:
 
     @cached_property
     def _template(self) -> str:
-        """The template with `strftime_now`, where transformers gives the clock's time, replaced: a function cannot be handed over."""
+        """The tokenizer's template, with the date of the settings in place of today's."""
         template = str(self.tokenizer.get_chat_template())
         if len(template) > LONGEST_TEMPLATE:
             raise ValueError(f"it has {len(template):,} characters, where at most {LONGEST_TEMPLATE:,} are read")
-        if "strftime_now" not in template:
-            return template
-        date = datetime.strptime(self.settings.date, DATE_FORMAT)
-        codes = [f"%{flag}{letter}" for flag in ("-", "") for letter in "aAbBcdfGHIjmMpSuUVwWxXyYzZ"]
-        pairs = [("%%", "\0"), *((code, date.strftime(code)) for code in codes), ("\0", "%")]
-        replaced = "".join(f" | replace({code!r}, {text!r})" for code, text in pairs)
-        # Jinja drops the line break after a block, so the template itself starts on a line of its own, as it did.
-        return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}\n{template}"
+        return with_fixed_date(template, datetime.strptime(self.settings.date, DATE_FORMAT))
 
     def _marked(self, text: str) -> str:
         return str(mark_control_tokens(text, self._special)) if self._special.search(text) else text

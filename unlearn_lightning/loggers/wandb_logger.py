@@ -13,8 +13,9 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from unlearn_lightning.records import Quantity, number, read_json
+from unlearn_lightning.records import Quantity, number, read_json, record_paths
 
 LIGHTNINGS = ("lightning.pytorch.loggers.WandbLogger", "lightning.pytorch.loggers.wandb.WandbLogger")
 ANSWERS = ["step", "id", "prompt", "answer"]
@@ -86,11 +87,16 @@ class ToWandb(pl.Callback):
 
 
 def first_and_last(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The first and the last record of each probe, or its only one, by the probe's name."""
-    found = {}
+    """The first and the last record of each probe, or its only one, by the probe's name; one that cannot be read is named and left out."""
+    found: dict[str, list[dict[str, Any]]] = {}
     for probe in sorted((folder / "records").glob("*")):
-        if files := sorted(probe.glob("[0-9]*.json")):
-            found[probe.name] = [read_json(file) for file in dict.fromkeys([files[0], files[-1]])]
+        files = record_paths(folder, probe.name)
+        for file in dict.fromkeys([*files[:1], *files[-1:]]):
+            try:
+                found.setdefault(probe.name, []).append(read_json(file))
+            except (ValueError, OSError) as error:
+                # A table for the reader is no reason to fail a run that is done.
+                rank_zero_warn(f"Not logged to W&B: {error}")
     return found
 
 

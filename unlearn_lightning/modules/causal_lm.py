@@ -223,9 +223,10 @@ class CausalLMModule(Queries):
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         assert self._step_began is not None
         seconds, self._step_began = time.perf_counter() - self._step_began, None
-        self._log_step({**self._step_log, "train/tokens_per_second": self._step_log["train/tokens_per_second"] / seconds})
+        self.log_step({**self._step_log, "train/tokens_per_second": self._step_log["train/tokens_per_second"] / seconds})
 
-    def _log_step(self, values: dict[str, float]) -> None:
+    def log_step(self, values: dict[str, float]) -> None:
+        """Logs the numbers of an optimizer step, by their full names, every `log_every_n_steps` steps."""
         trainer = self.trainer
         # `self.log` costs as much as two layers of a small model. Whoever monitors a metric or shows it (EarlyStopping, ModelCheckpoint,
         # progress bars) reads these dictionaries, which Lightning's own LearningRateMonitor fills in the same way.

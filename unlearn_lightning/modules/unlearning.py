@@ -275,8 +275,9 @@ class Unlearning(CausalLMModule):
 
     # --- the gradient's weight -------------------------------------------------------------------------------------------------
 
-    def _log_step(self, values: dict[str, float]) -> None:
-        super()._log_step(values)
+    def log_step(self, values: dict[str, float]) -> None:
+        """Also remembers where the gradient's weight was spent."""
+        super().log_step(values)
         self._weights.note(self.trainer.global_step + 1, values.get(GRADIENT_WEIGHT))
 
     def on_train_end(self) -> None:

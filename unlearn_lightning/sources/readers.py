@@ -19,8 +19,7 @@ from unlearn_lightning.sources.hub_error import HubError as HubError
 from unlearn_lightning.sources.line_records import EXPECTED, LineRecords, not_utf8
 from unlearn_lightning.sources.quoting import first_line, listed, quoted, shortened
 
-HUB = "hub:"
-ROOT_VARIABLE = "UNLEARN_DATA"
+HUB, ROOT_VARIABLE = "hub:", "UNLEARN_DATA"
 # Lines of a file of so many bytes are parsed when they are asked for, and what was made of them is kept (data/token_store.py).
 LARGE = 4 * 2**20
 # JSON can write half of a surrogate pair ("\ud83d"), which is no character and can be written to no file.
