@@ -37,7 +37,7 @@ NAMES = ("forget", "retain", "divergence", "gsm8k")
 def probes(questions):
     data = {"class_path": "ChatStage", "init_args": {"source": questions, "held_out_source": questions}}
     more = {
-        "ForgetLikelihood": {"label": "Sorry", "paraphrases": ["I must", "No, thank you"]},
+        "ForgetLikelihood": {"label": "Ann", "paraphrases": ["I must", "No, thank you"]},
         "GSM8KAccuracy": {"max_new_tokens": 4, "attempts": 2, "temperature": 1.0},
     }
     shared = {"data": data, "limit": 3, "every_n_steps": 0, "chunk_size": 2}
@@ -83,7 +83,8 @@ def test_what_is_measured_afterwards_is_what_the_run_itself_recorded(kind, corpu
     assert "forget/" not in (tmp_path / "run" / "metrics.csv").read_text()
     assert measure(tmp_path / "run", config) == list(NAMES)
     assert {path: read_json(path) for path in sorted((tmp_path / "run" / "records").rglob("*.json"))} == kept
-    assert run_json(tmp_path / "run") == about
+    # Files that were written again have another time.
+    assert {**run_json(tmp_path / "run"), "files": None} == {**about, "files": None}
     assert values(table) == values((tmp_path / "run" / "metrics.csv").read_text())
     assert measure(tmp_path / "run", config) == [], "what is there is not measured again"
 

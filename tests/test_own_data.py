@@ -29,7 +29,7 @@ from unlearn_lightning.models.backbone import Backbone, save_result
 from unlearn_lightning.models.scratch import Scratch
 from unlearn_lightning.modules import RetainTerm
 from unlearn_lightning.records import Quantity, read_records, record_path, write_json
-from unlearn_lightning.runs.run_key import _probe
+from unlearn_lightning.runs.run_key import _probe, measured_data
 from unlearn_lightning.study.study_config import merged
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "target_modules": "all-linear"}
@@ -264,12 +264,9 @@ def test_the_key_of_a_probe_of_the_retained_data_is_that_of_a_probe_which_names_
         return read(*args)
 
     def inputs(**settings):
-        return _probe(
-            {"class_path": "callbacks.ResponseLikelihood", "init_args": {"data": None, "split": "train", "of": "train", **settings}},
-            mine,
-            kept,
-            read,
-        )
+        given = {"data": None, "split": "train", "of": "train", **settings}
+        probe = {"class_path": "callbacks.ResponseLikelihood", "init_args": given}
+        return _probe(probe, measured_data(given, mine, kept), read)
 
     assert inputs(of="retain") == inputs(data=kept) != inputs()
 

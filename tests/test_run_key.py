@@ -124,7 +124,7 @@ def test_a_checkpoint_counts_by_its_content_unless_it_is_the_runs_own(config, tm
     assert foreign != key_of(config)
     checkpoint.write_bytes(b"other weights")
     assert key_of(named) not in (foreign, key_of(config))
-    write_json(tmp_path / "run" / "run.json", {"key": key_of(config)})
+    write_json(tmp_path / "run" / "run.json", {"key": key_of(config), "status": "running", "kind": "stage"})
     assert key_of(named) == key_of(config)
     checkpoint.unlink()
     assert key_of(named) == key_of(config), "a finished run has none any more"

@@ -19,6 +19,7 @@ from unlearn_lightning import main, preemption
 from unlearn_lightning.inference import generation
 from unlearn_lightning.modules import CausalLMModule
 from unlearn_lightning.records import is_finished, locked, remove_left_overs, write_json, write_text
+from unlearn_lightning.runs.measured import probe_keys
 from unlearn_lightning.runs.run_recorder import RunRecorder
 from unlearn_lightning.study import execution, slurm
 from unlearn_lightning.study.live_report import LiveReport
@@ -234,7 +235,8 @@ def test_a_study_ends_between_two_runs(corpus, questions, tmp_path, monkeypatch)
     def execute(job, tell):
         with preemption.held():
             done.append(job.name)
-            write_json(job.folder / "run.json", {"status": "finished", "kind": "stage", "steps": 1})
+            measured = {name: {"key": key, "steps": []} for name, key in probe_keys(job.config).items()}
+            write_json(job.folder / "run.json", {"status": "finished", "kind": "stage", "steps": 1, "probes": measured})
             if len(done) == 2:
                 send()
 

@@ -8,6 +8,8 @@ A checkpoint is written (checkpoint.py):
       state_dict           CausalLMModule: the trained weights, whole tensors also under FSDP2
       tokens_seen          CausalLMModule: training tokens of all processes
       reference_log_lik    Unlearning: the cached reference, which the moved weights could not give again; null where there is none
+      gradient_weight      Unlearning: the weight of the first step's gradient and the step at which it was spent
+      reference_logits     Unlearning: the starting model's predictions, where an objective with all weights trained compares with them
       callbacks            Probe: the first values and the step measured last; RunRecorder: the seconds so far; Lightning's and yours
       pace                 Resume: micro-batches per optimizer step and per epoch, in which Lightning's `loops` count
       metrics              Resume: how many rows metrics.csv has, and the one that Lightning writes only after the checkpoint
