@@ -71,6 +71,7 @@ def test_a_new_probe_of_a_single_run_is_everywhere_with_its_unit_and_its_texts_s
     assert (float(level["before"]), float(level["after"]), float(level["change"]), level["unit"]) == (10, 8, -2, "dB|A")
     assert (level["name"], count["name"]) == ("loudness/level", "loudness/undeclared_count")
     assert r"dB\|A" in (run / "report" / "tables" / "probe_loudness.md").read_text()
+    assert (run / "report" / "table.csv").read_text() == (run / "report" / "tables" / "probe_loudness.csv").read_text()
     assert (run / "report" / "figures" / "probe_loudness.svg").is_file()
     assert "GradientAscent: loudness: loudness of" in build(run, run / "report").verdict.headline
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-from unlearn_lightning.report.columns import FORMULA, Column, Value
+from unlearn_lightning.records.texts import csv_cell
+from unlearn_lightning.report.columns import Column, Value
 from unlearn_lightning.report.terminal import Column as TerminalColumn
 from unlearn_lightning.report.terminal import TerminalRow, TerminalTable, printable
 
@@ -222,7 +223,7 @@ class Explorer(Block):
 
 def _in_csv(value: Value) -> Value:
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA) else value
+        return csv_cell(value)
     return "" if value is None else repr(value)
 
 

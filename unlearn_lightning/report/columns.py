@@ -14,8 +14,6 @@ from unlearn_lightning.report.study_data import TrainingPath
 
 Value = str | float | int | None
 DASH = "–"
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a text begins that a spreadsheet would compute."""
 
 
 @dataclass(frozen=True)

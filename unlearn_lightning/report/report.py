@@ -130,7 +130,8 @@ def _build(material: Material, folder: Path, live: bool) -> Report:
         report.problems += [f"In {other.study.name}: {problem}" for run in other.study.runs for problem in run.problems]
     version = live_version(study) if live else FINAL
     texts = {
-        "table.csv": "",
+        # The closing table, where there is one: it is a file of its section.
+        "table.csv": next((table.csv() for table in report.tables.values()), ""),
         "table.md": "\n".join(markdown for section in shown if (markdown := _markdown(section))),
         "index.html": page(study, verdict, found, report.problems, version),
         **{f"tables/{name}.{kind}": text for name, table in report.tables.items() for kind, text in _as_files(table)},
