@@ -13,21 +13,21 @@ NAMES = {"callback": "WeakestToken", "objective": "KLFloor", "stage": "SayingsSt
 
 def test_the_written_files_pass_their_own_tests(tmp_path, capsys):
     for kind, name in NAMES.items():
-        assert main(["new", kind, name, "--folder", str(tmp_path / "mine")]) == 0
+        assert main(["new", kind, name, "--folder", str(tmp_path / "written_by_new")]) == 0
     told = capsys.readouterr().out
     assert "--trainer.callbacks+ weakest_token.WeakestToken" in told
-    assert told.count(f"  PYTHONPATH={tmp_path / 'mine'} unlearn fit ") == 3, "from where one works, the class is found there"
-    files = sorted(path.name for path in (tmp_path / "mine").iterdir())
+    assert told.count(f"  PYTHONPATH={tmp_path / 'written_by_new'} unlearn fit ") == 3, "from where one works, the class is found there"
+    files = sorted(path.name for path in (tmp_path / "written_by_new").iterdir())
     modules = ["kl_floor", "sayings_stage", "weakest_token"]
     assert files == sorted([f"{m}.py" for m in modules] + [f"test_{m}.py" for m in modules])
-    written = "".join((tmp_path / "mine" / file).read_text() for file in files)
+    written = "".join((tmp_path / "written_by_new" / file).read_text() for file in files)
     assert not any(word in written for word in ("NewCallback", "NewObjective", "NewStage", "new_callback", "new_objective", "new_stage"))
     # In a package, and one of the tests where it was written, the others in tests/.
-    (tmp_path / "mine" / "tests").mkdir()
-    (tmp_path / "mine" / "__init__.py").touch()
+    (tmp_path / "written_by_new" / "tests").mkdir()
+    (tmp_path / "written_by_new" / "__init__.py").touch()
     for moved in ("test_kl_floor.py", "test_weakest_token.py"):
-        (tmp_path / "mine" / moved).rename(tmp_path / "mine" / "tests" / moved)
-    (said,) = together(lambda: pytest.main(["-q", "-p", "no:cacheprovider", str(tmp_path / "mine")]), cwd=tmp_path)
+        (tmp_path / "written_by_new" / moved).rename(tmp_path / "written_by_new" / "tests" / moved)
+    (said,) = together(lambda: pytest.main(["-q", "-p", "no:cacheprovider", str(tmp_path / "written_by_new")]), cwd=tmp_path)
     assert "7 passed" in said
 
 

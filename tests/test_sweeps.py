@@ -20,6 +20,7 @@ from test_study import small
 from wandb import wandb_agent
 from wandb.apis.public import sweeps
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+from wandb.sdk.lib.module import unset_globals
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.cli.resolver import ConfigOnly
@@ -203,6 +204,8 @@ class Trial(Forked):
         self.stdin = io.BytesIO()
 
     def work(self, words):
+        # A run that a test before left open in this process is none of the trial's.
+        unset_globals()
         status = main(words)
         # A process of its own does so at its end, which a forked one has not.
         wandb.finish()
