@@ -1,8 +1,8 @@
 """W&B sweeps: every shipped one is parsed by the command that it drives, and W&B's real agent runs trials that meet in one report."""
 
-import io
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -13,18 +13,15 @@ from types import SimpleNamespace
 import pytest
 import wandb
 import yaml
-from forked import Forked
 from study_runs import settings
 from test_report_study_data import StudyWriter
 from test_study import small
 from wandb import wandb_agent
 from wandb.apis.public import sweeps
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
-from wandb.sdk.lib.module import unset_globals
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.cli.resolver import ConfigOnly
-from unlearn_lightning.main import main
 from unlearn_lightning.report import build
 from unlearn_lightning.report.gather import load
 from unlearn_lightning.report.sections.matched import compared_retention, matched_forgetting
@@ -179,13 +176,18 @@ class Server:
         return [self.waiting.pop(0)] if self.waiting else [{"type": "exit"}]
 
     def run_agent(self, monkeypatch, name, folder):
-        """The real agent, in this process; its trials are processes of their own."""
+        """The real agent, in this process; its trials are real processes, which know nothing of W&B's state in this one."""
+        bin_folder = folder / "bin"
+        bin_folder.mkdir(exist_ok=True)
+        (bin_folder / "unlearn").write_text(f'#!/bin/sh\nexec {sys.executable} -m unlearn_lightning.main "$@"\n')
+        (bin_folder / "unlearn").chmod(0o755)
         monkeypatch.chdir(folder)
         for variable in ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_DIR", "WANDB_ENTITY", "WANDB_PROJECT"):
             monkeypatch.setenv(variable, "")  # so that what the agent sets is undone
             monkeypatch.delenv(variable)
         monkeypatch.setenv("WANDB_MODE", "offline")
-        monkeypatch.setattr(wandb_agent, "subprocess", SimpleNamespace(Popen=Trial, PIPE=subprocess.PIPE))
+        monkeypatch.setenv("PATH", f"{bin_folder}:{os.environ['PATH']}")
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
         monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(settings={}))
         monkeypatch.setattr(wandb, "teardown", lambda *_: None)
         monkeypatch.setattr(wandb_agent.Agent, "POLL_INTERVAL", 0.2)
@@ -193,23 +195,6 @@ class Server:
         monkeypatch.setattr(sweeps, "_register_agent", lambda *_, **__: {"id": "agent"})
         monkeypatch.setattr(sweeps, "_agent_heartbeat", self.heartbeat)
         wandb_agent.run_agent(name)
-
-
-class Trial(Forked):
-    """Stands in for `subprocess.Popen`: the command's words are the agent's, and its process has this one's imports."""
-
-    def __init__(self, command, env, stdin, **_):
-        assert command[0] == "unlearn"
-        super().__init__(lambda: self.work(command[1:]), **env)
-        self.stdin = io.BytesIO()
-
-    def work(self, words):
-        # A run that a test before left open in this process is none of the trial's.
-        unset_globals()
-        status = main(words)
-        # A process of its own does so at its end, which a forked one has not.
-        wandb.finish()
-        return status
 
 
 def inspected(file):
