@@ -13,7 +13,7 @@ from scripts.study_results.twins import as_twin, spread, verdicts
 
 DOCS = Path(__file__).parents[1] / "docs"
 STUDIES = sorted(path.stem for path in (DOCS / "data").glob("*.csv"))
-MADE = {"commit": "abc1234", "processor": "a processor", "versions": "torch 2", "runs": "3 runs"}
+MADE = {"commit": "abc1234", "processor": "a processor", "versions": "torch 2", "steps": "16", "runs": "3 runs"}
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -58,24 +58,29 @@ def block(name: str, made_with: dict[str, str], rows: Sequence[Row]) -> str:
         f"[data/{name}.csv](data/{name}.csv).\n"
     )
     mine = own(rows)
-    return "\n".join([head, _start(mine), _objectives(mine), _drift(mine), _recency(mine), *_rounding(rows, made_with)])
+    return "\n".join(
+        [head, _start(mine), _objectives(mine, int(made_with["steps"])), _drift(mine), _recency(mine), *_rounding(rows, made_with)]
+    )
 
 
 def _start(rows: Sequence[Row]) -> str:
-    paths = _order({row.path for row in rows if row.objective == "" and row.path.startswith(("p=", "retrained"))})
+    paths = _order({row.path for row in rows if row.path == "retrained" or (row.path.startswith("p=") and " " not in row.path)})
     lines = ["| before unlearning | refused | math right | facts word for word | label | first token |", "| --- |" + " ---: |" * 5]
+    asked = any(row.quantity.startswith("answers: ") for row in rows)
     for path in paths:
-        shares = [_mean(rows, path, "", f"answers: {what}", "before") for what in ("refused", "solved", "facts")]
         objective = "" if path == "retrained" else min((row.objective for row in rows if row.path == path and row.objective), default="")
+        if asked:
+            shares = [_mean(rows, path, "", f"answers: {what}", "before") for what in ("refused", "solved", "facts")]
+        else:
+            shares = [*(_mean(rows, path, objective, what, "before") for what in ("refused", "math")), "–"]
         nats = [_mean(rows, path, objective, what, "before") for what in ("label", "first token")]
         lines.append(f"| {path} | {' | '.join([*shares, *nats])} |")
     return "\n".join(lines) + "\n"
 
 
-def _objectives(rows: Sequence[Row]) -> str:
+def _objectives(rows: Sequence[Row], steps: int) -> str:
     heads = ["label", "refused", "math right", "TOFU, nats", "distance to retrained", "its growth a step", "gradient weight"]
     lines = ["| path | objective | " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(heads)]
-    steps = 16
     for objective in [name for name in NAMES if any(row.objective == name for row in rows)]:
         for path in _order({row.path for row in rows if row.objective == objective and row.quantity == "label"}):
             cells = [
