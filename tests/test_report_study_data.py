@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from unlearn_lightning.records import FORMAT
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.curves import metric_panels
 from unlearn_lightning.report.section import Material
-from unlearn_lightning.report.study_data import load_study
 
 STAGES = ["inst", "tofu", "math"]
 

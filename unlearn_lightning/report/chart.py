@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from unlearn_lightning.records.statistics import Curve, estimate, log_estimate
 from unlearn_lightning.report.blocks import Block
-from unlearn_lightning.report.statistics import Curve, estimate, log_estimate
 
 MOST_PANELS, MOST_LINES, MOST_COLUMNS = 24, 64, 6
 """More panels than these, or lines in one of them, are not drawn; a grid of more columns becomes rows of three."""

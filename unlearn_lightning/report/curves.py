@@ -5,9 +5,9 @@ metric_panels(study, "forget", "forget/label_margin")[0].lines[0].y
 
 from collections.abc import Callable, Iterable
 
+from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.chart import Line, Panel, averaged
 from unlearn_lightning.report.outcomes import last
-from unlearn_lightning.report.study_data import Study, TrainingPath
 
 RETRAINED = "retrained model"
 

@@ -20,8 +20,8 @@ import yaml
 from rich.console import Console
 from rich.tree import Tree
 
+from unlearn_lightning.cli.terminal import Column, TerminalTable
 from unlearn_lightning.records import is_finished, read_run
-from unlearn_lightning.report.terminal import Column, TerminalTable
 from unlearn_lightning.runs.run_key import UNREAD
 from unlearn_lightning.study.estimate import Estimator, RunCost
 from unlearn_lightning.study.run import Run

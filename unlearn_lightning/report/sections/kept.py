@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
+from unlearn_lightning.records.statistics import drops
+from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.chart import Chart, Line, averaged
 from unlearn_lightning.report.curves import known, metric_panels, panels, with_level
 from unlearn_lightning.report.outcomes import first, last, retention
 from unlearn_lightning.report.section import Section, listed
-from unlearn_lightning.report.statistics import drops
-from unlearn_lightning.report.study_data import Study, TrainingPath
 
 
 class Kept(Section):
