@@ -24,7 +24,7 @@ def with_level(study: Study, drawn: list[Panel], probe: str, metric: str) -> lis
     values = [last(curve) for run in models.values() if (curve := run.metric(probe, metric))]
     for panel in drawn:
         if panel.lines and values:
-            level = averaged(RETRAINED, (), [dict.fromkeys((min(panel.x), max(panel.x)), value) for value in values], hues=(6,))
+            level = averaged(RETRAINED, (), [{int(place): value for place in (min(panel.x), max(panel.x))} for value in values], hues=(6,))
             level.level = True
             panel.lines.append(level)
     return drawn
