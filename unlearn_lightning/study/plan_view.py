@@ -197,9 +197,13 @@ def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
         elif path.name in written:
             # A configuration of an earlier plan would start another run than the one that is shown.
             path.unlink()
-    write_text(plan / COMMANDS, "".join(f"{command}\n" for command in ["#!/bin/sh", "set -e", *commands]))
+    if unread:
+        (plan / COMMANDS).unlink(missing_ok=True)
+    else:
+        write_text(plan / COMMANDS, "".join(f"{command}\n" for command in ["#!/bin/sh", "set -e", *commands]))
     if len(runs) > shown:
-        console.print(f"... and {len(runs) - shown:,} more in {plan / COMMANDS}", markup=False, highlight=False)
+        rest = f" in {plan / COMMANDS}" if not unread else ""
+        console.print(f"... and {len(runs) - shown:,} more{rest}", markup=False, highlight=False)
     if unread:
         console.print(
             f"{len(unread)} of these configurations are not written: the runs' keys depend on data or models that cannot be read now. "
