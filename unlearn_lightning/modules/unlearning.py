@@ -47,6 +47,8 @@ class Unlearning(CausalLMModule):
     needs_reference_logits: ClassVar[bool] = False
     # Objectives that compare two responses to each prompt say so, and read `batch.alternative`.
     needs_alternative: ClassVar[bool] = False
+    # What `retain.loss` may be; an objective that has a loss of its own adds it, and overrides `retain_loss`.
+    retain_losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "kl")
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Unlearning(CausalLMModule):
         retain: RetainTerm | None = None,
     ) -> None:
         super().__init__(backbone, optimizer, lr_scheduler)
-        check_term(retain, backbone.lora)
+        check_term(retain, backbone.lora, type(self).__name__, self.retain_losses)
         self.cache_reference, self.retain = cache_reference, retain
         # Nats by row identity.
         self._reference: dict[int, float] | None = None
