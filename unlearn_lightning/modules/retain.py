@@ -31,12 +31,12 @@ class RetainTerm:
             micro_batch_size is not used, as the retain batch is shared out like the forget batch.
         loss: cross_entropy (GradDiff's, Maini et al. 2024, arXiv:2401.06121: mean negative log-likelihood per response token) or kl
             (mean KL divergence per response token from the frozen starting model to the trained one; needs an adapter). Some objectives
-            have one of their own: activations (RMU).
+            have one of their own: activations (RMU), or subspace (PGU), which adds no loss.
         weight: of the retain loss, the forget loss having 1.
     """
 
     data: StageData
-    loss: Literal["cross_entropy", "kl", "activations"] = "cross_entropy"
+    loss: Literal["cross_entropy", "kl", "activations", "subspace"] = "cross_entropy"
     weight: float = 1.0
 
     def __post_init__(self) -> None:

@@ -113,7 +113,7 @@ class Unlearning(CausalLMModule):
         """() the forget loss's share of this micro-batch, and the weighted retain loss's beside it."""
         share = super().share_of_loss(batch)
         self._add_share("train/forget_loss", share)
-        if self.retain is None:
+        if not self.adds_retain_loss:
             return share
         assert self._retain_batches is not None
         kept = self._retain_batches.beside(batch, self.trainer.datamodule.plan("train"), self.global_rank)  # type: ignore[attr-defined]
@@ -121,11 +121,20 @@ class Unlearning(CausalLMModule):
         self._step_tokens += kept.tokens
         retain_share = (self.retain_loss(kept) * kept.real).sum() / kept.batch_tokens
         self._add_share("train/retain_loss", retain_share)
-        return share + self.retain.weight * retain_share
+        return share + self.weight_of_retain() * retain_share
+
+    @property
+    def adds_retain_loss(self) -> bool:
+        """Whether a training step passes a retain batch, too."""
+        return self.retain is not None
+
+    def weight_of_retain(self) -> float:
+        """What the retain loss is multiplied by in this step."""
+        return 1.0 if self.retain is None else self.retain.weight
 
     def sequences_per_example(self, batch_size: int) -> float:
         """One or two responses, and the retain batch's share."""
-        kept = 0.0 if self.retain is None else self.retain.data.batch_size / batch_size
+        kept = self.retain.data.batch_size / batch_size if self.retain is not None and self.adds_retain_loss else 0.0
         return (2.0 if self.needs_alternative else 1.0) + kept
 
     def passed(self, batch: Batch) -> list[Batch]:
