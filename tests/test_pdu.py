@@ -38,7 +38,8 @@ def test_meaningless_settings_are_refused(name, value, make_backbone):
 
 
 @pytest.mark.parametrize(
-    ("term", "said"), [(None, r"name the data that is retained"), (RetainTerm(TERM.data, weight=2.0), r"leave retain\.weight at 1, got 2\.0")]
+    ("term", "said"),
+    [(None, r"name the data that is retained"), (RetainTerm(TERM.data, weight=2.0), r"leave retain\.weight at 1, got 2\.0")],
 )
 def test_a_retain_term_without_a_weight_of_its_own_is_asked_for(term, said, make_backbone):
     with pytest.raises(ValueError, match=said):

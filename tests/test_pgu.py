@@ -55,7 +55,7 @@ def test_moments_are_the_plain_sums_over_real_tokens(lora, make_backbone):
     net = built(make_backbone(lora=lora)).net.eval()
     places = input_places(net)
     assert len(places) == 2 * 7
-    plain = {name: 0.0 for name in places.values()}
+    plain = dict.fromkeys(places.values(), 0.0)
 
     def add(name):
         def hook(_, given):

@@ -63,7 +63,7 @@ def check_activations(objective: str, examples: Sequence[Encoded], width: int) -
     tokens = sum(len(example.response_ids) for example in examples)
     if (size := tokens * width * 4) > LIMIT:
         raise ValueError(
-            f"{objective} compares activations with the starting model's. Full fine-tuning would have to keep {tokens:,} response tokens of "
-            f"the retain data times {width:,} units, {size / 2**30:.1f} GiB; {LIMIT / 2**30:.0f} GiB at most are kept. Train an adapter "
+            f"{objective} compares activations with the starting model's. Full fine-tuning would have to keep {tokens:,} response tokens "
+            f"of the retain data times {width:,} units, {size / 2**30:.1f} GiB; {LIMIT / 2**30:.0f} GiB at most are kept. Train an adapter "
             "(backbone.lora), which needs none, or retain fewer examples (retain.data.train_examples)."
         )

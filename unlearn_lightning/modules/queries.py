@@ -40,8 +40,9 @@ class Queries(pl.LightningModule):
 
     @contextmanager
     def outcome(self) -> Iterator[None]:
-        """Inside of this block the network is what the run would end with now: what is measured and what is saved. It is the trained
-        network itself, unless an objective makes something else of it; all processes of a run must enter it.
+        """Inside of this block the network is what the run would end with now: what is measured, and what is saved.
+
+        It is the trained network itself, unless an objective makes something else of it. All processes of a run must enter it.
         """
         yield
 

@@ -30,8 +30,8 @@ from unlearn_lightning.modules.activations import decoder_layers
 
 LIMIT = 4 * 2**30
 TOO_LARGE = (
-    "{objective} collects the second moments of the inputs of {layers} linear layers: up to {width:,} numbers wide, {size:.1f} GiB in float64, "
-    "on each device; {limit:.0f} GiB at most are taken. Train fewer layers: an adapter's are named by backbone.lora.target_modules."
+    "{objective} collects the second moments of the inputs of {layers} linear layers: up to {width:,} numbers wide, {size:.1f} GiB in "
+    "float64, on each device; {limit:.0f} GiB at most are taken. Train fewer layers: an adapter's are named by backbone.lora.target_modules."
 )
 
 
@@ -71,9 +71,10 @@ def leading_directions(moment: Tensor, share: float) -> Tensor:
     Args: moment: (d, d) Xᵀ X, float64.   share: from 0 to 1.   Returns: (d, k) orthonormal columns; k is 0 where the first has more.
     """
     squared, vectors = torch.linalg.eigh(moment)
-    values = squared.flip(0).clamp(min=0).sqrt()
+    values: Tensor = squared.flip(0).clamp(min=0).sqrt()
     reached = values.cumsum(0) / values.sum()
-    return vectors.flip(1)[:, : int((reached <= share).sum())]
+    found: Tensor = vectors.flip(1)[:, : int((reached <= share).sum())]
+    return found
 
 
 @dataclass
@@ -92,8 +93,10 @@ class Subspaces:
 
     @torch.no_grad()
     def keep(self, net: nn.Module) -> None:
-        """Takes what the weights say of their subspaces. An adapter's first matrix is to say nothing of it, from its random start on: its
-        second one, which is trained as well, would otherwise carry it there. The second one is 0 then, so that the model stays as it is.
+        """Takes what the weights say of their subspaces.
+
+        An adapter's first matrix is to say nothing of it, from its random start on: its second one, which is trained as well, would
+        otherwise carry it there. The second one is 0 then, so that the model stays as it is.
         """
         for name, basis in self.bases_on(net):
             weight = net.get_parameter(name)

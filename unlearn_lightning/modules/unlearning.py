@@ -22,7 +22,7 @@ from unlearn_lightning.models.adapters import eval_mode, reference_mode
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
 from unlearn_lightning.modules.gradient_weight import GRADIENT_WEIGHT, WeightCourse
-from unlearn_lightning.modules.reference_file import ReferenceFile, as_tensors, from_tensors
+from unlearn_lightning.modules.reference_file import UNCACHED, ReferenceFile, as_tensors, from_tensors
 from unlearn_lightning.modules.reference_logits import KeptLogits, check_size
 from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_term, token_kl
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
@@ -295,10 +295,3 @@ class Unlearning(CausalLMModule):
         """Says where the objective's gradients were spent, if they were."""
         if (sentence := self._weights.sentence(self.trainer.global_step)) and self.trainer.is_global_zero:
             print(sentence, flush=True)
-
-
-UNCACHED = (
-    "{objective} asks for the reference log-likelihood of {unknown} of {rows} responses that are not in the training data. With full "
-    "fine-tuning the starting model is gone after step 1: return these examples from {objective}.further_reference_examples(), or train "
-    "an adapter (backbone.lora)."
-)

@@ -35,9 +35,10 @@ def next_multiplier(multiplier: float, retain_loss: float, bound: float, step: f
 
 
 class PDU(Unlearning):
-    """Primal-dual unlearning: minimises F + λ (R - ε), with F the flattening of the forget set's predictions, mean over the response
-    tokens of the whole batch, and R the retain loss; λ grows where R is above ε, and falls to 0 below it. `train/loss` leaves out -λ ε, which has no
-    gradient. Not local.
+    """Primal-dual unlearning: minimises F + λ (R - ε), where λ grows as long as the retain loss R is above ε, and falls below it.
+
+    F is the flattening of the forget set's predictions, mean over the response tokens of the whole batch. Not local. `train/loss` leaves
+    out -λ ε, which has no gradient.
 
     λ changes once per optimizer step, by the retain loss of the whole batch on all devices, and is kept in checkpoints; `train/multiplier`
     logs it. OpenUnlearning changes it per micro-batch and device, each with its own. Its mask is not shifted either: it misses the logits

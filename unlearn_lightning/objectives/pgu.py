@@ -19,8 +19,7 @@ from unlearn_lightning.modules.subspaces import InputMoments, Subspaces, check_s
 
 
 def pgu_loss(logits: Tensor, tokens: Tensor, offset: float, entropy_weight: float) -> Tensor:
-    """-log(1 - (p - o)) - w H, with p the token's probability and H the prediction's entropy; Hoang et al. 2024, arXiv:2312.04095, whose
-    code has both terms.
+    """-log(1 - (p - o)) - w H, p the token's probability and H the prediction's entropy; Hoang et al. 2024, arXiv:2312.04095 (code).
 
     Args:
         logits: (N, V) that predict the tokens.
@@ -38,15 +37,16 @@ def pgu_loss(logits: Tensor, tokens: Tensor, offset: float, entropy_weight: floa
 
 
 class PGU(Unlearning):
-    """Projected-gradient unlearning; mean over the response tokens of the whole batch. Its gradients come from the forget set alone, but its
-    projections from the retain set: not local.
+    """Projected-gradient unlearning; mean over the response tokens of the whole batch.
+
+    Its gradients come from the forget set alone, but its projections from the retain set: not local.
 
     Before step 1 one pass over the retain data, without gradients, collects the second moments of the inputs of every linear layer in the
     decoder layers, over all real tokens; d by d numbers in float64 for a layer of d inputs, which are refused above 4 GiB. Of these
     inputs the leading directions are taken, and no update of the layer's weight may have a part in them. The *update* is projected and not
     the gradient, as the authors' code for plain SGD does, because Adam's preconditioner leads out of the projected space. All other
-    weights (embeddings, norms, biases, head) are frozen. The authors' code takes the moments of all training data minus the forget set's; it
-    is for image classifiers, and there is no public one for language models.
+    weights (embeddings, norms, biases, head) are frozen. The authors' code takes the moments of all training data minus those of the
+    forget set. It is for image classifiers, and there is no public one for language models.
 
     With an adapter its first matrix's updates are projected, and so is its random start, whose directions the second matrix would train.
 
@@ -64,8 +64,8 @@ class PGU(Unlearning):
         super().__init__(*args, cache_reference=False, **kwargs)  # type: ignore[misc]
         if self.retain is None:
             raise ValueError(
-                "PGU projects its updates by the inputs of a retain set: name it in model.retain.data, with retain.loss subspace (or another "
-                "loss, which is then added)."
+                "PGU projects its updates by the inputs of a retain set: name it in model.retain.data, with retain.loss subspace (or "
+                "another loss, which is then added)."
             )
         if self.retain.loss == "subspace" and self.retain.weight != 1:
             raise ValueError(f"retain.loss subspace adds no loss that a weight could count: leave it at 1, got {self.retain.weight}.")

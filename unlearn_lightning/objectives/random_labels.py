@@ -116,7 +116,9 @@ class RandomLabels(Unlearning):
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             examples = self._training_examples()
             if len(examples) < 2:
-                raise ValueError("RandomLabels permutes the responses of at least 2 examples, got 1: set labels to tokens, or add examples.")
+                raise ValueError(
+                    "RandomLabels permutes the responses of at least 2 examples, got 1: set labels to tokens, or add examples."
+                )
             data.encoded["train"] = permuted = Permuted(examples, data.seed or 0, data.max_length)
             if cut := sum(one.alternative is not None and one.alternative.truncated for one in permuted):
                 rank_zero_warn(f"{cut} of {len(permuted)} permuted responses were cut at max_length {data.max_length}.")

@@ -30,7 +30,8 @@ def activation_distance(hidden: Tensor, target: Tensor) -> Tensor:
 def steering_vector(width: int, seed: int) -> Tensor:
     """(width,) uniform numbers of [0, 1), scaled to norm 1, so that no component is negative; the same in the whole run."""
     drawn = torch.rand(width, generator=torch.Generator().manual_seed(seed))
-    return drawn / drawn.norm()
+    found: Tensor = drawn / drawn.norm()
+    return found
 
 
 class RMU(Unlearning):

@@ -20,7 +20,7 @@ from unlearn_lightning.modules import Unlearning
 
 
 def negated(start: Tensor, trained: Tensor, scale: float) -> Tensor:
-    """start - scale · (trained - start), in float32; Ilharco et al. 2023, arXiv:2212.04089, sec. 3.
+    """The weight start - scale · (trained - start), in float32; Ilharco et al. 2023, arXiv:2212.04089, sec. 3.
 
     Args: start, trained: a weight before and after fine-tuning.   scale: the paper's λ.   Returns: the weight of the negated model.
     """
@@ -28,8 +28,9 @@ def negated(start: Tensor, trained: Tensor, scale: float) -> Tensor:
 
 
 class TaskVector(Unlearning):
-    """Negates the task vector of the forget set: trains on it as fine-tuning does (mean over the response tokens of the whole batch), and
-    ends with the start weights minus `scale` times what training changed. Local.
+    """Negates the task vector of the forget set: ends with the start weights minus `scale` times what training on it changed. Local.
+
+    It trains as fine-tuning does: mean over the response tokens of the whole batch.
 
     What is measured at any step, and what the run saves, is the negated model of that step: the training loss falls while the forget set
     is forgotten. Checkpoints hold the trained weights, from which a stopped run goes on.
