@@ -1,16 +1,21 @@
-"""What holds for every objective: a retain term beside those that are local, and the same weights behind kill -9."""
+"""What holds for every objective: a retain term beside those that are local, and the same weights behind kill -9, and 4-bit models."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import PeftModel
 from study_runs import fit, metrics_text, run_json, settings, weights
+from test_backbone import log_lik, trained_adapter
 from test_killed_runs import in_a_checkpoints_write, killed
 from test_more_objectives import EVERY, built, pairs  # noqa: F401
+from test_quantization import base  # noqa: F401
 from test_retain import kept, retain  # noqa: F401
 
 from unlearn_lightning.data import ChatStage, Encoded, EpochPlan, collate
 from unlearn_lightning.data.batching import BatchSource
+from unlearn_lightning.main import main
+from unlearn_lightning.models.backbone import Backbone, Lora
 from unlearn_lightning.modules import RetainTerm
 from unlearn_lightning.modules.retain import RetainBatches
 from unlearn_lightning.objectives.npo import NPO
@@ -90,3 +95,31 @@ def test_a_killed_run_ends_with_the_same_weights_and_numbers(case, corpus, quest
         assert torch.equal(weights(tmp_path / "killed")[key], value), key
     assert metrics_text(tmp_path / "killed") == metrics_text(tmp_path / "straight")
     assert run_json(tmp_path / "killed")["tokens"] == run_json(tmp_path / "straight")["tokens"]
+
+
+STACKED = {
+    "RMU": ({"layer": 0, "trained_parameters": ""}, {"loss": "activations"}), "TaskVector": ({"scale": 2.0}, None),
+    "PDU": ({"epsilon": 5.0}, {}), "PGU": ({}, {"loss": "subspace"}), "RandomLabels": ({"labels": "permuted"}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", STACKED)
+def test_on_a_4_bit_base_the_new_adapter_lies_on_the_stages_and_the_run_is_exported(cls, base, lora, corpus, questions, kept, tmp_path):  # noqa: F811
+    _, adapter = trained_adapter(base, tmp_path / "stage", lora)
+    values, term = STACKED[cls]
+    config = settings(corpus, questions, tmp_path / "run", cls, **({} if term is None else retain(kept, batch_size=4, **term)))
+    config["trainer"]["max_steps"] = 2
+    config["model"]["init_args"] |= values
+    config["model"]["init_args"]["backbone"] = {
+        "model": base, "scratch": None, "quantization": "nf4", "adapter": adapter, "lora": {"rank": 2, "alpha": 8},
+    }  # fmt: skip
+    module = fit(config).model
+    own = Backbone(model=base, lora=Lora(), quantization="nf4", adapter=[adapter, str(tmp_path / "run/adapter")])
+    trained = log_lik(own.load_for_unlearning())
+    with torch.no_grad(), module.outcome():
+        torch.testing.assert_close(log_lik(module.net), trained)
+    stage = log_lik(Backbone(model=base, lora=Lora(), quantization="nf4", adapter=adapter).load_for_unlearning())
+    assert (trained - stage).abs().max() > 1e-5, "nothing was trained"
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "one")]) == 0
+    quantized = Backbone(model=base, lora=Lora(), quantization="nf4").load_base()
+    torch.testing.assert_close(log_lik(PeftModel.from_pretrained(quantized, tmp_path / "one")), trained, atol=1e-5, rtol=0)

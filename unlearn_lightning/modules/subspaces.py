@@ -31,7 +31,7 @@ from unlearn_lightning.modules.activations import decoder_layers
 LIMIT = 4 * 2**30
 TOO_LARGE = (
     "{objective} collects the second moments of the inputs of {layers} linear layers: up to {width:,} numbers wide, {size:.1f} GiB in "
-    "float64, on each device; {limit:.0f} GiB at most are taken. Train fewer layers: an adapter's are named by backbone.lora.target_modules."
+    "float64, on each device; {limit:.0f} GiB at most are taken. Train fewer layers, which backbone.lora.target_modules names."
 )
 
 
