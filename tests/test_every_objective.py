@@ -21,6 +21,7 @@ from unlearn_lightning.modules.retain import RetainBatches
 from unlearn_lightning.objectives.npo import NPO
 from unlearn_lightning.objectives.simnpo import SimNPO
 from unlearn_lightning.objectives.task_vector import TaskVector
+from unlearn_lightning.study.estimate import Estimator
 from unlearn_lightning.study.study_config import merged
 
 RETAINED = [Encoded(str(i), [6, 8], [20 + i, 21, 5][i % 2 :]) for i in range(4)]
@@ -60,6 +61,23 @@ def test_a_retain_term_adds_its_gradients_to_those_of_a_local_objective(cls, val
     for name, p in both.named_parameters():
         if p.grad is not None:
             torch.testing.assert_close(added[name], found[name] + 0.5 * p.grad, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "adapter", "trained", "read"),
+    [
+        ("cross_entropy", None, 150, 0), ("kl", {}, 150, 150), ("activations", {}, 150, 150), ("activations", None, 150, 100),
+        ("subspace", None, 0, 100),
+    ],
+)  # fmt: skip
+def test_a_plan_counts_what_a_retain_loss_passes_through_the_net(loss, adapter, trained, read, monkeypatch):
+    """Ten retain examples of ten tokens in batches of five, and three steps."""
+    term = {"data": {"class_path": "unlearn_lightning.data.ChatStage", "init_args": {"batch_size": 5}}, "loss": loss}
+    estimator = Estimator()
+    monkeypatch.setattr(estimator, "count", lambda *_: SimpleNamespace(examples=10, tokens=100))
+    monkeypatch.setattr(estimator, "_once", lambda function, *_: function())
+    config = {"model": {"init_args": {"retain": term, "backbone": {"lora": adapter}}}}
+    assert estimator._retain_tokens(config, {}, 3) == (trained, read)
 
 
 ADAPTER = {"backbone": {"lora": {"rank": 2, "alpha": 4, "dropout": 0.1}}}

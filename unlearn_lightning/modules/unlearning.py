@@ -71,7 +71,7 @@ class Unlearning(CausalLMModule):
 
     @property
     def local(self) -> bool:
-        """Whether gradients come from the forget set alone."""
+        """Whether the forget set alone decides the steps: no gradient, statistic or bound comes from retain data."""
         return self.retain is None
 
     @property
