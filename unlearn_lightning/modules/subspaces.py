@@ -108,8 +108,8 @@ class Subspaces:
         """Takes back what moved in the subspaces."""
         for name, basis in self.bases_on(net):
             weight = net.get_parameter(name)
-            full = weight.float()
-            weight.copy_(full - (full @ basis - self.kept[name].to(basis)) @ basis.T)
+            full, self.kept[name] = weight.float(), self.kept[name].to(basis)
+            weight.copy_(full - (full @ basis - self.kept[name]) @ basis.T)
 
     def bases_on(self, net: nn.Module) -> Iterator[tuple[str, Tensor]]:
         """Each weight with its basis, on the weight's device."""

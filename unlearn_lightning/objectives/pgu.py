@@ -119,8 +119,9 @@ class PGU(Unlearning):
         super().on_train_start()
         if self._subspaces is None:
             found = self._read_retain_data().subspaces(self.share)
-            # All processes take the first one's, so that their weights stay the same to the last bit.
-            found.bases = self.trainer.strategy.broadcast(found.bases)
+            # All processes take the first one's, so that their weights stay the same to the last bit; from the CPU, because tensors that
+            # are sent as objects would all come to lie on the first one's GPU.
+            found.bases = self.trainer.strategy.broadcast({name: basis.cpu() for name, basis in found.bases.items()})
             found.keep(self.net)
             found.project(self.net)
             self._subspaces = found
