@@ -90,4 +90,4 @@ def test_objectives_that_are_not_local_are_named(local, said, tmp_path):
     for p in (1, 4):
         writer.unlearn(1, p, "ga", label={0: 0.0, 2: -1.0}, more_tags={"retain": "tofu"}, local=local)
     sentences = section_of(Kept, writer.write()).sentences()
-    assert any("Not local, as gradients come from retain data too: GA · retain=tofu." in one for one in sentences) is said
+    assert any("Not local, as retain data takes part: GA · retain=tofu." in one for one in sentences) is said

@@ -13,7 +13,12 @@ from scipy.stats import binomtest
 from scripts.study_results.measured import Row
 from scripts.study_results.twins import COMPARED, TWIN, own, spread, verdicts
 
-NAMES = {"ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)"}
+NAMES = {
+    "ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)", "graddiff": "GradDiff", "idk_dpo": "IdkDPO",
+    "altpo": "AltPO", "wga": "WGA", "satimp": "SatImp", "ce_u": "CE-U", "undial": "UNDIAL", "kl_ascent": "KL ascent",
+    "random_tokens": "random labels (tokens)", "permuted": "random labels (permuted)", "rejection": "random labels (rejection)",
+    "rmu": "RMU", "task_vector": "task vector", "pdu": "PDU", "pgu": "PGU",
+}  # fmt: skip
 
 
 def write(path: Path, made_with: dict[str, str], rows: Iterable[Row]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ WEIGHTS = "adapter_model.safetensors"
 # Names of the adapters within PEFT: the trainable one, and the frozen ones below it, numbered.
 TRAINABLE = "default"
 FROZEN = "frozen"
+# Where a network keeps the names of the weights that `train_only` chose.
+CHOSEN = "trained_alone"
 
 
 def reference_mode(net: nn.Module) -> Any:
@@ -62,8 +64,21 @@ def _activate(net: PeftModel, names: list[str]) -> None:
 
 
 def _trainable_alone(net: PeftModel) -> None:
+    chosen = net.__dict__.get(CHOSEN)
     for name, parameter in net.named_parameters():
-        parameter.requires_grad = f".{TRAINABLE}." in name
+        parameter.requires_grad = f".{TRAINABLE}." in name if chosen is None else name in chosen
+
+
+def train_only(net: nn.Module, names: Collection[str]) -> None:
+    """Freezes all weights but these, for good: the choice also holds after `reference_mode`.
+
+    Args:
+        net: with its trainable weights, of which some may be frozen.
+        names: of weights that are trainable, as `named_parameters` has them.
+    """
+    net.__dict__[CHOSEN] = frozenset(names)
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad = name in names
 
 
 @contextmanager

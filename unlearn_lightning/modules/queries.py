@@ -39,13 +39,21 @@ class Queries(pl.LightningModule):
         return self.backbone.load_tokenizer()
 
     @contextmanager
+    def outcome(self) -> Iterator[None]:
+        """Inside of this block the network is what the run would end with now: what is measured, and what is saved.
+
+        It is the trained network itself, unless an objective makes something else of it. All processes of a run must enter it.
+        """
+        yield
+
+    @contextmanager
     def inference(self) -> Iterator[None]:
         """Measures inside of this block: no gradients, no dropout, in the trainer's precision; the former mode comes back afterwards.
 
         Processes may ask different numbers of questions inside of it, also where the network lies in shards: who is done waits for the
         others at the block's end. All processes of a run must enter it.
         """
-        with torch.no_grad(), eval_mode(self.net), self.trainer.precision_plugin.forward_context(), lockstep(self.net):
+        with torch.no_grad(), self.outcome(), eval_mode(self.net), self.trainer.precision_plugin.forward_context(), lockstep(self.net):
             yield
 
     def token_log_likelihood(self, batch: Batch) -> Tensor:

@@ -31,7 +31,7 @@ class Kept(Section):
 
     def sentences(self) -> Iterable[str]:
         names = list(dict.fromkeys(run.objective for run in self.study.finished("unlearn") if run.info.get("local") is False))
-        return [f"Not local, as gradients come from retain data too: {listed(names)}."] if names else []
+        return [f"Not local, as retain data takes part: {listed(names)}."] if names else []
 
 
 def _accuracy(study: Study) -> Chart:
