@@ -20,10 +20,11 @@ from callbacks.response_likelihood import ResponseLikelihood
 from callbacks.response_match import ResponseMatch
 from callbacks.retain_likelihood import RetainLikelihood
 from callbacks.throughput import Throughput
+from callbacks.truth_ratio import TruthRatio
 
 __all__ = [
     "ForgetLikelihood", "GSM8KAccuracy", "Memorisation", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour", "ResponseFamilies",
-    "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "Throughput",
+    "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "Throughput", "TruthRatio",
 ]  # fmt: skip
 
 
