@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from unlearn_lightning.data import ChatStage
 from unlearn_lightning.inference import truth_ratio as formulas
 from unlearn_lightning.modules import StageFineTuning
 from unlearn_lightning.records import last_record
+from unlearn_lightning.runs import run_key
+from unlearn_lightning.runs.measured import probe_keys
 
 HALF, EIGHTH = math.log(1 / 2), math.log(1 / 8)
 
@@ -170,3 +173,8 @@ def test_validate_against_a_retrained_model_measures_it_first_and_gives_forget_q
     assert found["truth/forget_quality"] == formulas.forget_quality(ours, theirs).p
     assert found["truth/forget_quality_n"] == 3
     assert "truth/forget_quality" not in last_record(tmp_path / "retrained", "truth")["metrics"]
+    # What it measures is told apart by the wrong answers' texts, too.
+    before = probe_keys(trained_config(tmp_path / "measured"))
+    Path(answers).write_text(Path(answers).read_text().replace("Bob1", "Tom1"))
+    run_key._field_content.cache_clear()
+    assert probe_keys(trained_config(tmp_path / "measured")) != before

@@ -237,6 +237,9 @@ def _probe(config: Mapping[str, Any], data: Any, content: Reader) -> list[Any]:
         if fields and data
         else []
     )
+    if holdout := kept.get("holdout"):
+        split = kept.get("holdout_split") or ("held_out" if holdout["init_args"].get("held_out_examples") else "train")
+        kept = {**kept, "holdout": _data(holdout, split, content, neutral.MEASURED)}
     return [class_name(config["class_path"]), kept, measured, *read]
 
 
