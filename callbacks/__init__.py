@@ -20,12 +20,13 @@ from callbacks.response_families import ResponseFamilies
 from callbacks.response_likelihood import ResponseLikelihood
 from callbacks.response_match import ResponseMatch
 from callbacks.retain_likelihood import RetainLikelihood
+from callbacks.retrained_distribution import RetrainedDistribution
 from callbacks.throughput import Throughput
 from callbacks.truth_ratio import TruthRatio
 
 __all__ = [
     "ForgetLikelihood", "GSM8KAccuracy", "MembershipInference", "Memorisation", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour",
-    "ResponseFamilies", "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "Throughput", "TruthRatio",
+    "ResponseFamilies", "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "RetrainedDistribution", "Throughput", "TruthRatio",
 ]  # fmt: skip
 
 
