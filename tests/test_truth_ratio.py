@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from callbacks import TruthRatio
-from callbacks.truth_ratio import quality_metrics
 from unlearn_lightning.data import ChatStage
 from unlearn_lightning.inference import truth_ratio as formulas
 from unlearn_lightning.modules import StageFineTuning
@@ -76,7 +75,7 @@ def test_forget_quality_is_that_of_any_monotone_transform_and_its_logarithm_neve
     assert far.log10_p == pytest.approx((math.log(2) - 3000) / math.log(10))
     with pytest.raises(ValueError, match="1 and 0 of them are finite"):
         formulas.forget_quality([1.0], [math.nan])
-    assert math.isnan(quality_metrics([math.nan], [{"log_truth_ratio": None}])["forget_quality"])
+    assert math.isnan(formulas.quality_metrics([math.nan], [{"log_truth_ratio": None}])["forget_quality"])
 
 
 def test_model_utility_by_hand_and_nothing_takes_a_missing_ones_place():
