@@ -87,6 +87,7 @@ PROBES = {
     "Compared": {"retrained": "what the retrained model's records add is read off them and changes no weights"},
     "RetrainedDistribution": {"retrained": "which model it is compared with is named anew by --against"},
     "GSM8KAccuracy": {"generation_batch_size": COSTS},
+    "GreedyContinuation": {"generation_batch_size": COSTS},
     "ResponseMatch": {"generation_batch_size": COSTS},
 }
 

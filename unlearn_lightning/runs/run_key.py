@@ -237,9 +237,10 @@ def _probe(config: Mapping[str, Any], data: Any, content: Reader) -> list[Any]:
         if fields and data
         else []
     )
-    if holdout := kept.get("holdout"):
-        split = kept.get("holdout_split") or ("held_out" if holdout["init_args"].get("held_out_examples") else "train")
-        kept = {**kept, "holdout": _data(holdout, split, content, neutral.MEASURED)}
+    for name in ("holdout", "shots"):
+        if further := kept.get(name):
+            split = kept.get(f"{name}_split") or ("held_out" if further["init_args"].get("held_out_examples") else "train")
+            kept = {**kept, name: _data(further, split, content, neutral.MEASURED)}
     return [class_name(config["class_path"]), kept, measured, *read]
 
 
