@@ -8,7 +8,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +89,9 @@ class RetrainedDistribution(Probe):
         if (own.lora is None) != (self._theirs["lora"] is None):
             raise ValueError(f"RetrainedDistribution: of this run and {folder} one has LoRA and the other none; both must have the same.")
         if own.lora is not None:
-            for setting in ("model", "revision", "quantization", "dtype"):
-                if getattr(own, setting) != self._theirs[setting]:
+            # Of a base with random weights, its shape and seed decide.
+            for setting in ("model", "revision", "quantization", "dtype", *(("scratch", "seed") if own.model is None else ())):
+                if _plain(getattr(own, setting)) != _plain(self._theirs[setting]):
                     raise ValueError(
                         f"RetrainedDistribution: backbone.{setting} is {getattr(own, setting)} here and {self._theirs[setting]} of the run "
                         f"{folder}, whose adapters need their own base."
@@ -134,3 +137,8 @@ class RetrainedDistribution(Probe):
         """The means over all response tokens."""
         tokens = sum(row["tokens"] for row in rows)
         return {metric_key(self.name, what): sum(row[what] * row["tokens"] for row in rows) / tokens for what in ("kl", "js")}
+
+
+def _plain(setting: Any) -> str:
+    """A setting as JSON, whether it is a dataclass or was read from a configuration."""
+    return json.dumps(asdict(setting) if is_dataclass(setting) and not isinstance(setting, type) else setting, sort_keys=True)

@@ -1,16 +1,19 @@
 """Distances between whole distributions: by hand, with both models' adapters on one base, and with full fine-tuning."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
 from peft import PeftModel
 
+from callbacks import RetrainedDistribution
 from unlearn_lightning.data import Encoded, collate
 from unlearn_lightning.inference.distribution import distribution_distances
 from unlearn_lightning.inference.likelihood import response_logits
 from unlearn_lightning.models.adapters import TRAINABLE
 from unlearn_lightning.models.merging import stack
+from unlearn_lightning.modules import StageFineTuning
 from unlearn_lightning.objectives.gradient_ascent import GradientAscent
 
 LOG2 = math.log(2)
@@ -76,3 +79,33 @@ def test_the_retrained_adapter_on_this_runs_own_base_is_the_retrained_model(make
         torch.testing.assert_close(theirs, expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(module.response_logits(batch), mine), "the network is what it was, to the last bit"
     assert {name: parameter.requires_grad for name, parameter in module.net.named_parameters()} == before
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "message"),
+    [
+        ({"lora": None}, {"lora": {"rank": 4}}, "one has LoRA and the other none"),
+        ({}, {"model": "another"}, "backbone.model is None here and another of the run"),
+        ({}, {"seed": 2}, "backbone.seed is 1 here and 2 of the run"),
+        ({}, {}, "tokens times .* logits of the retrained model take .* Lower `limit`"),
+        (None, None, "is no run folder"),
+    ],
+)
+def test_a_retrained_model_that_cannot_lie_on_this_base_is_refused_before_work(
+    make_backbone, lora, monkeypatch, tmp_path, own, theirs, message
+):
+    monkeypatch.setattr("callbacks.retrained_distribution.LIMIT", 100)
+    module = StageFineTuning(make_backbone(**{"lora": lora, **(own or {})}))
+    probe = RetrainedDistribution(retrained=str(tmp_path))
+    probe.encoded = [Encoded("a", [6], [7, 8])]
+    if theirs is not None:
+        settings = {
+            name: getattr(make_backbone(lora=lora), name) for name in ("model", "revision", "quantization", "dtype", "seed", "adapter")
+        }
+        scratch = asdict(module.backbone.scratch)
+        backbone = {**settings, "scratch": scratch, "lora": {"rank": 4}, **theirs}
+        (tmp_path / "config.yaml").write_text("{}")
+        monkeypatch.setattr("callbacks.retrained_distribution.read_config", lambda _: {"model": {"init_args": {"backbone": backbone}}})
+        monkeypatch.setattr("callbacks.retrained_distribution.result_backbone", lambda _, found: found)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        probe.check(module)

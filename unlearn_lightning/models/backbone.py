@@ -37,7 +37,6 @@ from unlearn_lightning.models.adapters import TRAINABLE, load_adapter, trainable
 from unlearn_lightning.models.base_model import load_pretrained, quiet
 from unlearn_lightning.models.chat_tokenizer import load_tokenizer
 from unlearn_lightning.models.merging import TEXT, UnequalMerge, merge, stack
-from unlearn_lightning.models.other_adapters import note_merged
 from unlearn_lightning.models.places import check_place, located
 from unlearn_lightning.models.positions import positions
 from unlearn_lightning.models.reading import reading
@@ -254,8 +253,7 @@ class Backbone:
         if self.quantization or not adapters:
             return stack(base, adapters)
         try:
-            merged = merge(base, adapters, self.load_tokenizer()(TEXT, add_special_tokens=False)["input_ids"])
-            return note_merged(merged, adapters)
+            return merge(base, adapters, self.load_tokenizer()(TEXT, add_special_tokens=False)["input_ids"])
         except UnequalMerge as why:
             rank_zero_info(f"Earlier adapters stay stacked and are not merged: {why}.")
         del base
