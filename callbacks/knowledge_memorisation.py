@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from callbacks.greedy_continuation import GreedyContinuation
+from callbacks.probe import Quantity
 from unlearn_lightning.data import Encoded, Example, StageData
 
 # Where an answer ends that the model goes on from with a question of its own.
@@ -32,6 +33,7 @@ class KnowledgeMemorisation(GreedyContinuation):
     """
 
     probe_name = "knowledge"
+    quantities = {"rouge_l_f1": Quantity("KnowMem (ROUGE-L F1)", "share", "higher")}
 
     def __init__(
         self,

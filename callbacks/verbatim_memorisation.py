@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from callbacks.greedy_continuation import GreedyContinuation
+from callbacks.probe import Quantity
 from unlearn_lightning.data import Encoded, Example
 
 
@@ -20,6 +21,7 @@ class VerbatimMemorisation(GreedyContinuation):
     """
 
     probe_name = "verbatim"
+    quantities = {"rouge_l_f1": Quantity("VerbMem (ROUGE-L F1)", "share", "higher")}
 
     def question(self, example: Example, encoded: Encoded, tokenizer: Any) -> tuple[list[int], str]:
         """The beginning, and as many tokens of what follows as are continued."""
