@@ -49,14 +49,14 @@ def _reference(net: PeftModel) -> Iterator[None]:
             _trainable_alone(net)
             return
         # Switching all adapters off would give the *pretrained* model here: the frozen ones are stacked and not merged.
-        _activate(net, frozen)
+        activate(net, frozen)
         try:
             yield
         finally:
-            _activate(net, [*frozen, TRAINABLE])
+            activate(net, [*frozen, TRAINABLE])
 
 
-def _activate(net: PeftModel, names: list[str]) -> None:
+def activate(net: PeftModel, names: list[str]) -> None:
     """Switches on these adapters; the trainable one keeps its gradients and the others get none, which PEFT would change."""
     tuner: Any = net.base_model
     tuner.set_adapter(names)
@@ -130,7 +130,7 @@ MISFIT = "The adapter in {folder} does not fit this backbone ({why}). Use the ba
 def trainable_lora(net: PeftModel) -> PeftModel:
     """The network in training mode with all its adapters on; the trainable one in float32, the others frozen."""
     if len(net.peft_config) > 1:
-        _activate(net, [*(name for name in net.peft_config if name != TRAINABLE), TRAINABLE])
+        activate(net, [*(name for name in net.peft_config if name != TRAINABLE), TRAINABLE])
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
     assert trainable, "no trainable adapter weights"
     for parameter in trainable:

@@ -10,20 +10,23 @@ computes an answer, and in which shards it lies, is nobody else's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_lightning.data import Batch
+from unlearn_lightning.data import Batch, Encoded, collate
 from unlearn_lightning.inference import generation, likelihood, multiple_choice
 from unlearn_lightning.models.adapters import eval_mode
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.models.flops import Matrices
+from unlearn_lightning.models.other_adapters import other_adapters
 from unlearn_lightning.models.sharding import lockstep
 
 
@@ -65,6 +68,50 @@ class Queries(pl.LightningModule):
     def response_log_likelihood(self, batch: Batch) -> Tensor:
         """(B,) log p of each response, nats, summed over its tokens."""
         return self.token_log_likelihood(batch).sum(-1)
+
+    def response_logits(self, batch: Batch) -> Tensor:
+        """(N, V) the logits that predict the batch's N response tokens, row by row."""
+        return likelihood.response_logits(self.net, batch.input_ids, batch.attention_mask, batch.response_mask)
+
+    @contextmanager
+    def other_logits(self, backbone: Mapping[str, Any]) -> Iterator[Callable[[Batch], Tensor]]:
+        """What gives the `response_logits` of another run's model inside of this block.
+
+        With LoRA they are those of this network with the other run's adapters in place of its own, which come back afterwards; without, of
+        a second network, which is loaded for the time of the block.
+
+        Args:
+            backbone: the other run's settings of it, with its result (`runs.measured.result_backbone`).
+        """
+        if isinstance(self.net, PeftModel):
+            adapters = backbone["adapter"]
+            with other_adapters(self.net, [adapters] if isinstance(adapters, str) else list(adapters or [])):
+                yield self.response_logits
+            return
+        other = replace(self.backbone, model=backbone["model"], revision=backbone["revision"]).load_base().to(self.device).eval()
+
+        def logits(batch: Batch) -> Tensor:
+            return likelihood.response_logits(other, batch.input_ids, batch.attention_mask, batch.response_mask)
+
+        yield logits
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether the network's weights lie in shards, so that no process has a whole gradient."""
+        return self.device_mesh is not None
+
+    def gradient_norm(self, encoded: Encoded) -> float:
+        """Mean, over the trained weights' tensors, of the 2-norm of the gradient of one response's mean-token loss.
+
+        Works within `inference`, too, and leaves no gradient behind.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            batch = collate([encoded], self.tokenizer.pad_token_id).to(self.device)
+            loss = -likelihood.mean_token(self.token_log_likelihood(batch), batch.response_mask).sum()
+            weights = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+            norms = [gradient.float().norm() for gradient in gradients if gradient is not None]
+            return float(torch.stack(norms).mean())
 
     def score_candidates(self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]) -> multiple_choice.CandidateScores:
         """Scores every candidate, such as a label and its paraphrases, as the response to every prompt; no gradient.
