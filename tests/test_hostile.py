@@ -142,6 +142,21 @@ def test_a_template_that_has_no_end_ends_in_a_line(kind, make_backbone, monkeypa
         ChatFormat(tokenizer).turn("Who?", "Ann.")
 
 
+@pytest.mark.parametrize("grows", ["'x' * 2**29", "'x'|center(2**29)", "('x' * 2**28) ~ ('y' * 2**28)", "range(99999)|list * 700"])
+def test_the_memory_that_a_template_gets_is_what_ends_it(grows, make_backbone, monkeypatch):
+    """Half a gigabyte, for which the time is no limit: refused where a quarter is given, rendered where two are."""
+    monkeypatch.setattr(template_limits, "SECONDS", 600.0)
+    tokenizer = make_backbone().load_tokenizer()
+    monkeypatch.setattr(
+        tokenizer, "chat_template", "{% for m in messages %}{{ m.content }}{% endfor %}{% set n = (" + grows + ")|length %}"
+    )
+    monkeypatch.setattr(template_limits, "MEMORY", 1 << 28)
+    with pytest.raises(ValueError, match="does not end: it takes more memory than a conversation can need"):
+        ChatFormat(tokenizer).turn("Who?", "Ann.")
+    monkeypatch.setattr(template_limits, "MEMORY", 1 << 31)
+    assert ChatFormat(tokenizer).turn("Who?", "Ann.")[1].startswith("Ann.")
+
+
 def test_a_template_leaves_the_sandbox_nowhere_and_limits_are_lifted(make_backbone, monkeypatch):
     import resource
     import signal
