@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -15,13 +16,14 @@ from test_report_study_data import StudyWriter
 
 from unlearn_lightning.cli.arguments import prepared
 from unlearn_lightning.main import main
-from unlearn_lightning.records import is_finished, read_run, write_json
+from unlearn_lightning.records import is_finished, read_run, read_study, write_json
 from unlearn_lightning.records.disk import DiskFull, writing
 from unlearn_lightning.records.yaml_files import load_yaml, read_yaml
 from unlearn_lightning.report.command import report
 from unlearn_lightning.runs.content import refuse_changed, refuse_changed_place
 from unlearn_lightning.runs.moved import read_config
 from unlearn_lightning.runs.run_folder import claim
+from unlearn_lightning.study.changes import refuse_other_store
 
 GOOD = {"named", "harmless", "equal"}
 
@@ -202,6 +204,23 @@ def test_a_report_and_the_status_find_a_renamed_store_or_say_where_they_looked(t
     assert report([str(study)]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert f"1 of 1 runs are not where study.json says, as there is no folder {tmp_path / 'store'}. They were sought in" in told
+
+
+def test_a_study_whose_store_was_renamed_is_not_trained_again_unasked(tmp_path):
+    writer = StudyWriter(tmp_path)
+    run = writer.unlearn(1, 1, "npo", label={0: 0.0, 2: -1.0})
+    about = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**about, "key": run.name}))
+    study = writer.write()
+    planned = [SimpleNamespace(key=run.name, folder=run)]
+    refuse_other_store(study, read_study(study), planned)
+    (tmp_path / "store").rename(tmp_path / "kept")
+    with pytest.raises(ValueError, match=r"1 finished runs of this study lie in .*kept, .* Go on from them with --store"):
+        refuse_other_store(study, read_study(study), planned)
+    # Named in the command, the renamed store is the study's.
+    refuse_other_store(study, read_study(study), [SimpleNamespace(key=run.name, folder=tmp_path / "kept" / run.name)])
+    (tmp_path / "store").mkdir()
+    refuse_other_store(study, read_study(study), planned)
 
 
 # --- limits -------------------------------------------------------------------------------------------------------------------------------

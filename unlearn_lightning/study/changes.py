@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from unlearn_lightning.records import is_finished
+from unlearn_lightning.records.places import place_of
 from unlearn_lightning.study.run import Run
 
 MEANING = {
@@ -27,6 +30,27 @@ MEANING = {
     "callbacks": "callbacks that act on training",
     "version": "this package's results version",
 }
+
+
+def refuse_other_store(folder: Path, before: Mapping[str, Any], runs: Sequence[Run]) -> None:
+    """Keeps a study whose store was renamed from training all its runs again.
+
+    Args:
+        folder: the study folder.
+        before: the content of its study.json.
+        runs: the study's tree now.
+
+    Raises:
+        ValueError: the runs of the last time lie in another store, and the one in which they would be looked for is not there.
+    """
+    wanted = {run.key: run.folder for run in runs}
+    found = {entry["key"]: place_of(folder, entry) for entry in before["runs"] if entry["key"] in wanted}
+    there = [place for key, place in found.items() if is_finished(place) and not wanted[key].parent.is_dir()]
+    if there:
+        raise ValueError(
+            f"{len(there)} finished runs of this study lie in {there[0].parent}, and there is no {runs[0].folder.parent}. "
+            f"Go on from them with --store {there[0].parent}; to train all again instead, remove {folder / 'study.json'}."
+        )
 
 
 def explain_changes(before: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
