@@ -21,13 +21,31 @@ QUESTIONS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """The harness's thousands of own task files and its account of the machine take seconds, and are nothing of what is tested."""
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.setattr(
+        "lm_eval.tasks.TaskManager",
+        lambda include_path, include_defaults=True: TaskManager(include_path=include_path, include_defaults=False),
+    )
+    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+
+
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
     """A folder with a multiple-choice task, one that generates, and the group of both parts' accuracy."""
     folder = tmp_path_factory.mktemp("tasks")
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
     data = {"data_files": {"test": str(folder / "questions.jsonl")}, "cache_dir": str(folder / "cache")}
-    shared = {"dataset_path": "json", "dataset_kwargs": data, "test_split": "test", "doc_to_text": "{{question}}", "metadata": {"version": 3.0}}
+    shared = {
+        "dataset_path": "json",
+        "dataset_kwargs": data,
+        "test_split": "test",
+        "doc_to_text": "{{question}}",
+        "metadata": {"version": 3.0},
+    }
     choice = {
         **shared, "task": "books_choice", "output_type": "multiple_choice", "doc_to_choice": "choices", "doc_to_target": "answer",
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
@@ -72,9 +90,7 @@ def test_the_harness_gives_what_the_runs_model_gives_by_hand(kind, make_backbone
     line = ["evaluate", str(run), "--tasks", "books_choice,books_answers,books", "--include_path", str(tasks), "--batch_size", "2"]
     assert main(line) == 0, capsys.readouterr().err
     net, tokenizer, _ = loaded(run, True)
-    chosen = [
-        max(range(3), key=lambda i, row=row: likelihood(net, tokenizer, row["question"], row["choices"][i])) for row in QUESTIONS
-    ]
+    chosen = [max(range(3), key=lambda i, row=row: likelihood(net, tokenizer, row["question"], row["choices"][i])) for row in QUESTIONS]
     right = [float(choice == row["answer"]) for choice, row in zip(chosen, QUESTIONS, strict=True)]
     record = read_json(record_path(run, "lm_eval_books_choice", 2))
     assert [row["acc"] for row in record["examples"]] == right
@@ -99,8 +115,9 @@ def test_the_harness_gives_what_the_runs_model_gives_by_hand(kind, make_backbone
 
 
 def test_what_was_measured_is_found_and_other_settings_replace_it(corpus, questions, tasks, tmp_path, capsys):
-    for name in ("a", "b"):
-        fit(settings(corpus, questions, tmp_path / name, "GradientAscent", trainer={"max_steps": 1, "logger": False}))
+    for seed, name in enumerate(("a", "b")):
+        config = settings(corpus, questions, tmp_path / name, "GradientAscent", trainer={"max_steps": 1, "logger": False})
+        fit({**config, "seed_everything": seed})
     line = ["evaluate", str(tmp_path), "--tasks", "books_choice", "--include_path", str(tasks)]
     assert main([*line, "--limit", "2"]) == 0
     capsys.readouterr()

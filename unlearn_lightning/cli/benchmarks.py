@@ -88,7 +88,9 @@ def runs_in(place: Path, kind: str = "unlearn") -> list[Path]:
     if found:
         return found
     if (place / "config.json").is_file():
-        raise ValueError(f"{place} is a model and no run: the harness measures it by itself, `lm_eval --model hf --model_args pretrained={place}`.")
+        raise ValueError(
+            f"{place} is a model and no run: the harness measures it by itself, `lm_eval --model hf --model_args pretrained={place}`."
+        )
     raise ValueError(f"{place} holds no finished run of the kind {kind}. Name a run folder, a study, or a folder of runs.")
 
 
@@ -142,7 +144,9 @@ def _task_manager(tasks: Sequence[str], own: Path | None) -> Any:
         if task not in manager.all_tasks:
             near = difflib.get_close_matches(task, manager.all_tasks, n=3)
             hint = f" Did you mean {', '.join(near)}?" if near else ""
-            raise ValueError(f"--tasks: the lm-evaluation-harness {version('lm_eval')} has no task {task!r}.{hint} `lm_eval ls tasks` lists all.")
+            raise ValueError(
+                f"--tasks: the lm-evaluation-harness {version('lm_eval')} has no task {task!r}.{hint} `lm_eval ls tasks` lists all."
+            )
     return manager
 
 

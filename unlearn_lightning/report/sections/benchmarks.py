@@ -32,7 +32,13 @@ class Benchmarks(Section):
             for probe in _probes(run.folder):
                 for step, record in sorted(run.records(probe).items()):
                     asked = "yes" if record.get("apply_chat_template") else "no"
-                    about = [record.get("n"), record.get("num_fewshot"), asked, _text(record.get("task_version")), _text(record.get("lm_eval_version"))]
+                    about = [
+                        record.get("n"),
+                        record.get("num_fewshot"),
+                        asked,
+                        _text(record.get("task_version")),
+                        _text(record.get("lm_eval_version")),
+                    ]
                     for metric, value in record["metrics"].items():
                         error = (record.get("stderr") or {}).get(metric)
                         table.add(run.name, step, record.get("task", probe), metric.rpartition("/")[2], value, error, *about)
