@@ -71,7 +71,7 @@ SKIPPED = {
 PLACEHOLDERS = {"RUN": "runs/mine", "STUDY": "runs/demo", "STUDY_FOLDER": "runs/demo", "CONFIG": "configs/studies/demo.yaml"}
 # Verbs that are run wherever they are shown.
 CHEAP = ("status", "configs")
-HUB = re.compile(r"configs/backbones/(llama[23]|smollm2|qwen2\.5)")
+HUB = re.compile(r"configs/backbones/(llama[23]|smollm2|qwen[23]|gemma3|phi|olmo2)")
 
 
 def commands(page):
