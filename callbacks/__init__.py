@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.forget_likelihood import ForgetLikelihood
 from callbacks.gsm8k_accuracy import GSM8KAccuracy
+from callbacks.membership_inference import MembershipInference
 from callbacks.memorisation import Memorisation
 from callbacks.path_divergence import PathDivergence
 from callbacks.probe import Probe, Quantity
@@ -20,10 +21,11 @@ from callbacks.response_likelihood import ResponseLikelihood
 from callbacks.response_match import ResponseMatch
 from callbacks.retain_likelihood import RetainLikelihood
 from callbacks.throughput import Throughput
+from callbacks.truth_ratio import TruthRatio
 
 __all__ = [
-    "ForgetLikelihood", "GSM8KAccuracy", "Memorisation", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour", "ResponseFamilies",
-    "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "Throughput",
+    "ForgetLikelihood", "GSM8KAccuracy", "MembershipInference", "Memorisation", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour",
+    "ResponseFamilies", "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "Throughput", "TruthRatio",
 ]  # fmt: skip
 
 

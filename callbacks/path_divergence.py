@@ -28,6 +28,7 @@ class PathDivergence(Probe):
     """
 
     probe_name = "divergence"
+    compares = "records"
     by_length = True
 
     def __init__(

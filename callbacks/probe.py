@@ -55,6 +55,8 @@ class Probe(pl.Callback):
     quantities: ClassVar[Mapping[str, Quantity]] = {}
     # The field of the rows that holds a generated text, or a list of them, which the report shows beside the prompt; null for none.
     answer_field: ClassVar[str | None] = None
+    # What a probe needs of a retrained model that its `retrained` names: its `records` of this probe, or the `model`; empty for neither.
+    compares: ClassVar[str] = ""
     # Whether `predict` gets all of a process's chunks in one call, as a generator does that keeps its batch full.
     whole_share: ClassVar[bool] = False
     # Whether chunks are of examples of like lengths, which need less padding, instead of neighbours; for metrics without random numbers.

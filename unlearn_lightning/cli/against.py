@@ -15,7 +15,6 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from callbacks import PathDivergence
 from unlearn_lightning.cli.lightning_cli import run
 from unlearn_lightning.cli.measuring import measure, trained_config
 from unlearn_lightning.cli.unlearn_cli import UnlearnCLI
@@ -25,16 +24,15 @@ from unlearn_lightning.runs.source_hash import named_object
 
 
 def distances_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The probes of a configuration that give a distance to a retrained model, by name."""
-    found = probes_of(config).items()
-    return {name: probe for name, probe in found if issubclass(named_object(probe["class_path"]), PathDivergence)}
+    """The probes of a configuration that compare with a retrained model, by name."""
+    return {name: probe for name, probe in probes_of(config).items() if named_object(probe["class_path"]).compares}
 
 
 def with_retrained(config: Mapping[str, Any], retrained: str) -> tuple[dict[str, Any], list[str]]:
     """The configuration with its distances taken to the retrained model, and the names of the probes that give them.
 
     Args:
-        config: the whole configuration of what is measured; it has a PathDivergence probe.
+        config: the whole configuration of what is measured; it has a probe that compares, such as PathDivergence.
         retrained: a run folder, a model or adapter folder, or the Hub's owner/name.
 
     Raises:
@@ -63,7 +61,8 @@ def _run_of(place: Path) -> Path | None:
 
 def _lacks(folder: Path, config: Mapping[str, Any], probes: Mapping[str, Any]) -> list[str]:
     known, keys = known_probes(folder), probe_keys(config)
-    return [name for name in probes if name not in known or known[name]["key"] != keys[name] or not known[name]["steps"]]
+    recorded = [name for name, probe in probes.items() if named_object(probe["class_path"]).compares == "records"]
+    return [name for name in recorded if name not in known or known[name]["key"] != keys[name] or not known[name]["steps"]]
 
 
 def _callbacks(config: Mapping[str, Any]) -> Iterator[Any]:
@@ -77,7 +76,8 @@ def _explicit(config: Mapping[str, Any], probe: Mapping[str, Any]) -> dict[str, 
     retain = config["model"]["init_args"].get("retain")
     if settings.get("data") is None:
         settings["data"] = retain["data"] if retain and settings.get("of") == "retain" else config["data"]
-    return {**probe, "init_args": {**settings, **({"of": "train"} if "of" in settings else {}), "retrained": None, "others": {}}}
+    alone: dict[str, Any] = {"of": "train", "retrained": None, "others": {}}
+    return {**probe, "init_args": {**settings, **{name: value for name, value in alone.items() if name in settings}}}
 
 
 class _Once(UnlearnCLI):

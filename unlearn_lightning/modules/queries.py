@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from unlearn_lightning.data import Batch
+from unlearn_lightning.data import Batch, Encoded, collate
 from unlearn_lightning.inference import generation, likelihood, multiple_choice
 from unlearn_lightning.models.adapters import eval_mode
 from unlearn_lightning.models.backbone import Backbone
@@ -57,6 +57,28 @@ class Queries(pl.LightningModule):
     def response_log_likelihood(self, batch: Batch) -> Tensor:
         """(B,) log p of each response, nats, summed over its tokens."""
         return self.token_log_likelihood(batch).sum(-1)
+
+    def response_logits(self, batch: Batch) -> Tensor:
+        """(N, V) the logits that predict the batch's N response tokens, row by row."""
+        return likelihood.response_logits(self.net, batch.input_ids, batch.attention_mask, batch.response_mask)
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether the network's weights lie in shards, so that no process has a whole gradient."""
+        return self.device_mesh is not None
+
+    def gradient_norm(self, encoded: Encoded) -> float:
+        """Mean, over the trained weights' tensors, of the 2-norm of the gradient of one response's mean-token loss.
+
+        Works within `inference`, too, and leaves no gradient behind.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            batch = collate([encoded], self.tokenizer.pad_token_id).to(self.device)
+            loss = -likelihood.mean_token(self.token_log_likelihood(batch), batch.response_mask).sum()
+            weights = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+            norms = [gradient.float().norm() for gradient in gradients if gradient is not None]
+            return float(torch.stack(norms).mean())
 
     def score_candidates(self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]) -> multiple_choice.CandidateScores:
         """Scores every candidate, such as a label and its paraphrases, as the response to every prompt; no gradient.

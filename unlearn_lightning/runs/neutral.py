@@ -84,6 +84,7 @@ MODULES = {"Unlearning": {"cache_reference": "the same reference is computed onc
 PROBES = {
     "Probe": {"every_n_steps": "it says at which steps is measured, and not what", "name": "it names the place of the records"},
     "PathDivergence": dict.fromkeys(("retrained", "others"), "distances to other runs are read off their records and change no weights"),
+    "Compared": {"retrained": "what the retrained model's records add is read off them and changes no weights"},
     "GSM8KAccuracy": {"generation_batch_size": COSTS},
     "ResponseMatch": {"generation_batch_size": COSTS},
 }

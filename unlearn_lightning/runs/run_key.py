@@ -229,7 +229,18 @@ def _probe(config: Mapping[str, Any], data: Any, content: Reader) -> list[Any]:
     settings, cls = config["init_args"], named_object(config["class_path"])
     measured = _data(data, settings["split"], content, neutral.MEASURED) if data and "data" in settings else None
     # Which data set `of` names counts by the data itself.
-    return [class_name(config["class_path"]), _without(settings, {"data", "of", *_of_class(cls, neutral.PROBES)}), measured]
+    kept = _without(settings, {"data", "of", *_of_class(cls, neutral.PROBES)})
+    # Fields that a probe itself reads, such as those of wrong answers, are no part of the examples' texts.
+    fields = sorted(value for name, value in kept.items() if name.endswith("_field") and isinstance(value, str))
+    read = (
+        [content(_field_content, json.dumps(data, sort_keys=True, default=str), settings["split"], tuple(fields))]
+        if fields and data
+        else []
+    )
+    if holdout := kept.get("holdout"):
+        split = kept.get("holdout_split") or ("held_out" if holdout["init_args"].get("held_out_examples") else "train")
+        kept = {**kept, "holdout": _data(holdout, split, content, neutral.MEASURED)}
+    return [class_name(config["class_path"]), kept, measured, *read]
 
 
 def _data(config: Mapping[str, Any], split: str, content: Reader, further: Iterable[str] = ()) -> list[Any]:
@@ -252,6 +263,13 @@ def texts_alone(config: Mapping[str, Any]) -> dict[str, Any]:
 def _data_content(config: str, split: str) -> str:
     parsed = json.loads(config)
     return str(named_object(parsed["class_path"])(**parsed["init_args"]).fingerprint(split))
+
+
+@functools.lru_cache(maxsize=64)
+def _field_content(config: str, split: str, fields: tuple[str, ...]) -> str:
+    parsed = json.loads(config)
+    rows = named_object(parsed["class_path"])(**parsed["init_args"]).rows(split)
+    return digest([[row.fields.get(field) for field in fields] for row in rows])
 
 
 _corpus = functools.lru_cache(maxsize=8)(corpus_fingerprint)
