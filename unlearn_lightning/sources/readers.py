@@ -113,11 +113,11 @@ def read_rows(source: str, split: str = "train") -> Sequence[SourceRecord]:
 
     A file holds a JSON array or JSON lines, which are told apart by their content; a `.txt` file is one text.
     A folder is one that `datasets` wrote (`save_to_disk`)
-    or loads (files of one data set). A Hub data set is written `hub:owner/name[/config]`.
+    or loads (files of one data set). A Hub data set is written `hub:owner/name[/config][:split]`.
 
     Args:
         source: the path of the file or folder, or the Hub data set.
-        split: the split that is read of a folder or Hub data set; a file has no splits.
+        split: the split that is read of a folder or Hub data set that names none itself; a file has no splits.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -149,7 +149,10 @@ def _folder_rows(path: Path, split: str) -> list[SourceRecord]:
 def _hub_rows(name: str, split: str) -> list[SourceRecord]:
     import datasets
 
-    owner, _, rest = name.partition("/")
+    # A split that the source names itself, as data sets without `train` need it.
+    place, _, own = name.partition(":")
+    split = own or split
+    owner, _, rest = place.partition("/")
     dataset, _, config = rest.partition("/")
     path = f"{owner}/{dataset}" if dataset else owner
     try:

@@ -48,6 +48,10 @@ class _Planner:
             retrained = {path: run for path in self.study.retrained_paths() if (run := self._path(seed, path, base))}
             for run in retrained.values():
                 run.tags["retrained"] = True
+            if isinstance(self.study.retrained, str):
+                # Its stages do not say of which path it is the retrained model.
+                for path in self.study.all_paths():
+                    retrained[path.retrained or ()].tags["retrained_of"] = list(path.stages)
             ends = [(path, self._end(seed, path, base)) for path in self.study.all_paths()]
             for objective in self.study.objectives:
                 siblings: dict[str, Run] = {}
@@ -91,7 +95,7 @@ class _Planner:
             retain["data"] = self._data(retain.pop("stage"))
             objective = merged(objective, {"model": {"init_args": {"retain": retain}}})
         config = self._config(
-            seed, {"data": self._data(self.study.forget)}, self.study.unlearning, objective,
+            seed, {"data": self._data(self.study.unlearned or self.study.forget)}, self.study.unlearning, objective,
             self._start_from([start]), self._probes(tuple(self.study.probes), {}),
         )  # fmt: skip
         tags = {"seed": seed, "path": list(path.stages), **path.tags, "objective": name, **own_tags}
