@@ -19,7 +19,7 @@ from unlearn_lightning.report.run_records import readable_records
 Vectors = dict[str, list[float]]
 """Prediction vectors of one model: example id -> per-token log-likelihoods of its probe response, (T,) nats."""
 
-_KNOWN_TAGS = {"seed", "path", "p", "path_name", "objective", "retrained", "retrained_of"}
+_KNOWN_TAGS = {"seed", "path", "p", "path_name", "objective", "retrained", "retrained_of", "requests"}
 _OBJECTIVE_NAMES = {"ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)"}
 
 

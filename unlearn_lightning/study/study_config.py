@@ -13,6 +13,8 @@ from unlearn_lightning.records.texts import check_name
 
 # Not dict[str, Any]: jsonargparse would fill in the arguments of any class_path it meets there.
 Settings = dict
+# Five requests have 120 orders and 325 runs.
+MOST_REQUESTS = 5
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class StudyConfig:
         retrained: also train each path without the forget stage; paths that then are the same share that model. The name of a stage has
             that one take the forget stage's place, as TOFU's retain99 does, where the forget stage also holds what is kept.
         unlearned: the stage whose data is unlearned, where it is a part of the forget stage's data; null for the forget stage's own.
+        requests: also unlearn the forget set in so many parts, one after the other in every order; null for at once only. 3 parts are 15
+            more runs for each objective, path and seed, 4 are 64.
         seeds: every run is repeated with each.
         source: of the data of every stage that does not state its own (`world`, `files`, `hub`, ...).
         threads: CPU threads per run; small models are fastest with 1.
@@ -84,6 +88,7 @@ class StudyConfig:
     stage_probes: tuple[str, ...] = ()
     retrained: bool | str = True
     unlearned: str | None = None
+    requests: int | None = None
     seeds: tuple[int, ...] = (0,)
     source: str = "world"
     threads: int | None = None
@@ -102,6 +107,8 @@ class StudyConfig:
         for stage in sorted(named - self.stages.keys()):
             raise ValueError(f"Study {self.name!r} names the stage {stage!r}, but `stages` has {sorted(self.stages)}.")
         self._check_order() if self.paths is None else self._check_paths(self.paths)
+        if self.requests is not None and not 2 <= self.requests <= MOST_REQUESTS:
+            raise ValueError(f"`requests` is the number of parts of the forget set, 2 to {MOST_REQUESTS}; got {self.requests}.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` needs at least one seed, and each once; got {list(self.seeds)}.")
         if unknown := set(self.stage_probes) - self.probes.keys():
