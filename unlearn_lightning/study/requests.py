@@ -47,7 +47,7 @@ def orders(count: int, before: tuple[int, ...] = ()) -> list[tuple[int, ...]]:
 
 
 def parts_of(stage: Any, data: Settings, count: int, store: Path) -> list[Settings]:
-    """The forget set in parts of neighbouring examples, each in a file of its own that is named by its content.
+    """The forget set in parts of examples that are neighbours in its source, each in a file of its own that is named by its content.
 
     Args:
         stage: the forget set's stage.
@@ -61,7 +61,9 @@ def parts_of(stage: Any, data: Settings, count: int, store: Path) -> list[Settin
     Raises:
         ValueError: there are fewer examples than parts, or texts without prompts.
     """
-    examples = stage.examples("train")
+    # Examples come shuffled, while neighbours in a file are often of one kind, such as TOFU's twenty questions about one author.
+    places = {(e.prompt, e.response): i for i, e in enumerate(stage.example("", row) for row in stage.source_rows())}
+    examples = sorted(stage.examples("train"), key=lambda e: places.get((e.prompt, e.response), len(places)))
     if len(examples) < count:
         raise ValueError(f"`requests` is {count}, but the forget set has {len(examples)} examples: it cannot be cut into so many parts.")
     if any(not example.prompt.strip() for example in examples):
