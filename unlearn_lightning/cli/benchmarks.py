@@ -1,9 +1,9 @@
-"""A run's model measured by tasks of the lm-evaluation-harness (Gao et al., EleutherAI), as it is: stacked adapters, 4-bit or whole weights.
+"""A run's own model measured by tasks of the lm-evaluation-harness of EleutherAI: stacked adapters, 4-bit or whole weights.
 
     evaluate([Path("runs/forgotten")], ["gsm8k", "wmdp_bio"], Setting(limit=100))
 
-Each task is a probe of its own, named lm_eval_TASK: its record in the run folder has the harness's numbers, their standard errors, the number
-of examples, and the versions of the task and of the harness. What was measured with the same settings is not measured again.
+Each task is a probe of its own, named lm_eval_TASK: its record in the run folder has the harness's numbers, their standard errors, the
+number of examples, and the versions of the task and of the harness. What was measured with the same settings is not measured again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     """Describes the arguments of `unlearn evaluate`."""
     found = argparse.ArgumentParser(
         prog="unlearn evaluate",
-        description="Measures a run's model by tasks of the lm-evaluation-harness, without exporting it; the run's records get the results.",
+        description="Measures a run's model by tasks of the lm-evaluation-harness, without exporting it, into the run's records.",
         allow_abbrev=False,
     )
     found.add_argument("place", metavar="RUN_OR_FOLDER", type=Path, help="a finished run folder, a study, or a folder of runs")

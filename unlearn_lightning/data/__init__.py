@@ -11,5 +11,6 @@ from unlearn_lightning.data.tofu_parts import TofuPartStage
 
 __all__ = [
     "BaseChatStage", "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "Example", "FamilyStage", "FamilyTextStage",
-    "InstructStage", "MathStage", "SafetyStage", "StageData", "TextStage", "TofuPartStage", "TofuStage", "collate", "identity", "second_responses",
+    "InstructStage", "MathStage", "SafetyStage", "StageData", "TextStage", "TofuPartStage", "TofuStage", "collate", "identity",
+    "second_responses",
 ]  # fmt: skip

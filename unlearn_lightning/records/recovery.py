@@ -1,4 +1,4 @@
-"""How much of what was unlearned comes back when a run's model is measured again with a quantised backbone (Zhang et al., arXiv:2410.16454).
+"""How much of what was unlearned comes back when the backbone is quantised (Zhang et al. 2024, arXiv:2410.16454).
 
 for one in recoveries(Path("runs/forgotten")):
     one.metric, one.share          # "forget/probability", 0.83: of what unlearning took, 83% is there again

@@ -35,7 +35,8 @@ class Requests(Section):
             for seed, runs in seeds.items():
                 whole = math.factorial(len(runs[0].tags["requests"]))
                 if len(runs) < whole:
-                    yield f"{name} on {' → '.join(path)}, seed {seed}: {len(runs)} of {whole} orders of requests are finished, and no spread is given"
+                    where = f"{name} on {' → '.join(path)}, seed {seed}"
+                    yield f"{where}: {len(runs)} of {whole} orders of requests are finished, so that no spread is given"
 
     @cached_property
     def _finals(self) -> dict[Key, dict[int, list[RunRecord]]]:
