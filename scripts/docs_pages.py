@@ -25,7 +25,7 @@ NAVIGATION = {
     "Your model, your data": "your-data.md",
     "Home": "index.md", "Tour": "tour.md", "Studies": "studies.md", "Results": "results.md", "Run folders": "runs.md",
     "Reliability": "reliability.md", "Extending": "extend.md", "Reproducing the paper": "reproduce.md",
-    "Superficial forgetting": "superficial.md", "Theory": "theory.md", "Performance": "performance.md",
+    "Benchmarks": "benchmarks.md", "Superficial forgetting": "superficial.md", "Theory": "theory.md", "Performance": "performance.md",
     "Scaling": "scaling.md", "Loggers": "loggers.md", "Clusters": "cluster.md", "Sweeps": "sweeps.md", "Real data": "data.md",
     "Ethics": "ethics.md",
     "Command line": "commands.md", "API": "api.md", "Changes": "changelog.md", "Contributing": "contributing.md", "Security": "security.md",
