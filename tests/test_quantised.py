@@ -35,6 +35,11 @@ def test_nothing_comes_back_of_what_was_not_changed():
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    monkeypatch.setattr("unlearn_lightning.report.report.save_figures", lambda *_: [])
+
+
 @pytest.mark.parametrize("trains", ["adapter", "whole weights"])
 def test_the_result_is_measured_on_quantised_weights(trains, make_backbone, corpus, questions, tmp_path, capsys):
     base = saved_base(make_backbone, tmp_path / "base")
