@@ -44,10 +44,10 @@ def test_tofus_study_unlearns_a_part_of_what_it_trained_and_compares_with_the_re
     study = merged(study, {"fine_tuning": {"trainer": SHORT}, "unlearning": {"trainer": SHORT}, "probes": probes})
     study["objectives"] = {name: study["objectives"][name] for name in ("graddiff",)}
     runs = {run.name: run for run in tree(study, tmp_path / "store")}
-    assert set(runs) == {"seed1/kept", "seed1/full", "seed1/p1/graddiff"}
+    assert set(runs) == {"seed1/kept", "seed1/full", "seed1/all/graddiff"}
     for run in runs.values():
         fit(run.config)
-    full, kept, unlearned = (runs[name] for name in ("seed1/full", "seed1/kept", "seed1/p1/graddiff"))
+    full, kept, unlearned = (runs[name] for name in ("seed1/full", "seed1/kept", "seed1/all/graddiff"))
     parts = [run.config["data"]["init_args"]["part"] for run in (full, kept, unlearned)]
     assert parts == ["full", "retain99", "forget01"]
     assert unlearned.parents == [full]
