@@ -111,8 +111,8 @@ def data_root(folder: str | None) -> Path:
 def read_rows(source: str, split: str = "train") -> Sequence[SourceRecord]:
     """Reads the records of a file, a folder or a Hub data set.
 
-    A file holds a JSON array or JSON lines, which are told apart by their content; a `.txt` file is one text. A folder is one that
-    `datasets` wrote (`save_to_disk`) or loads (files of one data set). A Hub data set is written `hub:owner/name[/config][:split]`.
+    A file holds a JSON array or JSON lines, told apart by their content; a `.txt` file is one text. A folder is one that `datasets`
+    wrote (`save_to_disk`) or loads (files of one data set). A Hub data set is written `hub:owner/name[/config][:split]`.
 
     Args:
         source: the path of the file or folder, or the Hub data set.
@@ -148,8 +148,7 @@ def _folder_rows(path: Path, split: str) -> list[SourceRecord]:
 def _hub_rows(name: str, split: str) -> list[SourceRecord]:
     import datasets
 
-    place, _, own = name.partition(":")
-    split = own or split
+    place, _, split = name.partition(":") if ":" in name else (name, "", split)
     owner, _, rest = place.partition("/")
     dataset, _, config = rest.partition("/")
     path = f"{owner}/{dataset}" if dataset else owner
