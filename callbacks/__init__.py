@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.forget_likelihood import ForgetLikelihood
 from callbacks.gsm8k_accuracy import GSM8KAccuracy
+from callbacks.knowledge_memorisation import KnowledgeMemorisation
 from callbacks.membership_inference import MembershipInference
 from callbacks.memorisation import Memorisation
 from callbacks.path_divergence import PathDivergence
@@ -20,12 +21,15 @@ from callbacks.response_families import ResponseFamilies
 from callbacks.response_likelihood import ResponseLikelihood
 from callbacks.response_match import ResponseMatch
 from callbacks.retain_likelihood import RetainLikelihood
+from callbacks.retrained_distribution import RetrainedDistribution
 from callbacks.throughput import Throughput
 from callbacks.truth_ratio import TruthRatio
+from callbacks.verbatim_memorisation import VerbatimMemorisation
 
 __all__ = [
-    "ForgetLikelihood", "GSM8KAccuracy", "MembershipInference", "Memorisation", "PathDivergence", "Probe", "Quantity", "ResponseBehaviour",
-    "ResponseFamilies", "ResponseLikelihood", "ResponseMatch", "RetainLikelihood", "Throughput", "TruthRatio",
+    "ForgetLikelihood", "GSM8KAccuracy", "KnowledgeMemorisation", "MembershipInference", "Memorisation", "PathDivergence", "Probe",
+    "Quantity", "ResponseBehaviour", "ResponseFamilies", "ResponseLikelihood", "ResponseMatch", "RetainLikelihood",
+    "RetrainedDistribution", "Throughput", "TruthRatio", "VerbatimMemorisation",
 ]  # fmt: skip
 
 

@@ -16,12 +16,7 @@ from callbacks.compared import Compared
 from callbacks.probe import Quantity, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData, collate
 from unlearn_lightning.inference import membership
-from unlearn_lightning.records import number
-
-ATTACKS = {
-    "loss": "loss", "zlib": "loss over zlib's bytes of the response", "zlib_whole": "loss over zlib's bytes of the whole text",
-    "min_k": "Min-K%", "min_k_pp": "Min-K%++", "gradnorm": "gradient norm", "reference": "loss minus the retrained model's",
-}  # fmt: skip
+from unlearn_lightning.inference.distribution import standardised
 
 
 class MembershipInference(Compared):
@@ -45,8 +40,8 @@ class MembershipInference(Compared):
 
     probe_name = "membership"
     quantities = {
-        **{f"{attack}_auc": Quantity(f"AUC by {title}", "", "higher") for attack, title in ATTACKS.items()},
-        **{f"{attack}_auc_retrained": Quantity(f"AUC by {title}, retrained model", "") for attack, title in ATTACKS.items()},
+        **{f"{attack}_auc": Quantity(f"AUC by {title}", "", "higher") for attack, title in membership.ATTACKS.items()},
+        **{f"{attack}_auc_retrained": Quantity(f"AUC by {title}, retrained model", "") for attack, title in membership.ATTACKS.items()},
         "privleak": Quantity("PrivLeak (0 is best)", "%"),
     }
     by_length = True
@@ -95,7 +90,7 @@ class MembershipInference(Compared):
     def predict(self, pl_module: Any, examples: Sequence[Example], encoded: Sequence[Encoded], seed: int) -> list[Row]:
         """Every attack's score of each example."""
         batch = collate(encoded, pl_module.tokenizer.pad_token_id).to(pl_module.device)
-        log_lik, above = membership.standardised(pl_module.response_logits(batch), batch.input_ids[batch.response_mask])
+        log_lik, above = standardised(pl_module.response_logits(batch), batch.input_ids[batch.response_mask])
         lengths = [len(one.response_ids) for one in encoded]
         parts = zip(examples, encoded, log_lik.split(lengths), above.split(lengths), strict=True)
         return [self._row(pl_module, example, one, mine.tolist(), high.tolist()) for example, one, mine, high in parts]
@@ -112,32 +107,10 @@ class MembershipInference(Compared):
 
     def metrics(self, rows: list[Row]) -> dict[str, float]:
         """The AUC of each attack, and beside it the retrained model's; says why where PrivLeak is refused."""
-        found = aucs(rows)
+        found = membership.aucs(rows)
         if (theirs := self.retrained_rows()) is not None:
-            more, refused = against_retrained(rows, theirs)
+            more, refused = membership.against_retrained(rows, theirs)
             found |= more
             if refused:
                 rank_zero_info(f"{self.name}: no PrivLeak. {refused}")
         return {metric_key(self.name, quantity): value for quantity, value in found.items()}
-
-
-def aucs(rows: Sequence[Row]) -> dict[str, float]:
-    """The AUC of every attack whose scores the rows have, by its metric's name."""
-    found = {}
-    for attack in ATTACKS:
-        if all(attack in row for row in rows):
-            forget, holdout = ([number(row[attack]) for row in rows if row["holdout"] is side] for side in (False, True))
-            found[f"{attack}_auc"] = membership.auc(forget, holdout)
-    return found
-
-
-def against_retrained(rows: Sequence[Row], retrained: Sequence[Row]) -> tuple[dict[str, float], str]:
-    """What a retrained model's rows of the same examples add: the reference attack, its AUCs, and PrivLeak, or why that is refused."""
-    theirs = {f"{name}_retrained": value for name, value in aucs(retrained).items()}
-    pairs = zip(rows, retrained, strict=True)
-    referred = [{"holdout": row["holdout"], "reference": number(row["loss"]) - number(their["loss"])} for row, their in pairs]
-    found = {**aucs(referred), **theirs}
-    try:
-        return {**found, "privleak": membership.priv_leak(aucs(rows)["min_k_auc"], theirs["min_k_auc_retrained"])}, ""
-    except ValueError as refused:
-        return found, str(refused)

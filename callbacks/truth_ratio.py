@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -25,7 +25,6 @@ from callbacks.compared import Compared
 from callbacks.probe import Quantity, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
 from unlearn_lightning.inference import truth_ratio as formulas
-from unlearn_lightning.records import number
 from unlearn_lightning.sources.quoting import listed, quoted
 from unlearn_lightning.sources.readers import SourceRecord
 
@@ -141,17 +140,8 @@ class TruthRatio(Compared):
         }
         theirs = self.retrained_rows()
         if theirs is not None:
-            found |= quality_metrics(ratios, theirs)
+            found |= formulas.quality_metrics(ratios, theirs)
         return {metric_key(self.name, quantity): value for quantity, value in found.items()}
-
-
-def quality_metrics(ratios: Sequence[float], retrained: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Forget quality against a retrained model's rows, by the names of its metrics; nan where one side has no finite ratio."""
-    theirs = [number(row["log_truth_ratio"]) for row in retrained]
-    if not any(map(math.isfinite, ratios)) or not any(map(math.isfinite, theirs)):
-        return {"forget_quality": math.nan, "log10_forget_quality": math.nan, "forget_quality_n": 0.0}
-    quality = formulas.forget_quality(ratios, theirs)
-    return {"forget_quality": quality.p, "log10_forget_quality": quality.log10_p, "forget_quality_n": float(quality.n)}
 
 
 def _mean_log_lik(pl_module: Any, answers: Sequence[Encoded]) -> list[float]:

@@ -24,8 +24,8 @@ from unlearn_lightning.models.adapters import load_adapter
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules.reference_file import ReferenceFile
 from unlearn_lightning.records import is_finished, read_run, read_study, write_json
+from unlearn_lightning.records.run_records import readable_records
 from unlearn_lightning.records.yaml_files import read_mapping
-from unlearn_lightning.report.run_records import readable_records
 from unlearn_lightning.runs.content import changed_records, refuse_changed_place
 from unlearn_lightning.runs.metrics_file import MetricsFile
 from unlearn_lightning.runs.moved import read_config

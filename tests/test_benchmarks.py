@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_likelihood import ENCODED, net_of
 
-from scripts.benchmarks import study
+from scripts.benchmarks import size, study
 from scripts.benchmarks.__main__ import markdown
 from scripts.benchmarks.measure import Result, peak_bytes
 from scripts.benchmarks.padding import padded_per_token
@@ -61,3 +61,14 @@ def test_the_table_says_whether_targets_were_met():
     assert ["| yes |" in line for line in lines] == [True, False, True]
     assert "**no**" in lines[1]
     assert "at most 1.04" in lines[2]
+
+
+def test_a_case_of_size_is_a_process_whose_failure_is_told(tmp_path):
+    found = size.cost([size.sys.executable, "-c", "b'x' * 50_000_000; print(sum(range(10**6)))"], tmp_path)
+    assert found.memory > 5
+    assert 0 < found.cpu <= found.wall * 2
+    with pytest.raises(RuntimeError, match="No such thing"):
+        size.cost([size.sys.executable, "-c", "raise SystemExit('No such thing')"], tmp_path)
+    size.write_lines(tmp_path / "lines.jsonl", 3)
+    assert len((tmp_path / "lines.jsonl").read_text().splitlines()) == 3
+    assert len(size.large_study(2, 5)["objectives"]) == 5

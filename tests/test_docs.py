@@ -12,6 +12,7 @@ import mkdocs.config
 import pytest
 from mkdocs.exceptions import Abort
 
+import callbacks
 from unlearn_lightning.cli import plugins
 from unlearn_lightning.main import HELP
 
@@ -54,6 +55,11 @@ def test_every_file_and_module_that_a_page_names_exists(page):
         except (ImportError, AttributeError):
             missing.append(dotted)
     assert not missing, f"{page.name} names what is not there: {missing}"
+
+
+def test_every_probe_is_defined_on_the_page_of_metrics():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    assert [name for name in callbacks.__all__ if name not in ("Probe", "Quantity") and f"`{name}`" not in page] == []
 
 
 def text(site, page):

@@ -17,9 +17,9 @@ from test_study import small
 from unlearn_lightning.cli.plugins import import_plugins
 from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.main import main
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.sections import sections
-from unlearn_lightning.report.study_data import load_study
 from unlearn_lightning.runs.source_hash import own_code
 from unlearn_lightning.study.changes import explain_changes
 from unlearn_lightning.study.study_config import StudyConfig, merged

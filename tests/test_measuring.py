@@ -16,7 +16,7 @@ from unlearn_lightning.data import ChatStage
 from unlearn_lightning.main import main
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.records import read_json, record_path, write_json
-from unlearn_lightning.report.gather import load
+from unlearn_lightning.records.gather import load
 from unlearn_lightning.runs.checkpoint import last_checkpoint
 from unlearn_lightning.runs.content import content_of
 from unlearn_lightning.runs.measured import (

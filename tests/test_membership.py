@@ -9,11 +9,12 @@ import torch
 from study_runs import by_two_processes, settings
 
 from callbacks import MembershipInference
-from callbacks.membership_inference import against_retrained, aucs
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.cli.measuring import trained_config
 from unlearn_lightning.data import ChatStage
 from unlearn_lightning.inference import membership
+from unlearn_lightning.inference.distribution import standardised
+from unlearn_lightning.inference.membership import against_retrained, aucs
 from unlearn_lightning.modules import StageFineTuning
 from unlearn_lightning.records import read_records
 from unlearn_lightning.runs import run_key
@@ -30,11 +31,11 @@ def test_min_k_by_hand(values, k, expected):
 
 def test_standardised_by_hand_and_where_the_prediction_is_certain_or_even():
     # p = (3/4, 1/4): log p has mean m = 3/4 log 3/4 + 1/4 log 1/4, and standard deviation sqrt(3/16) log 3.
-    log_lik, above = membership.standardised(torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([0]))
+    log_lik, above = standardised(torch.tensor([[math.log(3.0), 0.0]]), torch.tensor([0]))
     mean = 3 / 4 * math.log(3 / 4) + 1 / 4 * math.log(1 / 4)
     assert log_lik.item() == pytest.approx(math.log(3 / 4))
     assert above.item() == pytest.approx((math.log(3 / 4) - mean) / (math.sqrt(3 / 16) * math.log(3)), rel=1e-5)
-    _, limits = membership.standardised(torch.tensor([[0.0, 0.0], [0.0, -math.inf]]), torch.tensor([1, 0]))
+    _, limits = standardised(torch.tensor([[0.0, 0.0], [0.0, -math.inf]]), torch.tensor([1, 0]))
     assert limits.tolist() == pytest.approx([0, 0], abs=1e-3)
 
 

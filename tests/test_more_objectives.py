@@ -21,8 +21,10 @@ from unlearn_lightning.objectives.ce_u import CEU, ce_u_loss
 from unlearn_lightning.objectives.dpo import DPO, dpo_loss
 from unlearn_lightning.objectives.gradient_ascent import GradientAscent
 from unlearn_lightning.objectives.kl_ascent import KLAscent
-from unlearn_lightning.objectives.random_labels import RandomLabels, random_tokens
+from unlearn_lightning.objectives.random_labels import Permuted, RandomLabels, one_cycle, random_tokens
+from unlearn_lightning.objectives.rmu import RMU
 from unlearn_lightning.objectives.satimp import SatImp, satimp_loss
+from unlearn_lightning.objectives.task_vector import TaskVector
 from unlearn_lightning.objectives.undial import UNDIAL, undial_loss
 from unlearn_lightning.objectives.wga import WGA, wga_loss
 
@@ -156,6 +158,38 @@ def test_random_tokens_depend_on_row_seed_and_epoch_alone():
     assert first[1, 5] == 5, "the response no longer ends"
 
 
+@pytest.mark.parametrize("count", [2, 3, 19])
+def test_a_permutation_leaves_nothing_in_its_place(count):
+    for seed in range(20):
+        found = one_cycle(count, seed)
+        assert sorted(found) == list(range(count))
+        assert all(place != number for place, number in enumerate(found))
+    assert one_cycle(19, 1) == one_cycle(19, 1) != one_cycle(19, 2)
+
+
+def test_permuted_responses_are_other_prompts_and_fit():
+    rows = [Encoded(str(i), [6] * (1 + i), [20 + i, 30 + i, 5]) for i in range(4)]
+    permuted = Permuted(rows, seed=3, max_length=6)
+    for i, one in enumerate(permuted):
+        other, room = rows[one_cycle(4, 3)[i]], 6 - (1 + i)
+        assert (one.id, one.prompt_ids, one.response_ids) == (rows[i].id, rows[i].prompt_ids, rows[i].response_ids)
+        assert (one.alternative.prompt_ids, one.alternative.response_ids) == (rows[i].prompt_ids, other.response_ids[:room])
+        assert one.alternative.truncated == (room < 3)
+    assert [len(one) for one in permuted[1:3]] == [len(row) for row in rows[1:3]]
+
+
+def test_a_run_on_permuted_responses_needs_no_second_response_in_the_data(corpus, questions, tmp_path):
+    config = settings(corpus, questions, tmp_path / "run", cls="RandomLabels", trainer={"max_steps": 4})
+    config["model"]["init_args"]["labels"] = "permuted"
+    run = fit(config)
+    train = run.datamodule.encoded["train"]
+    assert all(one.alternative.response_ids == train.examples[train.places[i]].response_ids for i, one in enumerate(train))
+    assert run.model.tokens_seen > sum(len(one.alternative) for one in train)
+    config["data"]["init_args"]["train_examples"] = 1
+    with pytest.raises(ValueError, match="permutes the responses of at least 2 examples, got 1"):
+        fit({**config, "run_folder": str(tmp_path / "one")})
+
+
 @pytest.mark.parametrize(
     ("cls", "values"),
     [
@@ -172,15 +206,15 @@ def test_meaningless_settings_are_refused(cls, values, make_backbone):
 
 EVERY = [
     (GradientAscent, {}), (WGA, {"beta": 1.0}), (SatImp, {"beta1": 1.0}), (CEU, {}), (KLAscent, {}), (UNDIAL, {}), (RandomLabels, {}),
-    (RandomLabels, {"labels": "alternative"}), (DPO, {}),
+    (RandomLabels, {"labels": "permuted"}), (RandomLabels, {"labels": "alternative"}), (DPO, {}), (RMU, {"layer": 0}), (TaskVector, {}),
 ]  # fmt: skip
 
 
-def test_every_objective_of_the_package_is_tested_here_or_in_test_objectives():
+def test_every_objective_of_the_package_is_tested_here_or_in_a_file_of_its_own():
     for one in pkgutil.iter_modules(objectives.__path__):
         importlib.import_module(f"{objectives.__name__}.{one.name}")
     named = {cls.__name__ for cls in Unlearning.__subclasses__() if cls.__module__.startswith(objectives.__name__)}
-    assert named == {cls.__name__ for cls, _ in EVERY} | {"NPO", "SimNPO"}
+    assert named == {cls.__name__ for cls, _ in EVERY} | {"NPO", "SimNPO", "PDU", "PGU"}
 
 
 @pytest.fixture(scope="module")

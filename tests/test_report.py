@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 from test_report_study_data import StudyWriter, section_of, write_full_study
 
+from unlearn_lightning.records.statistics import Estimate
 from unlearn_lightning.report import build
 from unlearn_lightning.report.columns import Change
 from unlearn_lightning.report.sections.recency import RecencyEffect
-from unlearn_lightning.report.statistics import Estimate
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from test_report_study_data import StudyWriter
 
+from unlearn_lightning.records.statistics import Estimate, discoveries, estimate, welch
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report import build
 from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.sections.comparison import by_measure, compare
-from unlearn_lightning.report.statistics import Estimate, discoveries, estimate, welch
-from unlearn_lightning.report.study_data import load_study
 
 
 def write(folder, scores, name="one", settings="lr: 0.1\n"):

@@ -8,10 +8,10 @@ import pytest
 from test_report_study_data import StudyWriter, write_json
 
 from unlearn_lightning import records
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.command import report
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import summarize
-from unlearn_lightning.report.study_data import load_study
 from unlearn_lightning.study.frame import ProbeMetrics
 
 NOT_FINITE = [math.nan, math.inf, -math.inf, None]

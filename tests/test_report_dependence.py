@@ -5,12 +5,12 @@ import math
 import pytest
 from test_report_study_data import STAGES, StudyWriter, section_of
 
+from unlearn_lightning.records.statistics import Share, estimate
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.sections.dependence import changes_table, dependence_table, spread
 from unlearn_lightning.report.sections.further_stages import further_chart, further_stages, further_table, series
 from unlearn_lightning.report.sections.kept import Kept
-from unlearn_lightning.report.statistics import Share, estimate
-from unlearn_lightning.report.study_data import load_study
 
 
 def further_study(folder, drops, seeds=(1, 2)):
@@ -90,4 +90,4 @@ def test_objectives_that_are_not_local_are_named(local, said, tmp_path):
     for p in (1, 4):
         writer.unlearn(1, p, "ga", label={0: 0.0, 2: -1.0}, more_tags={"retain": "tofu"}, local=local)
     sentences = section_of(Kept, writer.write()).sentences()
-    assert any("Not local, as gradients come from retain data too: GA · retain=tofu." in one for one in sentences) is said
+    assert any("Not local, as retain data takes part: GA · retain=tofu." in one for one in sentences) is said

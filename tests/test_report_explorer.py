@@ -2,11 +2,11 @@
 
 from test_report_study_data import StudyWriter
 
+from unlearn_lightning.records.settings import flatten
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report import build
 from unlearn_lightning.report.sections.explorer import MOST_TEXT, explorer
 from unlearn_lightning.report.sections.provenance import config_differences, run_table, totals, versions
-from unlearn_lightning.report.settings import flatten
-from unlearn_lightning.report.study_data import load_study
 
 
 def test_examples_that_part_most_come_first_with_the_mean_over_seeds(tmp_path):

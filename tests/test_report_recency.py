@@ -5,9 +5,9 @@ import math
 import pytest
 from test_report_study_data import StudyWriter, section_of
 
+from unlearn_lightning.records.statistics import Share
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.sections.recency import MEASURED, RecencyEffect, drops_from_equal_start, recency
-from unlearn_lightning.report.statistics import Share
-from unlearn_lightning.report.study_data import load_study
 
 
 def test_recency_counts_complete_seeds_only(tmp_path):

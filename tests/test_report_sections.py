@@ -8,6 +8,8 @@ import pytest
 from rich.console import Console
 from test_report_study_data import StudyWriter, section_of
 
+from unlearn_lightning.records.statistics import Estimate, Share, estimate
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report import build
 from unlearn_lightning.report.blocks import Prose, Table
 from unlearn_lightning.report.chart import MOST_LINES, MOST_PANELS, Chart, Line, Panel
@@ -16,8 +18,6 @@ from unlearn_lightning.report.print_figures import draw
 from unlearn_lightning.report.section import Material, Section, Verdict
 from unlearn_lightning.report.sections import sections
 from unlearn_lightning.report.sections.gradient_weight import GradientWeight
-from unlearn_lightning.report.statistics import Estimate, Share, estimate
-from unlearn_lightning.report.study_data import load_study
 
 HOSTILE = ["<script>window.pwned=1</script>", "\x1b[31mred\x1b[0m", "\u202egnorts", "a | b\nc", "=1+1", "@SUM(A1)", "[bold]x[/bold]"]
 

@@ -5,11 +5,7 @@ import math
 import pytest
 from test_report_study_data import StudyWriter
 
-from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.outcomes import retention, summarize
-from unlearn_lightning.report.sections.between_paths import growth_table
-from unlearn_lightning.report.sections.matched import compared_retention, compared_retentions, matched_forgetting, matched_table
-from unlearn_lightning.report.statistics import (
+from unlearn_lightning.records.statistics import (
     Share,
     crossing_step,
     drop,
@@ -20,7 +16,11 @@ from unlearn_lightning.report.statistics import (
     log_estimate,
     matched_score,
 )
-from unlearn_lightning.report.study_data import load_study
+from unlearn_lightning.records.study_data import load_study
+from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.report.outcomes import retention, summarize
+from unlearn_lightning.report.sections.between_paths import growth_table
+from unlearn_lightning.report.sections.matched import compared_retention, compared_retentions, matched_forgetting, matched_table
 
 
 def test_estimate_is_the_students_t_interval():

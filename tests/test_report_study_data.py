@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from unlearn_lightning.records import FORMAT
+from unlearn_lightning.records.study_data import load_study
+from unlearn_lightning.report.curves import metric_panels
 from unlearn_lightning.report.section import Material
-from unlearn_lightning.report.study_data import load_study
 
 STAGES = ["inst", "tofu", "math"]
 
@@ -182,3 +183,19 @@ def test_an_unknown_format_of_a_record_is_refused(tmp_path):
     run = load_study(writer.write()).runs[0]
     with pytest.raises(ValueError, match="99"):
         run.records("forget")
+
+
+def test_the_retrained_models_level_is_a_line_of_each_panel(tmp_path):
+    """The mean over seeds of its last record, dashed, from the first measured step to the last; no line where it was not measured."""
+    writer = StudyWriter(tmp_path)
+    for seed, level in ((1, -7.0), (2, -9.0)):
+        folder = writer.retrained(seed)
+        writer.record(folder, "forget", 0, {"forget/label_log_lik": 99.0}, [])
+        writer.record(folder, "forget", 100, {"forget/label_log_lik": level}, [])
+        writer.unlearn(seed, 4, "ga", label={2: -0.1, 16: -2.0}, margin={2: 3.0, 16: 1.0})
+    study = load_study(writer.write())
+    (panel,) = metric_panels(study, "forget", "forget/label_log_lik")
+    assert [(line.name, line.level) for line in panel.lines] == [("p=4", False), ("retrained model", True)]
+    assert (panel.lines[1].x, panel.lines[1].y) == ([2, 16], [-8.0, -8.0])
+    (panel,) = metric_panels(study, "forget", "forget/label_margin")
+    assert [line.name for line in panel.lines] == ["p=4"]

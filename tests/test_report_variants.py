@@ -3,9 +3,9 @@
 import pytest
 from test_report_study_data import StudyWriter, section_of
 
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.chart import Chart, Line, Panel, log_ticks
 from unlearn_lightning.report.sections.forgetting import Forgetting
-from unlearn_lightning.report.study_data import load_study
 from unlearn_lightning.report.variants import variants
 
 

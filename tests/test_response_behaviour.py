@@ -7,9 +7,9 @@ from test_report_study_data import StudyWriter
 from callbacks import ResponseBehaviour
 from unlearn_lightning.data import ChatStage
 from unlearn_lightning.records import read_records
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.report import build
 from unlearn_lightning.report.sections.behaviour import absent, behaviour_sentence
-from unlearn_lightning.report.study_data import load_study
 
 
 def test_a_run_records_every_answer_and_the_share_at_start_and_end(corpus, questions, tmp_path):

@@ -9,10 +9,11 @@ from test_report_study_data import write_full_study
 
 from scripts.study_results.measured import Row, measured
 from scripts.study_results.table_file import block, put, read, write
+from scripts.study_results.twins import as_twin, spread, verdicts
 
 DOCS = Path(__file__).parents[1] / "docs"
 STUDIES = sorted(path.stem for path in (DOCS / "data").glob("*.csv"))
-MADE = {"commit": "abc1234", "processor": "a processor", "versions": "torch 2", "runs": "3 runs"}
+MADE = {"commit": "abc1234", "processor": "a processor", "versions": "torch 2", "steps": "16", "runs": "3 runs"}
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -64,3 +65,19 @@ def test_a_studys_records_become_rows_and_rows_a_file_that_reads_the_same(tmp_pa
     made_again, rows_again = read(tmp_path / "demo.csv")
     assert made_again == made
     assert block("demo", made, rows) == block("demo", made_again, rows_again)
+
+
+def test_twins_beside_seeds_by_hand():
+    """Between twins: differences 0.3 and 0.1, so √((0.09 + 0.01)/4); between seeds: variance of -2 and -4 is 2. Distances in logarithms."""
+    rows = [Row(seed, "p=4", "ga", "label", 0.0, after) for seed, after in ((1, -2.0), (2, -4.0))]
+    rows += [Row(1, "p=1", "ga", "label", 0.0, -5.0), Row(1, "p=4", "ga", "to retrained", 1.0, 10.0)]
+    other = [Row(1, "p=4", "ga", "label", 0.0, -2.3), Row(2, "p=4", "ga", "label", 0.0, -4.1), Row(1, "p=1", "ga", "label", 0.0, -2.0)]
+    twin = [*as_twin([*other[:2], Row(1, "p=4", "ga", "to retrained", 1.0, 20.0), Row(1, "p=4", "ga", "no such quantity", 0.0, 1.0)])]
+    found = spread([*rows, *twin], "ga", "label")
+    assert found == pytest.approx((math.sqrt(0.1 / 4), 0.3, math.sqrt(2), 2))
+    assert spread([*rows, *twin], "ga", "to retrained").largest == pytest.approx(math.log(2))
+    assert spread(rows, "ga", "label") is None
+    assert verdicts([*rows, *as_twin(other)], "ga") == (1, 2, 0, 0)
+    text = block("demo", {**MADE, "twin": "another way"}, [*rows, *twin])
+    assert "| label | GA | 0.16 | 0.3 | 1.4 |" in text
+    assert "What rounding does" not in block("demo", MADE, rows)

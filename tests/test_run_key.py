@@ -11,6 +11,8 @@ from study_runs import settings
 
 import callbacks
 from callbacks import Probe
+from callbacks.compared import Compared
+from callbacks.greedy_continuation import GreedyContinuation
 from unlearn_lightning.cli.parameters import parameters
 from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.data import StageData
@@ -44,9 +46,12 @@ def config(resolved):
     return copy.deepcopy(resolved)
 
 
+BASES = (Unlearning, CausalLMModule, StageData, Probe, Compared, GreedyContinuation)
+
+
 def subclasses(cls):
     """The class and those of this package below it."""
-    found = [cls] if source_hash.is_own(cls) and cls not in (Unlearning, CausalLMModule, StageData, Probe) else []
+    found = [cls] if source_hash.is_own(cls) and cls not in BASES else []
     return [*found, *(below for one in cls.__subclasses__() for below in subclasses(one))]
 
 
@@ -202,8 +207,10 @@ def test_every_argument_of_a_probe(probe, config):
     config["trainer"]["callbacks"] = [{"class_path": path_of(probe), "init_args": {"data": data, "split": "held_out"}}]
     assert key_of(config) == without
     place = ("trainer", "callbacks", 0, "init_args")
-    batches = {name: {"generation_batch_size"} for name in ("GSM8KAccuracy", "ResponseMatch")}
-    expected = {"PathDivergence": {"retrained", "others"}, **batches}.get(probe.__name__, set())
+    generating = ("GSM8KAccuracy", "ResponseMatch", "VerbatimMemorisation", "KnowledgeMemorisation")
+    batches = {name: {"generation_batch_size"} for name in generating}
+    comparing = {name: {"retrained"} for name in ("TruthRatio", "MembershipInference", "RetrainedDistribution")}
+    expected = {"PathDivergence": {"retrained", "others"}, **batches, **comparing}.get(probe.__name__, set())
     # `of` names data where `data` names none, and counts by that data: tests/test_own_data.py.
     assert neutral_arguments(config, place, arguments(probe, "data", "of"), measured_key) == {"every_n_steps", "name"} | expected
     for split in ("held_out", "train"):

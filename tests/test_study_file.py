@@ -9,9 +9,9 @@ from test_study import config_of, small, tree
 
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_study
+from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report import build
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.study_data import load_study
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.state import study_states
 from unlearn_lightning.study.study_file import read_study_file

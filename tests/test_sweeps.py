@@ -22,8 +22,8 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.cli.resolver import ConfigOnly
+from unlearn_lightning.records.gather import load
 from unlearn_lightning.report import build
-from unlearn_lightning.report.gather import load
 from unlearn_lightning.report.sections.matched import compared_retention, matched_forgetting
 from unlearn_lightning.study.command import parser
 from unlearn_lightning.study.flags import change, settings_flags

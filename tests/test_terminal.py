@@ -8,13 +8,12 @@ from rich.console import Console
 from rich.text import Text
 from test_report_study_data import write_full_study
 
-from unlearn_lightning.report.depth import Depth, OrderDepth
+from unlearn_lightning.cli.terminal import Column, TerminalRow, TerminalTable, terminal_console
+from unlearn_lightning.records.study_data import TrainingPath, load_study
 from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.sections.closing import Closing
 from unlearn_lightning.report.sections.comparison import Against
-from unlearn_lightning.report.sections.depth import depth_table
-from unlearn_lightning.report.study_data import TrainingPath, load_study
-from unlearn_lightning.report.terminal import Column, TerminalRow, TerminalTable, terminal_console
+from unlearn_lightning.report.sections.depth import Depth, OrderDepth, depth_table
 from unlearn_lightning.study.estimate import RunCost
 from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.plan_view import COLUMNS, Speed, _table

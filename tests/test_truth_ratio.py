@@ -2,23 +2,14 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from study_runs import fit, settings
 
 from callbacks import TruthRatio
-from callbacks.truth_ratio import quality_metrics
-from unlearn_lightning.cli import lightning_cli
-from unlearn_lightning.cli.against import with_retrained
-from unlearn_lightning.cli.measuring import trained_config
 from unlearn_lightning.data import ChatStage
 from unlearn_lightning.inference import truth_ratio as formulas
 from unlearn_lightning.modules import StageFineTuning
-from unlearn_lightning.records import last_record
-from unlearn_lightning.runs import run_key
-from unlearn_lightning.runs.measured import probe_keys
 
 HALF, EIGHTH = math.log(1 / 2), math.log(1 / 8)
 
@@ -84,7 +75,7 @@ def test_forget_quality_is_that_of_any_monotone_transform_and_its_logarithm_neve
     assert far.log10_p == pytest.approx((math.log(2) - 3000) / math.log(10))
     with pytest.raises(ValueError, match="1 and 0 of them are finite"):
         formulas.forget_quality([1.0], [math.nan])
-    assert math.isnan(quality_metrics([math.nan], [{"log_truth_ratio": None}])["forget_quality"])
+    assert math.isnan(formulas.quality_metrics([math.nan], [{"log_truth_ratio": None}])["forget_quality"])
 
 
 def test_model_utility_by_hand_and_nothing_takes_a_missing_ones_place():
@@ -153,28 +144,3 @@ def test_rows_are_what_plain_transformers_says(make_backbone, answers, correct):
 def test_a_field_that_is_not_there_is_named_with_its_setting(make_backbone, answers, setting, message):
     with pytest.raises(ValueError, match=message):
         ready(TruthRatio(ChatStage(source=answers, held_out_examples=0), **setting), make_backbone().load_tokenizer())
-
-
-def test_validate_against_a_retrained_model_measures_it_first_and_gives_forget_quality(corpus, questions, answers, tmp_path, capfd):
-    for name in ("retrained", "unlearned"):
-        fit(settings(corpus, questions, tmp_path / name, trainer={"max_steps": 1, "logger": False}))
-    data = {"class_path": "ChatStage", "init_args": {"source": answers, "held_out_examples": 0}}
-    probe = {"class_path": "TruthRatio", "init_args": {"data": data, "split": "train"}}
-    config = settings(corpus, questions, tmp_path / "measured", trainer={"callbacks": [probe], "logger": False})
-    lightning_cli.run({"subcommand": "validate", "validate": config})
-    config, names = with_retrained(trained_config(tmp_path / "measured"), str(tmp_path / "retrained"))
-    assert names == ["truth"]
-    again = {**{k: v for k, v in config.items() if k != "config"}, "run_folder": str(tmp_path / "against")}
-    lightning_cli.run({"subcommand": "validate", "validate": again})
-    found = last_record(tmp_path / "against", "truth")["metrics"]
-    ours, theirs = (
-        [row["log_truth_ratio"] for row in last_record(tmp_path / run, "truth")["examples"]] for run in ("against", "retrained")
-    )
-    assert found["truth/forget_quality"] == formulas.forget_quality(ours, theirs).p
-    assert found["truth/forget_quality_n"] == 3
-    assert "truth/forget_quality" not in last_record(tmp_path / "retrained", "truth")["metrics"]
-    # What it measures is told apart by the wrong answers' texts, too.
-    before = probe_keys(trained_config(tmp_path / "measured"))
-    Path(answers).write_text(Path(answers).read_text().replace("Bob1", "Tom1"))
-    run_key._field_content.cache_clear()
-    assert probe_keys(trained_config(tmp_path / "measured")) != before

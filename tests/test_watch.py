@@ -18,7 +18,7 @@ from test_report_study_data import StudyWriter
 
 from unlearn_lightning.main import main
 from unlearn_lightning.records import locked, read_run, write_json
-from unlearn_lightning.report.live import FINAL
+from unlearn_lightning.report.page import FINAL
 from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.slurm_queue import Task, note_submission
 from unlearn_lightning.study.state import study_states

@@ -5,7 +5,8 @@
     python -m scripts.benchmarks --rows '[gpu]' --threads 0         # on a GPU machine
 
 Rows: scoring, steps (NPO, NPO's memory, cached reference, GA), padding, attempts (needs `pip install -e '.[benchmarks]'`), study,
-overhead, scaling, gpu.
+overhead, scaling, size, smollm2 (needs
+scripts/local_model), gpu.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -22,8 +24,18 @@ from pathlib import Path
 import torch
 
 from scripts.benchmarks.measure import Result
+from scripts.study_results.table_file import put
 
-ROWS = ("scoring", "steps", "padding", "attempts", "study", "overhead", "scaling", "gpu")
+ROWS = ("scoring", "steps", "padding", "attempts", "study", "overhead", "scaling", "size", "smollm2", "gpu")
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+
+
+def commit() -> str:
+    """The short name of the commit that is measured."""
+    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=PAGE.parent)
+    return said.stdout.strip()
 
 
 def machine() -> str:
@@ -46,13 +58,14 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n".join([*lines, *(f"\n{r.what}, {r.case}: {r.note}." for r in results if r.note)])
 
 
-def main(rows: Sequence[str] = ROWS, threads: int = 1, out: str = "benchmark-results") -> None:
+def main(rows: Sequence[str] = ROWS, threads: int = 1, out: str = "benchmark-results", docs: bool = False) -> None:
     """Runs benchmarks.
 
     Args:
         rows: which.
         threads: of PyTorch; 0 for its own choice. With 1, CPU seconds are the seconds of a quiet machine.
         out: folder for results.json and results.md; one file each row, so that rows can be run apart.
+        docs: whether tables also go into docs/performance.md, between the markers of those rows that have some there.
     """
     os.environ.setdefault("WANDB_MODE", "disabled")
     if unknown := sorted(set(rows) - set(ROWS)):
@@ -71,6 +84,10 @@ def main(rows: Sequence[str] = ROWS, threads: int = 1, out: str = "benchmark-res
         }  # fmt: skip
         (folder / f"{row}.json").write_text(json.dumps(facts, indent=1) + "\n")
         (folder / f"{row}.md").write_text(markdown(results) + "\n")
+        page = PAGE.read_text()
+        if docs and f"<!-- results of {row} -->" in page:
+            head = f"Written by `scripts/benchmark --rows '[{row}]' --docs true` at commit {commit()}: {facts['date']}, {machine()}.\n\n"
+            PAGE.write_text(put(page, row, f"{head}{markdown(results)}\n"))
         print(
             f"\n{row}: {facts['date']}, {facts['machine']}, torch {facts['torch']}, {facts['seconds']} s\n\n{markdown(results)}", flush=True
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,16 +42,17 @@ def full(net: Any, batch: Batch) -> Tensor:
     return -(loss.view(len(batch.input_ids), -1) * batch.response_mask[:, 1:]).sum(-1)
 
 
-def with_adapter(size: int, **shape: Any) -> Any:
-    """A model with a fresh trainable adapter on all linear layers but the head, in training mode."""
-    return get_peft_model(llama(size, **shape), LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")).train()
+def with_adapter(model: Any, rank: int = 16) -> Any:
+    """The model with a fresh trainable adapter on all linear layers but the head, in training mode."""
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")).train()
 
 
 class Trained:
-    """A model under training; every way of a step has one of its own, from the same weights."""
+    """A model under training; every way of a step has one of its own, from the same weights. `load` makes a fresh one."""
 
-    def __init__(self, size: int, **shape: Any) -> None:
-        self.net = with_adapter(size, **shape)
+    def __init__(self, load: Callable[[], Any], rank: int = 16) -> None:
+        self.load = load
+        self.net = with_adapter(load(), rank)
         self.optimizer = AdamW([p for p in self.net.parameters() if p.requires_grad], lr=1e-4)
         self.reference: Any = None
 
@@ -60,10 +62,10 @@ class Trained:
         loss.mean().backward()
         self.optimizer.step()
 
-    def npo_second_model(self, size: int, batch: Batch) -> None:
+    def npo_second_model(self, batch: Batch) -> None:
         """The alternative: a frozen copy of the starting model, and all logits of both."""
         if self.reference is None:
-            self.reference = llama(size).eval().requires_grad_(False)
+            self.reference = self.load().eval().requires_grad_(False)
         with torch.no_grad():
             reference = full(self.reference, batch)
         self.step(npo_loss(full(self.net, batch), reference, 0.5))
@@ -100,16 +102,16 @@ def steps(repeats: int = 3) -> list[Result]:
     for (name, size), (lengths, batch) in itertools.product(VOCABULARIES.items(), shapes.items()):
         targets = {what: bounds[name] if lengths[0].isdigit() else None for what, bounds in TARGETS.items()}
         shape = f"{batch.tokens} tokens, {batch.response_tokens} of them responses"
-        ours, theirs = Trained(size), Trained(size)
+        ours, theirs = Trained(partial(llama, size)), Trained(partial(llama, size))
         with reference_mode(ours.net):
             reference = selected(ours.net, batch)
         # Extra memory is all beyond the trained model's own weights: the copy, its logits, activations, gradients, optimizer state.
         extra = {
             "ours": peak_bytes(lambda: ours.npo_adapter_off(batch)),
-            "theirs": peak_bytes(lambda: theirs.npo_second_model(size, batch)),
+            "theirs": peak_bytes(lambda: theirs.npo_second_model(batch)),
         }
         ways: dict[str, Work] = {
-            "second model": lambda: theirs.npo_second_model(size, batch),
+            "second model": lambda: theirs.npo_second_model(batch),
             "adapter off": lambda: ours.npo_adapter_off(batch),
             "cached": lambda: ours.npo_cached(batch, reference),
             "adapter off, whole passes": lambda: ours.with_whole_passes(lambda: ours.npo_adapter_off(batch)),

@@ -1,24 +1,31 @@
 """python -m scripts.study_results runs/demo: docs/data/demo.csv, and the block of docs/results.md between its markers."""
 
-import sys
+import argparse
 from pathlib import Path
 
 from scripts.study_results.measured import measured
 from scripts.study_results.table_file import block, put, read, write
+from scripts.study_results.twins import as_twin
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def main(study: Path) -> int:
+def main(study: Path, twin: Path | None, how: str) -> None:
     """Writes both and says so."""
     path, page = DOCS / "data" / f"{study.name}.csv", DOCS / "results.md"
-    write(path, *measured(study))
+    made_with, rows = measured(study)
+    if twin is not None:
+        rows += as_twin(measured(twin)[1])
+        made_with["twin"] = how
+    write(path, made_with, rows)
     page.write_text(put(page.read_text(), study.name, block(study.name, *read(path))))
     print(f"{path} and {page}, between the markers of {study.name}.")
-    return 0
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("Give one study folder: scripts/results runs/demo")
-    sys.exit(main(Path(sys.argv[1])))
+    parser = argparse.ArgumentParser(prog="scripts/results")
+    parser.add_argument("study", type=Path, help="a finished study's folder, such as runs/demo")
+    parser.add_argument("--twin", type=Path, help="the folder of the same study, computed by another way that is equal up to rounding")
+    parser.add_argument("--how", default="`backbone.shortcuts: false`", help="what the twin was computed with, as the page is to say it")
+    given = parser.parse_args()
+    main(given.study, given.twin, given.how)

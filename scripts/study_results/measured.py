@@ -24,14 +24,15 @@ class Row(NamedTuple):
 
 
 QUANTITIES = {
-    "refused": ("behaviour", "behaviour/share"),
-    "label": ("forget", "forget/label_log_lik"),
-    "first token": ("forget", "forget/label_first_log_lik"),
-    "margin": ("forget", "forget/label_margin"),
-    "phrases": ("forget", "forget/phrases_log_lik"),
-    "tofu": ("retain", "retain/tofu_log_lik"),
-    "math": ("gsm8k", "gsm8k/accuracy"),
+    "refused": [("behaviour", "behaviour/share")],
+    "label": [("forget", "forget/label_log_lik")],
+    "first token": [("forget", "forget/label_first_log_lik")],
+    "margin": [("forget", "forget/label_margin")],
+    "phrases": [("forget", "forget/phrases_log_lik")],
+    "tofu": [("retain", "retain/tofu_log_lik")],
+    "math": [("gsm8k", "gsm8k/accuracy"), ("problems", "problems/accuracy")],
 }
+"""Each quantity's probe and metric; of several, what a study has."""
 NAN = float("nan")
 
 
@@ -47,9 +48,8 @@ def measured(study: Path) -> tuple[dict[str, str], list[Row]]:
 
 def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Iterator[Row]:
     where = tags["seed"], f"p={tags['p']}", tags["objective"]
-    for quantity, (probe, key) in QUANTITIES.items():
-        if found := read_records(folder, probe):
-            yield Row(*where, quantity, *(found[step]["metrics"].get(key, NAN) for step in (min(found), max(found))))
+    for quantity, found in _recorded(folder):
+        yield Row(*where, quantity, found[min(found)], found[max(found)])
     weights = [row["train/gradient_weight"] for row in _metrics(folder) if row.get("train/gradient_weight")]
     if weights:
         yield Row(*where, "gradient weight", float(weights[0]), float(weights[-1]))
@@ -60,9 +60,15 @@ def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Itera
 
 
 def _levels(folder: Path, seed: int) -> Iterator[Row]:
-    for quantity, (probe, key) in QUANTITIES.items():
-        if found := read_records(folder, probe):
-            yield Row(seed, "retrained", "", quantity, found[max(found)]["metrics"].get(key, NAN), NAN)
+    for quantity, found in _recorded(folder):
+        yield Row(seed, "retrained", "", quantity, found[max(found)], NAN)
+
+
+def _recorded(folder: Path) -> Iterator[tuple[str, dict[int, float]]]:
+    for quantity, places in QUANTITIES.items():
+        for probe, key in places:
+            if found := read_records(folder, probe):
+                yield quantity, {step: record["metrics"].get(key, NAN) for step, record in found.items()}
 
 
 def _pairs(study: Path, runs: list[dict[str, Any]]) -> Iterator[Row]:
@@ -105,9 +111,11 @@ def _made_with(study: Path, runs: list[dict[str, Any]]) -> dict[str, str]:
     infos = [read_run(study / run["folder"]) for run in runs]
     versions = {name: version for name, version in infos[0].get("versions", {}).items() if name in ("python", "torch", "transformers")}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    steps = {info["steps"] for run, info in zip(runs, infos, strict=True) if run["kind"] == "unlearn"}
     return {
         "commit": commit.stdout.strip(),
         "processor": " and ".join(sorted({str(info.get("computed_with", {}).get("processor", "an unknown processor")) for info in infos})),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "steps": " or ".join(map(str, sorted(steps))),
         "runs": f"{len(runs)} runs, {sum(info.get('seconds') or 0 for info in infos):.0f} s of training and measuring, added over them",
     }

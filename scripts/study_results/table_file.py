@@ -11,8 +11,14 @@ from scipy.special import stdtrit
 from scipy.stats import binomtest
 
 from scripts.study_results.measured import Row
+from scripts.study_results.twins import COMPARED, TWIN, own, spread, verdicts
 
-NAMES = {"ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)"}
+NAMES = {
+    "ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)", "graddiff": "GradDiff", "idk_dpo": "IdkDPO",
+    "altpo": "AltPO", "wga": "WGA", "satimp": "SatImp", "ce_u": "CE-U", "undial": "UNDIAL", "kl_ascent": "KL ascent",
+    "random_tokens": "random labels (tokens)", "permuted": "random labels (permuted)", "rejection": "random labels (rejection)",
+    "rmu": "RMU", "task_vector": "task vector", "pdu": "PDU", "pgu": "PGU",
+}  # fmt: skip
 
 
 def write(path: Path, made_with: dict[str, str], rows: Iterable[Row]) -> None:
@@ -56,24 +62,30 @@ def block(name: str, made_with: dict[str, str], rows: Sequence[Row]) -> str:
         f"{made_with['processor']}; {made_with['versions']}; {made_with['runs']}. Every seed's numbers: "
         f"[data/{name}.csv](data/{name}.csv).\n"
     )
-    return "\n".join([head, _start(rows), _objectives(rows), _drift(rows), _recency(rows)])
+    mine = own(rows)
+    return "\n".join(
+        [head, _start(mine), _objectives(mine, int(made_with["steps"])), _drift(mine), _recency(mine), *_rounding(rows, made_with)]
+    )
 
 
 def _start(rows: Sequence[Row]) -> str:
-    paths = _order({row.path for row in rows if row.objective == "" and row.path.startswith(("p=", "retrained"))})
+    paths = _order({row.path for row in rows if row.path == "retrained" or (row.path.startswith("p=") and " " not in row.path)})
     lines = ["| before unlearning | refused | math right | facts word for word | label | first token |", "| --- |" + " ---: |" * 5]
+    asked = any(row.quantity.startswith("answers: ") for row in rows)
     for path in paths:
-        shares = [_mean(rows, path, "", f"answers: {what}", "before") for what in ("refused", "solved", "facts")]
         objective = "" if path == "retrained" else min((row.objective for row in rows if row.path == path and row.objective), default="")
+        if asked:
+            shares = [_mean(rows, path, "", f"answers: {what}", "before") for what in ("refused", "solved", "facts")]
+        else:
+            shares = [*(_mean(rows, path, objective, what, "before") for what in ("refused", "math")), "–"]
         nats = [_mean(rows, path, objective, what, "before") for what in ("label", "first token")]
         lines.append(f"| {path} | {' | '.join([*shares, *nats])} |")
     return "\n".join(lines) + "\n"
 
 
-def _objectives(rows: Sequence[Row]) -> str:
+def _objectives(rows: Sequence[Row], steps: int) -> str:
     heads = ["label", "refused", "math right", "TOFU, nats", "distance to retrained", "its growth a step", "gradient weight"]
     lines = ["| path | objective | " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(heads)]
-    steps = 16
     for objective in [name for name in NAMES if any(row.objective == name for row in rows)]:
         for path in _order({row.path for row in rows if row.objective == objective and row.quantity == "label"}):
             cells = [
@@ -111,6 +123,30 @@ def _recency(rows: Sequence[Row]) -> str:
             low, high = binomtest(least, len(seeds)).proportion_ci(method="wilson")
             lines.append(f"| {name} | {least} of {len(seeds)} | {low:.0%} to {high:.0%} |")
     return "\n".join(lines) + "\n"
+
+
+def _rounding(rows: Sequence[Row], made_with: dict[str, str]) -> Iterable[str]:
+    if not any(row.quantity.startswith(TWIN) for row in rows):
+        return
+    seeds = sorted({row.seed for row in rows if row.quantity.startswith(TWIN)})
+    yield (
+        f"**What rounding does.** The same study again with {made_with['twin']}, which is equal up to rounding: seeds "
+        f"{', '.join(map(str, seeds))}. Standard deviations of what is measured after unlearning, over the paths; those of distances "
+        "are of their natural logarithms.\n"
+    )
+    lines = ["| after unlearning | objective | between twins | the largest difference | between seeds |", "| --- | --- |" + " ---: |" * 3]
+    for quantity, log in COMPARED.items():
+        for objective, name in NAMES.items():
+            if found := spread(rows, objective, quantity):
+                numbers = " | ".join("–" if math.isnan(one) else f"{one:.2g}" for one in (found.twins, found.largest, found.seeds))
+                lines.append(f"| {quantity}{' (log)' if log else ''} | {name} | {numbers} |")
+    yield "\n".join(lines) + "\n"
+    lines = ["| objective | the same path's label fell least in both twins | the same pairs drifted apart |", "| --- | ---: | ---: |"]
+    for objective, name in NAMES.items():
+        same, of, pairs, of_pairs = verdicts(rows, objective)
+        if of:
+            lines.append(f"| {name} | {same} of {of} seeds | {pairs} of {of_pairs} |")
+    yield "\n".join(lines) + "\n"
 
 
 def _of(rows: Sequence[Row], path: str, objective: str, quantity: str) -> list[Row]:

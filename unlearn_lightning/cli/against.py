@@ -25,7 +25,7 @@ from unlearn_lightning.runs.source_hash import named_object
 
 def distances_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The probes of a configuration that compare with a retrained model, by name."""
-    return {name: probe for name, probe in probes_of(config).items() if named_object(probe["class_path"]).compares}
+    return {name: probe for name, probe in probes_of(config).items() if getattr(named_object(probe["class_path"]), "compares", "")}
 
 
 def with_retrained(config: Mapping[str, Any], retrained: str) -> tuple[dict[str, Any], list[str]]:

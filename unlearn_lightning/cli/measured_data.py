@@ -30,8 +30,9 @@ def fill_splits(config: Any) -> None:
     for callback in as_list(config["trainer"].get("callbacks")):
         settings = callback.get("init_args") or {}
         _fill_held_out(settings.get("data"), whole=False)
-        # A holdout set of its own is measured as a whole.
-        _fill_held_out(settings.get("holdout"), whole=True)
+        # A holdout set of its own is measured as a whole, and so are examples that stand before a question.
+        for further in ("holdout", "shots"):
+            _fill_held_out(settings.get(further), whole=True)
         if hasattr(class_at(callback["class_path"]), "probe_name") and "split" in settings and settings["split"] is None:
             data = settings.get("data") or (retained if settings.get("of") == "retain" else config["data"])
             settings["split"] = "train" if data and data["init_args"].get("held_out_examples") == 0 else "held_out"

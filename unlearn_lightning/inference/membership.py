@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
-from torch import Tensor
+from unlearn_lightning.records import number
 
-from unlearn_lightning.inference.cross_entropy import CHUNK
-
-# Of the log-likelihood's variance under the model itself, as OpenUnlearning has it: without one, certain or even predictions divide by 0.
-LEAST_VARIANCE = 1e-6
+ATTACKS = {
+    "loss": "loss", "zlib": "loss over zlib's bytes of the response", "zlib_whole": "loss over zlib's bytes of the whole text",
+    "min_k": "Min-K%", "min_k_pp": "Min-K%++", "gradnorm": "gradient norm", "reference": "loss minus the retrained model's",
+}  # fmt: skip
+"""The attacks by the names of their scores in a record, and what tables call them."""
+Rows = Sequence[Mapping[str, Any]]
 # From this AUC of the retrained model on, PrivLeak divides by what is hardly above 0.
 PRIVLEAK_LIMIT = 0.95
 
@@ -40,29 +42,6 @@ def min_k(values: Sequence[float], k: float) -> float:
     """
     count = max(1, math.floor(k * len(values)))
     return -sum(sorted(values)[:count]) / count
-
-
-def standardised(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-likelihoods, and how many standard deviations they lie above their mean under the model; Zhang et al. 2024, arXiv:2404.02936.
-
-    `min_k` of the latter is Min-K%++. Mean and variance of log p are taken over the vocabulary under p.
-
-    Args: logits: (N, V); tokens: (N,).   Returns: (N,) nats and (N,).
-    """
-    rows = max(1, CHUNK // logits.shape[-1])
-    parts = [_standardised(*part) for part in zip(logits.split(rows), tokens.split(rows), strict=True)]
-    chosen, above = zip(*parts, strict=True)
-    return torch.cat(chosen), torch.cat(above)
-
-
-def _standardised(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    log_p = logits.float().log_softmax(-1)
-    p = log_p.exp()
-    # Where p is 0 its logarithm may be -inf, and 0 times that counts as 0.
-    mean = torch.where(p > 0, p * log_p, 0.0).sum(-1)
-    variance = torch.where(p > 0, p * (log_p - mean[:, None]) ** 2, 0.0).sum(-1)
-    chosen = log_p.gather(-1, tokens[:, None]).squeeze(-1)
-    return chosen, (chosen - mean) / variance.clamp(min=LEAST_VARIANCE).sqrt()
 
 
 def auc(forget: Sequence[float], holdout: Sequence[float]) -> float:
@@ -98,3 +77,25 @@ def priv_leak(unlearned: float, retrained: float) -> float:
             "and holdout set differ in more than membership. Take a holdout set from the forget set's own distribution."
         )
     return 100 * (retrained - unlearned) / (1 - retrained)
+
+
+def aucs(rows: Rows) -> dict[str, float]:
+    """The AUC of every attack whose scores the rows have, by its metric's name."""
+    found = {}
+    for attack in ATTACKS:
+        if all(attack in row for row in rows):
+            forget, holdout = ([number(row[attack]) for row in rows if row["holdout"] is side] for side in (False, True))
+            found[f"{attack}_auc"] = auc(forget, holdout)
+    return found
+
+
+def against_retrained(rows: Rows, retrained: Rows) -> tuple[dict[str, float], str]:
+    """What a retrained model's rows of the same examples add: the reference attack, its AUCs, and PrivLeak, or why that is refused."""
+    theirs = {f"{name}_retrained": value for name, value in aucs(retrained).items()}
+    pairs = zip(rows, retrained, strict=True)
+    referred = [{"holdout": row["holdout"], "reference": number(row["loss"]) - number(their["loss"])} for row, their in pairs]
+    found = {**aucs(referred), **theirs}
+    try:
+        return {**found, "privleak": priv_leak(aucs(rows)["min_k_auc"], theirs["min_k_auc_retrained"])}, ""
+    except ValueError as refused:
+        return found, str(refused)

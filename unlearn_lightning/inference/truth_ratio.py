@@ -10,8 +10,10 @@ from logarithms, so that nothing overflows and no constant has to keep a divisio
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from unlearn_lightning.records import number
 
 Variant = Literal["geometric", "arithmetic", "reciprocal", "prob_mean"]
 
@@ -112,6 +114,15 @@ def forget_quality(unlearned: Sequence[float], retrained: Sequence[float]) -> Fo
     exponent = 2 * float(found.statistic) ** 2 * len(ours) * len(theirs) / (len(ours) + len(theirs))
     log10_p = math.log10(p) if p > 0 else (math.log(2) - exponent) / math.log(10)
     return ForgetQuality(p, log10_p, len(ours), len(theirs))
+
+
+def quality_metrics(ratios: Sequence[float], retrained: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Forget quality against a retrained model's rows, by the names of its metrics; nan where one side has no finite ratio."""
+    theirs = [number(row["log_truth_ratio"]) for row in retrained]
+    if not any(map(math.isfinite, ratios)) or not any(map(math.isfinite, theirs)):
+        return {"forget_quality": math.nan, "log10_forget_quality": math.nan, "forget_quality_n": 0.0}
+    quality = forget_quality(ratios, theirs)
+    return {"forget_quality": quality.p, "log10_forget_quality": quality.log10_p, "forget_quality_n": float(quality.n)}
 
 
 def model_utility(values: Sequence[float]) -> float:

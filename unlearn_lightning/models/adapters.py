@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ WEIGHTS = "adapter_model.safetensors"
 # Names of the adapters within PEFT: the trainable one, and the frozen ones below it, numbered.
 TRAINABLE = "default"
 FROZEN = "frozen"
+# Where a network keeps the names of the weights that `train_only` chose.
+CHOSEN = "trained_alone"
 
 
 def reference_mode(net: nn.Module) -> Any:
@@ -47,14 +49,14 @@ def _reference(net: PeftModel) -> Iterator[None]:
             _trainable_alone(net)
             return
         # Switching all adapters off would give the *pretrained* model here: the frozen ones are stacked and not merged.
-        _activate(net, frozen)
+        activate(net, frozen)
         try:
             yield
         finally:
-            _activate(net, [*frozen, TRAINABLE])
+            activate(net, [*frozen, TRAINABLE])
 
 
-def _activate(net: PeftModel, names: list[str]) -> None:
+def activate(net: PeftModel, names: list[str]) -> None:
     """Switches on these adapters; the trainable one keeps its gradients and the others get none, which PEFT would change."""
     tuner: Any = net.base_model
     tuner.set_adapter(names)
@@ -62,8 +64,21 @@ def _activate(net: PeftModel, names: list[str]) -> None:
 
 
 def _trainable_alone(net: PeftModel) -> None:
+    chosen = net.__dict__.get(CHOSEN)
     for name, parameter in net.named_parameters():
-        parameter.requires_grad = f".{TRAINABLE}." in name
+        parameter.requires_grad = f".{TRAINABLE}." in name if chosen is None else name in chosen
+
+
+def train_only(net: nn.Module, names: Collection[str]) -> None:
+    """Freezes all weights but these, for good: the choice also holds after `reference_mode`.
+
+    Args:
+        net: with its trainable weights, of which some may be frozen.
+        names: of weights that are trainable, as `named_parameters` has them.
+    """
+    net.__dict__[CHOSEN] = frozenset(names)
+    for name, parameter in net.named_parameters():
+        parameter.requires_grad = name in names
 
 
 @contextmanager
@@ -115,7 +130,7 @@ MISFIT = "The adapter in {folder} does not fit this backbone ({why}). Use the ba
 def trainable_lora(net: PeftModel) -> PeftModel:
     """The network in training mode with all its adapters on; the trainable one in float32, the others frozen."""
     if len(net.peft_config) > 1:
-        _activate(net, [*(name for name in net.peft_config if name != TRAINABLE), TRAINABLE])
+        activate(net, [*(name for name in net.peft_config if name != TRAINABLE), TRAINABLE])
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
     assert trainable, "no trainable adapter weights"
     for parameter in trainable:

@@ -279,7 +279,8 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
         run_folder: where the result goes.
         write: whether this process writes.
     """
-    names = {name for name, parameter in net.named_parameters() if parameter.requires_grad} if isinstance(net, PeftModel) else None
+    # The whole adapter, also where an objective trains a part of it only: its files are read as a whole.
+    names = {name for name, _ in net.named_parameters() if f".{TRAINABLE}." in name} if isinstance(net, PeftModel) else None
     weights = gathered(net, names, keep=write)
     if not write:
         return

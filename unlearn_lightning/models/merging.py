@@ -20,6 +20,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from unlearn_lightning.models.adapters import FROZEN, eval_mode, load_adapter
+from unlearn_lightning.models.other_adapters import note_merged
 
 # A merge counts as the same model where its logits move by no more than this share of their spread (standard deviation), on average.
 # float32 leaves about 1e-6. Weights of 8 or 11 significant bits are rounded once more by merging, which costs what their bits cost.
@@ -60,7 +61,7 @@ def merge(base: nn.Module, folders: Sequence[str], tokens: Sequence[int]) -> nn.
         limit = LIMITS[base.dtype]  # type: ignore[index]
         if not all(_everywhere(share <= limit)):
             raise UnequalMerge(f"{folder}, merged in {base.dtype}, moves logits by {share:.2g} of their spread, where {limit:g} is allowed")
-    return base
+    return note_merged(base, folders)
 
 
 def tied_targets(net: Any) -> list[str]:

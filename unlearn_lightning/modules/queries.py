@@ -10,12 +10,14 @@ computes an answer, and in which shards it lies, is nobody else's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -24,6 +26,7 @@ from unlearn_lightning.inference import generation, likelihood, multiple_choice
 from unlearn_lightning.models.adapters import eval_mode
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.models.flops import Matrices
+from unlearn_lightning.models.other_adapters import other_adapters
 from unlearn_lightning.models.sharding import lockstep
 
 
@@ -39,13 +42,21 @@ class Queries(pl.LightningModule):
         return self.backbone.load_tokenizer()
 
     @contextmanager
+    def outcome(self) -> Iterator[None]:
+        """Inside of this block the network is what the run would end with now: what is measured, and what is saved.
+
+        It is the trained network itself, unless an objective makes something else of it. All processes of a run must enter it.
+        """
+        yield
+
+    @contextmanager
     def inference(self) -> Iterator[None]:
         """Measures inside of this block: no gradients, no dropout, in the trainer's precision; the former mode comes back afterwards.
 
         Processes may ask different numbers of questions inside of it, also where the network lies in shards: who is done waits for the
         others at the block's end. All processes of a run must enter it.
         """
-        with torch.no_grad(), eval_mode(self.net), self.trainer.precision_plugin.forward_context(), lockstep(self.net):
+        with torch.no_grad(), self.outcome(), eval_mode(self.net), self.trainer.precision_plugin.forward_context(), lockstep(self.net):
             yield
 
     def token_log_likelihood(self, batch: Batch) -> Tensor:
@@ -61,6 +72,28 @@ class Queries(pl.LightningModule):
     def response_logits(self, batch: Batch) -> Tensor:
         """(N, V) the logits that predict the batch's N response tokens, row by row."""
         return likelihood.response_logits(self.net, batch.input_ids, batch.attention_mask, batch.response_mask)
+
+    @contextmanager
+    def other_logits(self, backbone: Mapping[str, Any]) -> Iterator[Callable[[Batch], Tensor]]:
+        """What gives the `response_logits` of another run's model inside of this block.
+
+        With LoRA they are those of this network with the other run's adapters in place of its own, which come back afterwards; without, of
+        a second network, which is loaded for the time of the block.
+
+        Args:
+            backbone: the other run's settings of it, with its result (`runs.measured.result_backbone`).
+        """
+        if isinstance(self.net, PeftModel):
+            adapters = backbone["adapter"]
+            with other_adapters(self.net, [adapters] if isinstance(adapters, str) else list(adapters or [])):
+                yield self.response_logits
+            return
+        other = replace(self.backbone, model=backbone["model"], revision=backbone["revision"]).load_base().to(self.device).eval()
+
+        def logits(batch: Batch) -> Tensor:
+            return likelihood.response_logits(other, batch.input_ids, batch.attention_mask, batch.response_mask)
+
+        yield logits
 
     @property
     def in_shards(self) -> bool:

@@ -31,6 +31,11 @@ Values = dict[int, float]
 IDENTITIES, NATS = "identities", "reference_log_lik"
 # Where a file says the SHA-256 of its tensors.
 DIGEST = "sha256"
+UNCACHED = (
+    "{objective} asks for the reference log-likelihood of {unknown} of {rows} responses that are not in the training data. With full "
+    "fine-tuning the starting model is gone after step 1: return these examples from {objective}.further_reference_examples(), or train "
+    "an adapter (backbone.lora)."
+)
 
 
 def as_tensors(values: Values) -> dict[str, Tensor]:

@@ -30,12 +30,13 @@ class RetainTerm:
         data: the stage to be retained. Its batch_size is the number of retain examples per optimizer step, over all devices; its
             micro_batch_size is not used, as the retain batch is shared out like the forget batch.
         loss: cross_entropy (GradDiff's, Maini et al. 2024, arXiv:2401.06121: mean negative log-likelihood per response token) or kl
-            (mean KL divergence per response token from the frozen starting model to the trained one; needs an adapter).
+            (mean KL divergence per response token from the frozen starting model to the trained one; needs an adapter). Some objectives
+            have one of their own: activations (RMU), or subspace (PGU), which adds no loss.
         weight: of the retain loss, the forget loss having 1.
     """
 
     data: StageData
-    loss: Literal["cross_entropy", "kl"] = "cross_entropy"
+    loss: Literal["cross_entropy", "kl", "activations", "subspace"] = "cross_entropy"
     weight: float = 1.0
 
     def __post_init__(self) -> None:
@@ -70,6 +71,15 @@ class RetainBatches:
         passes, number = divmod(step, self.per_pass)
         return self.plan.batches(self.seed, passes)[number]
 
+    def examples_of_run(self, forget: EpochPlan, steps: int, per_epoch: int) -> list[Encoded]:
+        """The retain examples that a run sees, each once.
+
+        Args: forget: how the forget set is batched.   steps: of the run.   per_epoch: steps that it takes of each epoch.
+        """
+        full = math.ceil(len(forget.lengths) / forget.batch_size)
+        seen = {i for step in range(steps) for i in self.of_step(step // per_epoch * full + step % per_epoch)}
+        return [self.encoded[i] for i in sorted(seen)]
+
     def beside(self, batch: Batch, forget: EpochPlan, rank: int) -> Batch:
         """This device's share of the retain batch beside a forget micro-batch.
 
@@ -92,12 +102,16 @@ class RetainBatches:
         return found
 
 
-def check_term(term: RetainTerm | None, lora: Any) -> None:
-    """Refuses what would need a second copy of the model.
+def check_term(term: RetainTerm | None, lora: Any, objective: str, losses: Sequence[str]) -> None:
+    """Refuses what an objective does not have, or what would need a second copy of the model.
+
+    Args: term: the retain term.   lora: null with full fine-tuning.   objective: its name.   losses: the retain losses that it has.
 
     Raises:
-        ValueError: KL to the starting model with full fine-tuning.
+        ValueError: another loss; or KL to the starting model with full fine-tuning.
     """
+    if term is not None and term.loss not in losses:
+        raise ValueError(f"{objective} has no retain.loss {term.loss}, but {', '.join(losses)}.")
     if term is not None and term.loss == "kl" and lora is None:
         raise ValueError(
             "retain.loss kl compares whole distributions with the starting model's, which full fine-tuning would have to keep as a second "

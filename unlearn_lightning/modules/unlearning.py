@@ -22,7 +22,7 @@ from unlearn_lightning.models.adapters import eval_mode, reference_mode
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
 from unlearn_lightning.modules.gradient_weight import GRADIENT_WEIGHT, WeightCourse
-from unlearn_lightning.modules.reference_file import ReferenceFile, as_tensors, from_tensors
+from unlearn_lightning.modules.reference_file import UNCACHED, ReferenceFile, as_tensors, from_tensors
 from unlearn_lightning.modules.reference_logits import KeptLogits, check_size
 from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_term, token_kl
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
@@ -47,6 +47,8 @@ class Unlearning(CausalLMModule):
     needs_reference_logits: ClassVar[bool] = False
     # Objectives that compare two responses to each prompt say so, and read `batch.alternative`.
     needs_alternative: ClassVar[bool] = False
+    # What `retain.loss` may be; an objective that has a loss of its own adds it, and overrides `retain_loss`.
+    retain_losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "kl")
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Unlearning(CausalLMModule):
         retain: RetainTerm | None = None,
     ) -> None:
         super().__init__(backbone, optimizer, lr_scheduler)
-        check_term(retain, backbone.lora)
+        check_term(retain, backbone.lora, type(self).__name__, self.retain_losses)
         self.cache_reference, self.retain = cache_reference, retain
         # Nats by row identity.
         self._reference: dict[int, float] | None = None
@@ -69,7 +71,7 @@ class Unlearning(CausalLMModule):
 
     @property
     def local(self) -> bool:
-        """Whether gradients come from the forget set alone."""
+        """Whether the forget set alone decides the steps: no gradient, statistic or bound comes from retain data."""
         return self.retain is None
 
     @property
@@ -111,7 +113,7 @@ class Unlearning(CausalLMModule):
         """() the forget loss's share of this micro-batch, and the weighted retain loss's beside it."""
         share = super().share_of_loss(batch)
         self._add_share("train/forget_loss", share)
-        if self.retain is None:
+        if not self.adds_retain_loss:
             return share
         assert self._retain_batches is not None
         kept = self._retain_batches.beside(batch, self.trainer.datamodule.plan("train"), self.global_rank)  # type: ignore[attr-defined]
@@ -119,11 +121,20 @@ class Unlearning(CausalLMModule):
         self._step_tokens += kept.tokens
         retain_share = (self.retain_loss(kept) * kept.real).sum() / kept.batch_tokens
         self._add_share("train/retain_loss", retain_share)
-        return share + self.retain.weight * retain_share
+        return share + self.weight_of_retain() * retain_share
+
+    @property
+    def adds_retain_loss(self) -> bool:
+        """Whether a training step passes a retain batch, too."""
+        return self.retain is not None
+
+    def weight_of_retain(self) -> float:
+        """What the retain loss is multiplied by in this step."""
+        return 1.0 if self.retain is None else self.retain.weight
 
     def sequences_per_example(self, batch_size: int) -> float:
         """One or two responses, and the retain batch's share."""
-        kept = 0.0 if self.retain is None else self.retain.data.batch_size / batch_size
+        kept = self.retain.data.batch_size / batch_size if self.retain is not None and self.adds_retain_loss else 0.0
         return (2.0 if self.needs_alternative else 1.0) + kept
 
     def passed(self, batch: Batch) -> list[Batch]:
@@ -284,10 +295,3 @@ class Unlearning(CausalLMModule):
         """Says where the objective's gradients were spent, if they were."""
         if (sentence := self._weights.sentence(self.trainer.global_step)) and self.trainer.is_global_zero:
             print(sentence, flush=True)
-
-
-UNCACHED = (
-    "{objective} asks for the reference log-likelihood of {unknown} of {rows} responses that are not in the training data. With full "
-    "fine-tuning the starting model is gone after step 1: return these examples from {objective}.further_reference_examples(), or train "
-    "an adapter (backbone.lora)."
-)

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
+from unlearn_lightning.cli.terminal import Column as TerminalColumn
+from unlearn_lightning.cli.terminal import TerminalRow, TerminalTable, printable
 from unlearn_lightning.records.texts import csv_cell
 from unlearn_lightning.report.columns import Column, Value
-from unlearn_lightning.report.terminal import Column as TerminalColumn
-from unlearn_lightning.report.terminal import TerminalRow, TerminalTable, printable
 
 ABSENT = "– →"
 """What a cell says where nothing was measured."""

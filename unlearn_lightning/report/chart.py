@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from unlearn_lightning.records.statistics import Curve, estimate, log_estimate
 from unlearn_lightning.report.blocks import Block
-from unlearn_lightning.report.statistics import Curve, estimate, log_estimate
 
 MOST_PANELS, MOST_LINES, MOST_COLUMNS = 24, 64, 6
 """More panels than these, or lines in one of them, are not drawn; a grid of more columns becomes rows of three."""
@@ -16,7 +16,8 @@ MOST_PANELS, MOST_LINES, MOST_COLUMNS = 24, 64, 6
 class Line:
     """One line. `paths` are the indices of the path(s) it belongs to, which the reader can hide.
 
-    `hues` are its colours, as indices of the palette: those of its paths unless set, one or two for a pair.
+    `hues` are its colours, as indices of the palette: those of its paths unless set, one or two for a pair. A `level` is what the other
+    lines are compared with: it is dashed and has no marks.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Line:
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
     hues: tuple[int, ...] = ()
+    level: bool = False
 
     def __post_init__(self) -> None:
         self.hues = self.hues or self.paths
@@ -37,6 +39,11 @@ class Panel:
 
     title: str
     lines: list[Line]
+
+    @property
+    def x(self) -> list[float]:
+        """The places on the x axis of all lines."""
+        return [place for line in self.lines for place in line.x]
 
 
 @dataclass

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unlearn_lightning.report.statistics import number_text
-from unlearn_lightning.report.study_data import TrainingPath
+from unlearn_lightning.records.statistics import number_text
+from unlearn_lightning.records.study_data import TrainingPath
 
 Value = str | float | int | None
 DASH = "–"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from unlearn_lightning.cli.errors import told
-from unlearn_lightning.report.terminal import terminal_console
+from unlearn_lightning.cli.terminal import terminal_console
 
 if TYPE_CHECKING:
     from unlearn_lightning.report.report import Report
@@ -58,7 +58,7 @@ def report(arguments: Sequence[str]) -> int:
 
 
 def _upload(made: "Report", console: Console) -> int:
-    from unlearn_lightning.report.upload import UploadError, upload
+    from unlearn_lightning.loggers.report_upload import UploadError, upload
 
     try:
         lines = upload(made)

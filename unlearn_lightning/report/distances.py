@@ -5,11 +5,10 @@ distances.to_retrained(run)                      # {0: 3.1, 2: 4.0, ..., 16: 25.
 distances.between_paths("NPO", paths[0], paths[3])  # one curve per seed
 """
 
-from collections.abc import Callable
 from functools import cache
 
 from unlearn_lightning.inference.divergence import squared_distance
-from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath, Vectors
+from unlearn_lightning.records.study_data import RunRecord, Study, TrainingPath, Vectors
 
 
 class Distances:
@@ -18,7 +17,7 @@ class Distances:
     def __init__(self, study: Study):
         self.study = study
         self.problems: list[str] = []
-        self.to_retrained: Callable[[RunRecord], dict[int, float]] = cache_by_key(self._to_retrained)
+        self.to_retrained = cache(self._to_retrained)
         self.in_seed = cache(self._in_seed)
         self.between_paths = cache(self._between_paths)
 
@@ -52,15 +51,3 @@ class Distances:
         except (ValueError, OverflowError) as error:  # One pair that cannot be compared must not cost the reader the whole report.
             self.problems.append(f"No distance between {pair}: {error}")
             return {}
-
-
-def cache_by_key(function: Callable[[RunRecord], dict[int, float]]) -> Callable[[RunRecord], dict[int, float]]:
-    """Remember the result per run key (runs themselves cannot be hashed)."""
-    known: dict[str, dict[int, float]] = {}
-
-    def remembered(run: RunRecord) -> dict[int, float]:
-        if run.key not in known:
-            known[run.key] = function(run)
-        return known[run.key]
-
-    return remembered

@@ -7,9 +7,9 @@ rows[0].values["forget_score"].text()     # "7.89 ± 0.41"
 import math
 from dataclasses import dataclass
 
+from unlearn_lightning.records.statistics import Curve, Estimate, drop, estimate
+from unlearn_lightning.records.study_data import RunRecord, Study, TrainingPath
 from unlearn_lightning.report.distances import Distances
-from unlearn_lightning.report.statistics import Curve, Estimate, drop, estimate
-from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
 MEASURES = {
     "forget_score": "forget score (nats)",

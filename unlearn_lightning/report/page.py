@@ -7,11 +7,13 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
+from unlearn_lightning.records.study_data import Study
 from unlearn_lightning.report.blocks import Explorer
 from unlearn_lightning.report.chart import Chart
-from unlearn_lightning.report.live import FINAL
 from unlearn_lightning.report.section import Section, Verdict
-from unlearn_lightning.report.study_data import Study
+
+FINAL = 1
+"""The version of a page that follows nothing."""
 
 
 def page(study: Study, verdict: Verdict, sections: Sequence[Section], problems: Sequence[str], version: int = FINAL) -> str:
@@ -86,3 +88,16 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return value
+
+
+def live_version(study: Study) -> int:
+    """Versions of a running study's page are told apart by how many runs are finished, for only these are in it."""
+    return 2 + len(study.runs) - len(study.unfinished)
+
+
+def version_picture(version: int) -> str:
+    """Tells open pages which version is the newest: an empty picture of this width beside the page.
+
+    A page that is a plain file and asks no network can read nothing else.
+    """
+    return f'<svg xmlns="http://www.w3.org/2000/svg" width="{version}" height="1"/>\n'

@@ -93,6 +93,7 @@ def _draw_line(axes: "Axes", line: Line) -> None:
     if line.low:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     axes.plot(
-        line.x, line.y, color=colour, linewidth=1.3, marker=MARKERS[last % 8], markersize=3.2, markeredgewidth=0.6,
+        line.x, line.y, color=colour, linewidth=1.3, linestyle="--" if line.level else "-",
+        marker="" if line.level else MARKERS[last % 8], markersize=3.2, markeredgewidth=0.6,
         markeredgecolor="white" if first == last else colour, markerfacecolor=PATH_COLOURS[last % 8],
     )  # fmt: skip

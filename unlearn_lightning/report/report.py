@@ -6,18 +6,17 @@ from typing import Any
 
 from rich.console import Console
 
+from unlearn_lightning.cli.terminal import printable, terminal_console
 from unlearn_lightning.records import locked, write_text
+from unlearn_lightning.records.gather import load
+from unlearn_lightning.records.settings import read_yaml
+from unlearn_lightning.records.study_data import Study
 from unlearn_lightning.report.blocks import File, Prose, Table
 from unlearn_lightning.report.chart import Chart
-from unlearn_lightning.report.gather import load
-from unlearn_lightning.report.live import FINAL, live_version, write_version
-from unlearn_lightning.report.page import page
+from unlearn_lightning.report.page import FINAL, live_version, page, version_picture
 from unlearn_lightning.report.print_figures import save_figures
 from unlearn_lightning.report.section import Material, Section, Verdict
 from unlearn_lightning.report.sections import sections
-from unlearn_lightning.report.settings import read_yaml
-from unlearn_lightning.report.study_data import Study
-from unlearn_lightning.report.terminal import printable, terminal_console
 
 
 @dataclass
@@ -141,7 +140,7 @@ def _build(material: Material, folder: Path, live: bool) -> Report:
         write_text(folder / name, content)
         report.files.append(folder / name)
     report.files += save_figures(report.charts, folder / "figures")
-    write_version(folder, version)
+    write_text(folder / "version.svg", version_picture(version))
     return report
 
 

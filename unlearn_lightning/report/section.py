@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from unlearn_lightning.records.study_data import Study
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.chart import Chart
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import OutcomeRow, summarize
-from unlearn_lightning.report.study_data import Study
 
 
 @dataclass

@@ -5,8 +5,8 @@ A run's tags beyond those of docs/runs.md name a variant: `{"lr": 5e-05}` makes 
 
 from collections.abc import Callable
 
+from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.chart import Chart, Line, Panel
-from unlearn_lightning.report.study_data import Study, TrainingPath
 
 TAG_TITLES = {"lr": "learning rate"}
 

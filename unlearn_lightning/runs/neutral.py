@@ -85,7 +85,9 @@ PROBES = {
     "Probe": {"every_n_steps": "it says at which steps is measured, and not what", "name": "it names the place of the records"},
     "PathDivergence": dict.fromkeys(("retrained", "others"), "distances to other runs are read off their records and change no weights"),
     "Compared": {"retrained": "what the retrained model's records add is read off them and changes no weights"},
+    "RetrainedDistribution": {"retrained": "which model it is compared with is named anew by --against"},
     "GSM8KAccuracy": {"generation_batch_size": COSTS},
+    "GreedyContinuation": {"generation_batch_size": COSTS},
     "ResponseMatch": {"generation_batch_size": COSTS},
 }
 

@@ -10,6 +10,9 @@ A checkpoint is written (checkpoint.py):
       reference_log_lik    Unlearning: the cached reference, which the moved weights could not give again; null where there is none
       gradient_weight      Unlearning: the weight of the first step's gradient and the step at which it was spent
       reference_logits     Unlearning: the starting model's predictions, where an objective with all weights trained compares with them
+      reference_activations    RMU: the starting model's activations on the retain data, where all weights are trained
+      multiplier           PDU: the weight of the retain loss
+      subspaces            PGU: the directions that updates leave alone, and what the weights said of them
       callbacks            Probe: the first values and the step measured last; RunRecorder: the seconds so far; Lightning's and yours
       pace                 Resume: micro-batches per optimizer step and per epoch, in which Lightning's `loops` count
       metrics              Resume: how many rows metrics.csv has, and the one that Lightning writes only after the checkpoint
@@ -29,7 +32,9 @@ The same command is given again (cli/unlearn_cli.py):
  8. `Resume.on_load_checkpoint` converts Lightning's progress to this run's pace (`fit_loops`), takes metrics.csv back to the checkpoint,
     and `loggers.resume.ResumeInLoggers` logs again what the other loggers lack. `Probe` and `RunRecorder` read their own state.
  9. Lightning restores loops, optimizers and schedules.
-10. `Unlearning.on_train_start` finds its reference, or computes it where the run was stopped before the first checkpoint.
+10. `Unlearning.on_train_start` finds its reference, or computes it where the run was stopped before the first checkpoint. What an
+    objective computes of the starting model there (activations, subspaces) it does the same way; a task vector's start weights are those
+    that were read when the net was built.
     `Probe.on_train_start` measures the step in whose measurement the run was stopped.
 11. `StageData.train_dataloader` starts behind the last micro-batch that was trained on. `CausalLMModule.on_train_batch_start` raises an
     error where the data is elsewhere.

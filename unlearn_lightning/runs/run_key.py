@@ -232,14 +232,12 @@ def _probe(config: Mapping[str, Any], data: Any, content: Reader) -> list[Any]:
     kept = _without(settings, {"data", "of", *_of_class(cls, neutral.PROBES)})
     # Fields that a probe itself reads, such as those of wrong answers, are no part of the examples' texts.
     fields = sorted(value for name, value in kept.items() if name.endswith("_field") and isinstance(value, str))
-    read = (
-        [content(_field_content, json.dumps(data, sort_keys=True, default=str), settings["split"], tuple(fields))]
-        if fields and data
-        else []
-    )
-    if holdout := kept.get("holdout"):
-        split = kept.get("holdout_split") or ("held_out" if holdout["init_args"].get("held_out_examples") else "train")
-        kept = {**kept, "holdout": _data(holdout, split, content, neutral.MEASURED)}
+    texts = json.dumps(texts_alone(data), sort_keys=True, default=str) if fields and data else None
+    read = [] if texts is None else [content(_field_content, texts, settings["split"], tuple(fields))]
+    for name in ("holdout", "shots"):
+        if isinstance(further := kept.get(name), Mapping):
+            split = kept.get(f"{name}_split") or ("held_out" if further["init_args"].get("held_out_examples") else "train")
+            kept = {**kept, name: _data(further, split, content, neutral.MEASURED)}
     return [class_name(config["class_path"]), kept, measured, *read]
 
 

@@ -72,7 +72,8 @@ class RunRecorder(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Saves the result; all processes put its shards together, where there are any, and the first one writes."""
-        save_result(pl_module.net, pl_module.tokenizer, self.folder, write=trainer.is_global_zero)
+        with pl_module.outcome():
+            save_result(pl_module.net, pl_module.tokenizer, self.folder, write=trainer.is_global_zero)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Marks the run as finished, or as cut short; by now every other callback has written its last record."""

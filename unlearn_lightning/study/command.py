@@ -18,11 +18,11 @@ from unlearn_lightning.cli.config_files import find
 from unlearn_lightning.cli.line_parser import LineParser
 from unlearn_lightning.cli.plugins import import_plugins
 from unlearn_lightning.cli.secrets import refuse_secrets
+from unlearn_lightning.cli.terminal import terminal_console
 from unlearn_lightning.loggers.wandb_settings import beside_the_trial, in_trial, trial_name, usual_folder
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished, read_study, write_text
 from unlearn_lightning.records.yaml_files import read_mapping
-from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.launcher import Launcher, launcher_name, launcher_names
 from unlearn_lightning.study.local import Local
@@ -259,8 +259,8 @@ def _folder(config: StudyConfig, settings: dict[str, Any]) -> Path:
 
 
 def _report(folder: Path, console: Console, upload_it: bool, match_at: float | None) -> None:
+    from unlearn_lightning.loggers.report_upload import UploadError, upload
     from unlearn_lightning.report import build
-    from unlearn_lightning.report.upload import UploadError, upload
 
     report = build(folder, match_at=match_at)
     report.print(console)

@@ -161,14 +161,18 @@ class Estimator:
             self.notes.append(text)
 
     def _retain_tokens(self, config: dict[str, Any], backbone: dict[str, Any], steps: int) -> tuple[int, int]:
-        """Tokens of a retain term's batches, trained on and read by the frozen starting model."""
+        """Tokens of a retain term's batches, trained on and read without gradients, such as by the frozen starting model."""
         retain = config["model"]["init_args"].get("retain")
         if not retain:
             return 0, 0
         count, batch = self._once(self.count, texts_alone(retain["data"]), backbone), retain["data"]["init_args"]["batch_size"]
+        if retain["loss"] == "subspace":
+            # No batch of it is trained on; all of it is read once.
+            return 0, count.tokens
         tokens = round(count.tokens * steps / math.ceil(count.examples / batch))
         self._note("Batches of a retain term are counted at their mean length.")
-        return tokens, tokens if retain["loss"] == "kl" else 0
+        kept = min(tokens, count.tokens) if config["model"]["init_args"]["backbone"]["lora"] is None else tokens
+        return tokens, {"kl": tokens, "activations": kept}.get(retain["loss"], 0)
 
     def _reference_tokens(self, config: dict[str, Any], lora: Any, epoch_tokens: int, tokens: int) -> int:
         model = config["model"]

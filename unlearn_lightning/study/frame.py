@@ -16,8 +16,8 @@ from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from unlearn_lightning.cli.terminal import Column, TerminalTable
 from unlearn_lightning.records import number, read_json
-from unlearn_lightning.report.terminal import Column, TerminalTable
 from unlearn_lightning.study.remaining import remaining_seconds, remaining_text
 from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
 

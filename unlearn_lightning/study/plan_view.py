@@ -20,8 +20,8 @@ import yaml
 from rich.console import Console
 from rich.tree import Tree
 
-from unlearn_lightning.records import is_finished, read_run
-from unlearn_lightning.report.terminal import Column, TerminalTable
+from unlearn_lightning.cli.terminal import Column, TerminalTable
+from unlearn_lightning.records import is_finished, read_run, write_text
 from unlearn_lightning.runs.run_key import UNREAD
 from unlearn_lightning.study.estimate import Estimator, RunCost
 from unlearn_lightning.study.run import Run
@@ -32,6 +32,11 @@ from unlearn_lightning.study.unread import quick_hub
 # Share of a device's peak that training reaches, and the peak that is assumed when nothing is given: an NVIDIA H100 SXM, dense.
 SHARE_OF_PEAK = 0.4
 H100_FLOPS = {"float32": 67e12, "bfloat16": 989e12, "float16": 989e12}
+
+
+MOST_SHOWN, SHOWN = 200, 100
+"""A tree of more runs than these is shown by its first runs; the file of commands has all."""
+COMMANDS = "commands.sh"
 
 
 @dataclass(frozen=True)
@@ -75,11 +80,16 @@ def print_plan(
         estimates = {run.name: estimator.estimate(run) for run in runs}
     speed = _speed(runs, throughput, peak_flops)
     states = {run.name: _state(run) for run in runs}
-    console.print(_tree(study, runs, estimates, states))
-    console.print(_table(runs, estimates, speed))
+    shown = runs if len(runs) <= MOST_SHOWN else runs[:SHOWN]
+    console.print(_tree(study, shown, estimates, states))
+    console.print(_table(shown, estimates, speed))
+    if shown is not runs:
+        console.print(
+            f"  The first {len(shown)} of {len(runs):,} runs are shown. All their commands, in order: {folder / 'plan' / COMMANDS}"
+        )
     for line in [*_summary(study, runs, estimates, speed, states), *(f"  {note}" for note in estimator.notes)]:
         console.print(line, markup=False, highlight=False)
-    _commands(study, runs, folder, console)
+    _commands(study, runs, folder, console, len(shown))
     return estimates
 
 
@@ -156,7 +166,7 @@ def _speed(runs: Sequence[Run], throughput: float | None, peak_flops: float | No
     share = f"{SHARE_OF_PEAK:.0%} of"
     if peak_flops is not None:
         return Speed(f"at {share} the given {peak_flops:.3g} FLOP/s", flops_per_second=SHARE_OF_PEAK * peak_flops)
-    facts = [read_run(run.folder) for run in runs if is_finished(run.folder)]
+    facts = [fact for run in runs if is_finished(run.folder) and (fact := read_run(run.folder)).get("tokens") and fact.get("seconds")]
     if tokens := sum(fact["tokens"] for fact in facts):
         measured = tokens / sum(fact["seconds"] for fact in facts)
         return Speed(f"at {measured:.4g} tokens/s, measured in {len(facts)} finished runs with their probes", tokens_per_second=measured)
@@ -166,17 +176,20 @@ def _speed(runs: Sequence[Run], throughput: float | None, peak_flops: float | No
     return Speed(basis, flops_per_second=SHARE_OF_PEAK * peak)
 
 
-def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console) -> None:
+def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Console, shown: int) -> None:
     unread = {run for run in runs if run.key.startswith(UNREAD)}
     plan, sections = folder / "plan", Sections()
     plan.mkdir(parents=True, exist_ok=True)
     written = {path.name for path in plan.iterdir()}
     threads = f"OMP_NUM_THREADS={study.threads} " if study.threads else ""
     console.print("\nThe runs one by one, in this order:")
+    commands = []
     for run in runs:
         path = plan / f"{run.name.replace('/', '-')}.yaml"
         command = f"{threads}unlearn fit -c {shlex.quote(str(path))}"
-        console.print(command, markup=False, highlight=False, soft_wrap=True)
+        commands.append(command)
+        if len(commands) <= shown:
+            console.print(command, markup=False, highlight=False, soft_wrap=True)
         if run not in unread:
             head = f"# {run.name} of the study {study.name}\n#   {command}\n"
             # Not forced to the disk one by one: the next plan writes them again.
@@ -184,6 +197,13 @@ def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
         elif path.name in written:
             # A configuration of an earlier plan would start another run than the one that is shown.
             path.unlink()
+    if unread:
+        (plan / COMMANDS).unlink(missing_ok=True)
+    else:
+        write_text(plan / COMMANDS, "".join(f"{command}\n" for command in ["#!/bin/sh", "set -e", *commands]))
+    if len(runs) > shown:
+        rest = f" in {plan / COMMANDS}" if not unread else ""
+        console.print(f"... and {len(runs) - shown:,} more{rest}", markup=False, highlight=False)
     if unread:
         console.print(
             f"{len(unread)} of these configurations are not written: the runs' keys depend on data or models that cannot be read now. "

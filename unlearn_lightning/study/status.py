@@ -14,10 +14,10 @@ from rich.text import Text
 from rich.tree import Tree
 
 from unlearn_lightning.cli import subcommand
+from unlearn_lightning.cli.terminal import terminal_console
 from unlearn_lightning.records import read_study
 from unlearn_lightning.records.places import missing
 from unlearn_lightning.records.texts import plain_text
-from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.study.slurm_queue import QueueError, Task, queue
 from unlearn_lightning.study.state import COLOURS, RunState, counts, is_submitted, study_states
 from unlearn_lightning.study.verify import verify

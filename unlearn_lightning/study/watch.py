@@ -16,8 +16,8 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
+from unlearn_lightning.cli.terminal import terminal_console
 from unlearn_lightning.preemption import Stopped
-from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.live_report import LiveReport
 from unlearn_lightning.study.state import RunState, study_states

@@ -17,8 +17,8 @@ import jsonargparse
 from rich.console import Console
 
 from unlearn_lightning.cli.line_parser import LineParser
+from unlearn_lightning.cli.terminal import terminal_console
 from unlearn_lightning.records import write_json, write_text
-from unlearn_lightning.report.terminal import terminal_console
 from unlearn_lightning.theory.findings import measure
 from unlearn_lightning.theory.parts import Levels, Part, certificates_part, removal_part, survival_part, theorem_part
 from unlearn_lightning.theory.setup import Setup

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from unlearn_lightning.records.statistics import log_estimate
 from unlearn_lightning.report.print_figures import PATH_COLOURS, STYLE
-from unlearn_lightning.report.statistics import log_estimate
 from unlearn_lightning.theory.findings import PathPair, Theorem
 from unlearn_lightning.theory.survival import Survival
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from unlearn_lightning.records.statistics import Estimate, estimate
 from unlearn_lightning.report.blocks import Table
 from unlearn_lightning.report.columns import Text
-from unlearn_lightning.report.statistics import Estimate, estimate
 from unlearn_lightning.theory.certificates import audit, gaussian_delta, share_beyond
 from unlearn_lightning.theory.findings import Theorem
 from unlearn_lightning.theory.linear import Array, distance

@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from unlearn_lightning.report.statistics import Estimate, estimate, growth_rate
+from unlearn_lightning.records.statistics import Estimate, estimate, growth_rate
 from unlearn_lightning.theory.extensions import (
     Unlearner,
     critical_decay,

@@ -33,10 +33,10 @@
       const between = line.x.map((_, i) =>
         line.low.length && line.low[i] !== null ? ` (${number(line.low[i])} to ${number(line.high[i])})` : "");
       made.push({
-        x: line.x, y: line.y, name: line.name, mode: "lines+markers", visible, meta: line.paths,
+        x: line.x, y: line.y, name: line.name, mode: line.level ? "lines" : "lines+markers", visible, meta: line.paths,
         customdata: line.x.map((_, i) => number(line.y[i]) + between[i]),
         hovertemplate: chart === data.charts.frontier ? `${line.name}: %{x:.3g} nats, %{customdata}<extra></extra>` : "%{customdata}<extra>%{fullData.name}</extra>",
-        line: { color: tint, width: 2 },
+        line: { color: tint, width: line.level ? 1.5 : 2, dash: line.level ? "dash" : "solid" },
         marker: { color: colour(last), symbol: markers[last % 8], size: sizes[last % 8], line: { color: first === last ? css("--paper") : tint, width: 1 } },
       });
     }

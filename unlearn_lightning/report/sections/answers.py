@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from unlearn_lightning.records.measured import Group, groups, probes
+from unlearn_lightning.records.study_data import RunRecord
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.columns import Column, Paths, Text
-from unlearn_lightning.report.measured import Group, groups, probes
 from unlearn_lightning.report.section import Section
-from unlearn_lightning.report.study_data import RunRecord
 
 PROMPTS, OPEN = 3, 12
 """How many prompts are shown, and how many rows before a table is folded."""

@@ -8,9 +8,9 @@ A model cannot forget a behaviour that it does not show, so a path without it at
 import math
 from collections.abc import Callable, Iterable
 
+from unlearn_lightning.records.statistics import Curve, finite
+from unlearn_lightning.records.study_data import RunRecord, Study, TrainingPath
 from unlearn_lightning.report.section import Section, Verdict
-from unlearn_lightning.report.statistics import Curve, finite
-from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
 PROBE, SHARE = "behaviour", "behaviour/share"
 PRESENT = 0.5

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from itertools import combinations
 from statistics import median
 
+from unlearn_lightning.records.statistics import estimate, growth_rate, number_text
+from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.chart import Chart, Panel, averaged
 from unlearn_lightning.report.columns import Column, Interval, Paths
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.section import Section
-from unlearn_lightning.report.statistics import estimate, growth_rate, number_text
-from unlearn_lightning.report.study_data import Study, TrainingPath
 
 
 class BetweenPaths(Section):

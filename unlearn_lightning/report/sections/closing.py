@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from unlearn_lightning.records.statistics import Estimate
 from unlearn_lightning.report.blocks import Block, File, Table
 from unlearn_lightning.report.columns import Change, Column, Flag, Interval, Number, Paths, Text
 from unlearn_lightning.report.outcomes import OutcomeRow
 from unlearn_lightning.report.section import Material, Section
-from unlearn_lightning.report.statistics import Estimate
 
 MISSING = Estimate(float("nan"), float("nan"), 0)
 

@@ -8,13 +8,13 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from unlearn_lightning.records.settings import flatten, read_yaml
+from unlearn_lightning.records.statistics import Estimate, discoveries, welch
+from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.blocks import Block, File, Prose, Table
 from unlearn_lightning.report.columns import Column, Difference, Flag, Interval, Number, Paths, Text
 from unlearn_lightning.report.outcomes import MEASURES, OutcomeRow
 from unlearn_lightning.report.section import Material, Section
-from unlearn_lightning.report.settings import flatten, read_yaml
-from unlearn_lightning.report.statistics import Estimate, discoveries, welch
-from unlearn_lightning.report.study_data import Study, TrainingPath
 
 NOT_SETTINGS = ("name", "store", "folder")
 """Keys of study.yaml that say where a study lies, not what it does."""

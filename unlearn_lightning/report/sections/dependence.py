@@ -8,14 +8,14 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 
+from unlearn_lightning.records.statistics import Curve, estimate
+from unlearn_lightning.records.study_data import RunRecord, Study
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.columns import Interval, Number, Text
 from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.report.outcomes import first, last, outcome
 from unlearn_lightning.report.section import Section
 from unlearn_lightning.report.sections.matched import matched_in_seed
-from unlearn_lightning.report.statistics import Curve, estimate
-from unlearn_lightning.report.study_data import RunRecord, Study
 from unlearn_lightning.report.variants import extra_tags, variants
 
 CHANGES_CAPTION = (

@@ -10,9 +10,9 @@ from itertools import combinations
 from typing import Any
 
 from unlearn_lightning.inference.divergence import squared_distance
+from unlearn_lightning.records.study_data import RunRecord, Study, TrainingPath
 from unlearn_lightning.report.blocks import Block, Explorer
 from unlearn_lightning.report.section import Material, Section
-from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
 MOST_PATHS = 16
 """More paths than these are not compared pair by pair."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.chart import Chart
-from unlearn_lightning.report.curves import metric_line, metric_panels
+from unlearn_lightning.report.curves import metric_line, metric_panels, with_level
 from unlearn_lightning.report.section import Section
 from unlearn_lightning.report.variants import variant_charts
 
@@ -40,6 +40,8 @@ class Forgetting(Section):
         label, *others = (Chart(key, heading, caption, "unlearning step", y_title, metric_panels(study, "forget", metric))
                           for key, heading, y_title, metric, caption in CHARTS)  # fmt: skip
         by_variant = variant_charts(study, lambda objective, path: metric_line(study, "forget", "forget/label_log_lik", objective, path))
+        for chart in by_variant:
+            with_level(study, chart.panels, "forget", "forget/label_log_lik")
         # The same panels are not shown twice.
         shown = any({panel.title for panel in chart.panels} >= set(study.objectives) for chart in by_variant)
         return [*([] if shown else [label]), *by_variant, *others]

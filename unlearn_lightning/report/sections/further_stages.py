@@ -11,13 +11,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from unlearn_lightning.records.statistics import Curve, Estimate, Share, estimate
+from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.chart import Chart, Line, Panel
 from unlearn_lightning.report.columns import Counted, Interval, Number, Text
 from unlearn_lightning.report.section import Material, Section
 from unlearn_lightning.report.sections.recency import MEASURED
-from unlearn_lightning.report.statistics import Curve, Estimate, Share, estimate
-from unlearn_lightning.report.study_data import Study, TrainingPath
 
 CAPTION = (
     "The last path with so many further stages after the forget stage: its label drop (nats), and the seeds in which it fell less than "

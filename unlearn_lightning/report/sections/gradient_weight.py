@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterable
 from functools import cached_property
 
+from unlearn_lightning.records.measured import Group, groups, has_paths
+from unlearn_lightning.records.statistics import Curve, estimate
+from unlearn_lightning.records.study_data import RunRecord
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.columns import Change, Number, Paths, Text
-from unlearn_lightning.report.measured import Group, groups, has_paths
 from unlearn_lightning.report.section import Section
-from unlearn_lightning.report.statistics import Curve, estimate
-from unlearn_lightning.report.study_data import RunRecord
 
 METRIC = "train/gradient_weight"
 SPENT = 0.01

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable
 
+from unlearn_lightning.records.statistics import drops
+from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.chart import Chart, Line, averaged
-from unlearn_lightning.report.curves import known, metric_panels, panels
+from unlearn_lightning.report.curves import known, metric_panels, panels, with_level
 from unlearn_lightning.report.outcomes import first, last, retention
 from unlearn_lightning.report.section import Section, listed
-from unlearn_lightning.report.statistics import drops
-from unlearn_lightning.report.study_data import Study, TrainingPath
 
 
 class Kept(Section):
@@ -31,7 +31,7 @@ class Kept(Section):
 
     def sentences(self) -> Iterable[str]:
         names = list(dict.fromkeys(run.objective for run in self.study.finished("unlearn") if run.info.get("local") is False))
-        return [f"Not local, as gradients come from retain data too: {listed(names)}."] if names else []
+        return [f"Not local, as retain data takes part: {listed(names)}."] if names else []
 
 
 def _accuracy(study: Study) -> Chart:
@@ -40,7 +40,8 @@ def _accuracy(study: Study) -> Chart:
         return averaged(path.label, (path.index,), [{0: first(curve), 1: last(curve)} for curve in known(curves)])
 
     caption = "Share of math problems answered correctly before and after unlearning: a line that falls is skill lost as a side effect."
-    return Chart("accuracy", "Math accuracy before and after", caption, "", "accuracy", panels(study, line), x_ticks=["before", "after"])
+    drawn = with_level(study, panels(study, line), "gsm8k", "gsm8k/accuracy")
+    return Chart("accuracy", "Math accuracy before and after", caption, "", "accuracy", drawn, x_ticks=["before", "after"])
 
 
 def _frontier(study: Study) -> Chart:

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from unlearn_lightning.records.statistics import Estimate, crossing_step, drops, estimate, finite, interpolate, matched_score
+from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.columns import Interval, Paths, Text
 from unlearn_lightning.report.outcomes import first, last, retention
 from unlearn_lightning.report.section import Section
-from unlearn_lightning.report.statistics import Estimate, crossing_step, drops, estimate, finite, interpolate, matched_score
-from unlearn_lightning.report.study_data import Study, TrainingPath
 
 
 class Matched(NamedTuple):

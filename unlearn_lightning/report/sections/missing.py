@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
+from unlearn_lightning.records.study_data import Study
 from unlearn_lightning.report.section import Section
-from unlearn_lightning.report.study_data import Study
 
 LISTED = 6
 

@@ -6,12 +6,12 @@ All of it comes from what the records say of themselves, so that a new probe nee
 from collections.abc import Iterable, Sequence
 
 from unlearn_lightning.records import Quantity
+from unlearn_lightning.records.measured import Group, groups, has_paths, metrics, probes, since_start
+from unlearn_lightning.records.statistics import number_text
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.chart import Chart, Line, Panel, averaged
 from unlearn_lightning.report.columns import Change, Column, Interval, Paths, Text
-from unlearn_lightning.report.measured import Group, groups, has_paths, metrics, probes, since_start
 from unlearn_lightning.report.section import Section, Verdict
-from unlearn_lightning.report.statistics import number_text
 
 MOST_COLUMNS, MOST_LINES = 6, 8
 OPEN = 24

@@ -4,11 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from unlearn_lightning.records.settings import flatten, is_place, read_yaml
+from unlearn_lightning.records.study_data import RunRecord, Study
 from unlearn_lightning.report.blocks import Block, Prose, Table
 from unlearn_lightning.report.columns import Number, Text
 from unlearn_lightning.report.section import Material, Section
-from unlearn_lightning.report.settings import flatten, is_place, read_yaml
-from unlearn_lightning.report.study_data import RunRecord, Study
 
 OPEN = 12
 """A table of more rows starts folded."""
@@ -67,15 +67,20 @@ def mixtures(study: Study) -> list[str]:
 
 
 def _mixed(runs: Iterable[RunRecord]) -> list[str]:
-    seen: dict[str, Counter[str]] = {}
-    for run in runs:
-        for setting, value in (run.info.get("computed_with") or {}).items():
-            seen.setdefault(setting, Counter())[str(value)] += 1
     return [
         f"{setting} is {' and '.join(f'{value} in {n} run' + 's' * (n > 1) for value, n in sorted(found.items()))}"
-        for setting, found in seen.items()
+        for setting, found in _counted(runs, "computed_with").items()
         if len(found) > 1
     ]
+
+
+def _counted(runs: Iterable[RunRecord], part: str) -> dict[str, Counter[str]]:
+    """In how many runs each entry of a part of run.json has each value."""
+    seen: dict[str, Counter[str]] = {}
+    for run in runs:
+        for name, value in (run.info.get(part) or {}).items():
+            seen.setdefault(name, Counter())[str(value)] += 1
+    return seen
 
 
 def totals(study: Study) -> str:
@@ -90,13 +95,9 @@ def totals(study: Study) -> str:
 
 def versions(study: Study) -> str:
     """The software versions, with a count where runs differ."""
-    seen: dict[str, Counter[str]] = {}
-    for run in study.runs:
-        for name, version in (run.info.get("versions") or {}).items():
-            seen.setdefault(name, Counter())[str(version)] += 1
     parts = []
-    for name, found in seen.items():
-        several = [f"{version} ({count} run{'s' if count > 1 else ''})" for version, count in found.most_common()]
+    for name, found in _counted(study.runs, "versions").items():
+        several = [f"{version} ({count} run{'s' * (count > 1)})" for version, count in found.most_common()]
         parts.append(f"{name} {', '.join(several) if len(found) > 1 else next(iter(found))}")
     return " · ".join(parts)
 

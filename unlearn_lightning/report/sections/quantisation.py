@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable
 
+from unlearn_lightning.records.measured import groups
 from unlearn_lightning.records.recovery import recoveries
+from unlearn_lightning.records.statistics import estimate
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.columns import Change, Column, Interval, Paths, Text
-from unlearn_lightning.report.measured import groups
 from unlearn_lightning.report.section import Section
-from unlearn_lightning.report.statistics import estimate
 
 
 class Quantisation(Section):

@@ -14,11 +14,11 @@ from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
+from unlearn_lightning.records.statistics import Curve, Share, crossing_step, drop, finite, interpolate, measured_gap
+from unlearn_lightning.records.study_data import Study
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.columns import Counted, Text
 from unlearn_lightning.report.section import Section, Verdict, listed
-from unlearn_lightning.report.statistics import Curve, Share, crossing_step, drop, finite, interpolate, measured_gap
-from unlearn_lightning.report.study_data import Study
 
 WEIGHT = 2.0
 """Of the verdict where seeds could be compared: it comes before that on the depth of forgetting."""

@@ -6,11 +6,11 @@ from functools import cached_property
 from itertools import groupby
 
 from unlearn_lightning.records import Quantity
+from unlearn_lightning.records.statistics import estimate
+from unlearn_lightning.records.study_data import RunRecord
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.columns import Column, Interval, Number, Text
 from unlearn_lightning.report.section import Section
-from unlearn_lightning.report.statistics import estimate
-from unlearn_lightning.report.study_data import RunRecord
 
 Key = tuple[str, tuple[str, ...]]
 PART = "request"

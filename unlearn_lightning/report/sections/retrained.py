@@ -3,11 +3,11 @@
 import math
 from collections.abc import Iterable
 
+from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.chart import Chart, Line, averaged
 from unlearn_lightning.report.curves import known, panels
 from unlearn_lightning.report.section import Section, listed
-from unlearn_lightning.report.study_data import Study, TrainingPath
 
 
 class Retrained(Section):

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.loggers import wandb_settings
-from unlearn_lightning.report.report import Report
+from unlearn_lightning.loggers.logged_report import LoggedReport
 
 
-def log(report: Report, settings: dict[str, Any]) -> str:
+def log(report: LoggedReport, settings: dict[str, Any]) -> str:
     """Logs tables, figures and verdict; the run's folder lies in the study folder.
 
     Args:

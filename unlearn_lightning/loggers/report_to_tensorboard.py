@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning.report.report import Report
+from unlearn_lightning.loggers.logged_report import LoggedReport
 
 RGBA = 4
 
 
-def log(report: Report, settings: dict[str, Any]) -> str:
+def log(report: LoggedReport, settings: dict[str, Any]) -> str:
     """Writes one event file into the study folder's tensorboard/, in the place of an earlier report's.
 
     Args:

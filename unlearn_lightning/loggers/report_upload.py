@@ -9,21 +9,25 @@ configurations name the places (`trainer.logger`); runs that name none log to W&
 from collections.abc import Callable
 from typing import Any
 
-from unlearn_lightning.report import to_mlflow, to_tensorboard, to_wandb
-from unlearn_lightning.report.report import Report
-from unlearn_lightning.report.settings import read_yaml
+from unlearn_lightning.loggers import report_to_mlflow, report_to_tensorboard, report_to_wandb
+from unlearn_lightning.loggers.logged_report import LoggedReport
+from unlearn_lightning.records.settings import read_yaml
 
 
 class UploadError(Exception):
     """The report could not be logged; it is written all the same."""
 
 
-Place = Callable[[Report, dict[str, Any]], str]
+Place = Callable[[LoggedReport, dict[str, Any]], str]
 # By the class of the runs' logger. Others show the runs and no report.
-PLACES: dict[str, Place] = {"WandbLogger": to_wandb.log, "TensorBoardLogger": to_tensorboard.log, "MLFlowLogger": to_mlflow.log}
+PLACES: dict[str, Place] = {
+    "WandbLogger": report_to_wandb.log,
+    "TensorBoardLogger": report_to_tensorboard.log,
+    "MLFlowLogger": report_to_mlflow.log,
+}
 
 
-def upload(report: Report) -> list[str]:
+def upload(report: LoggedReport) -> list[str]:
     """Logs the report where the study's runs were logged, and says in a line for each place where that is; none for no place.
 
     Raises:
@@ -41,7 +45,7 @@ def upload(report: Report) -> list[str]:
     return told
 
 
-def _places(report: Report) -> list[tuple[str, dict[str, Any]]]:
+def _places(report: LoggedReport) -> list[tuple[str, dict[str, Any]]]:
     """The loggers of the study's runs that can show a report, each once, with their settings."""
     found: dict[str, dict[str, Any]] = {}
     for run in report.study.runs:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from unlearn_lightning.records import Quantity, metric_key
-from unlearn_lightning.report.statistics import Curve, Estimate, estimate
-from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
+from unlearn_lightning.records.statistics import Curve, Estimate, estimate
+from unlearn_lightning.records.study_data import RunRecord, Study, TrainingPath
 
 FIRST = ("forget", "retain")
 """Probes that are shown before the others, which follow by name."""

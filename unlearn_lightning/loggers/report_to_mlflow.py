@@ -3,10 +3,10 @@
 from typing import Any
 
 from unlearn_lightning.loggers import mlflow_store
-from unlearn_lightning.report.report import Report
+from unlearn_lightning.loggers.logged_report import LoggedReport
 
 
-def log(report: Report, settings: dict[str, Any]) -> str:
+def log(report: LoggedReport, settings: dict[str, Any]) -> str:
     """Logs tables, figures, page and verdict into the experiment of the study's runs.
 
     Args:

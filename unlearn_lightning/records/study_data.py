@@ -13,8 +13,8 @@ from typing import Any
 
 from unlearn_lightning.records import UnknownFormat, read_run, read_study
 from unlearn_lightning.records.places import missing, place_of
+from unlearn_lightning.records.run_records import readable_records
 from unlearn_lightning.records.texts import plain_text
-from unlearn_lightning.report.run_records import readable_records
 
 Vectors = dict[str, list[float]]
 """Prediction vectors of one model: example id -> per-token log-likelihoods of its probe response, (T,) nats."""
@@ -47,7 +47,7 @@ class TrainingPath:
         return " → ".join(self.stages)
 
 
-@dataclass
+@dataclass(eq=False)  # Each run is itself, so that what was computed of it can be remembered.
 class RunRecord:
     """One entry of `study.json` joined with its run folder; `info` is `run.json`, empty when there is none."""
 

@@ -1,4 +1,4 @@
-"""The report's arithmetic: intervals over seeds, growth rates, forget scores, matched forgetting.
+"""Arithmetic of what was measured: intervals over seeds, growth rates, forget scores, matched forgetting.
 
 Pure functions of numbers; everything a figure or table says is computed here and tested with numbers to redo by hand.
 """
