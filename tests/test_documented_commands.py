@@ -41,6 +41,7 @@ PARSED = {
     "unlearn memory": "takes seconds for each model; tests/test_memory.py runs it on a small one",
     "unlearn theory": "takes half a minute of CPU time; tests/test_theory_extensions.py runs every part",
     "unlearn fit -c configs/own_data.yaml": "needs the reader's model and files; tests/test_own_data.py runs it on some",
+    "unlearn evaluate": "needs a run and the harness's data sets; tests/test_evaluate.py runs it on tasks of its own",
     "unlearn export": "needs a run with an adapter; tests/test_export.py runs it",
 }
 # Begins of commands that are neither run nor parsed, with the reason.
@@ -71,7 +72,7 @@ SKIPPED = {
 PLACEHOLDERS = {"RUN": "runs/mine", "STUDY": "runs/demo", "STUDY_FOLDER": "runs/demo", "CONFIG": "configs/studies/demo.yaml"}
 # Verbs that are run wherever they are shown.
 CHEAP = ("status", "configs")
-HUB = re.compile(r"configs/backbones/(llama[23]|smollm2|qwen2\.5)")
+HUB = re.compile(r"configs/backbones/(llama[23]|smollm2|qwen[23]|gemma3|phi|olmo2)")
 
 
 def commands(page):

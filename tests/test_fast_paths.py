@@ -109,6 +109,16 @@ def test_tested_architectures_take_the_fastest_way_unseen(kind, capsys):
     assert not capsys.readouterr().out
 
 
+@torch.no_grad()
+def test_a_model_that_sees_images_as_well_is_right_on_texts(capsys):
+    """Its decoder is a tested one, and lies in a part of its configuration."""
+    text = {**SIZES, "num_hidden_layers": 2, "sliding_window": 4, "query_pre_attn_scalar": 8}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+    net = model("gemma3", text_config=text, vision_config={**vision, "patch_size": 14}, mm_tokens_per_image=4).eval()
+    assert_right(net)
+    assert not capsys.readouterr().out
+
+
 ROTATIONS = {
     "dynamic": ("llama", {"rope_type": "dynamic", "factor": 4.0}),
     "longrope": (

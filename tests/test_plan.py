@@ -21,7 +21,8 @@ from unlearn_lightning.runs.content import hub_commit
 from unlearn_lightning.sources.readers import HubError
 from unlearn_lightning.study import estimate as estimating
 from unlearn_lightning.study import unread as unread_room
-from unlearn_lightning.study.estimate import ARCHITECTURES, Estimator, Shape, optimizer_steps
+from unlearn_lightning.study.architectures import ARCHITECTURES
+from unlearn_lightning.study.estimate import Estimator, Shape, optimizer_steps
 from unlearn_lightning.study.plan_view import Speed, print_plan, stage_runs
 from unlearn_lightning.study.study_file import read_study_file
 from unlearn_lightning.study.tree import plan
@@ -42,6 +43,18 @@ PARAMETERS = {
     "meta-llama/Llama-2-13b-hf": 13_015_864_320,
     "Qwen/Qwen2.5-1.5B": 1_543_714_304,
     "Qwen/Qwen2.5-14B": 14_770_033_664,
+    "Qwen/Qwen3-0.6B-Base": 596_049_920,
+    "Qwen/Qwen3-1.7B-Base": 1_720_574_976,
+    "Qwen/Qwen3-8B-Base": 8_190_735_360,
+    "google/gemma-3-1b-pt": 999_885_952,
+    "google/gemma-3-4b-pt": 4_300_079_472,
+    "microsoft/Phi-3.5-mini-instruct": 3_821_079_552,
+    "microsoft/Phi-4-mini-instruct": 3_836_021_760,
+    "allenai/OLMo-2-0425-1B": 1_484_916_736,
+    "allenai/OLMo-2-1124-7B": 7_298_617_344,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008,
+    "HuggingFaceTB/SmolLM2-360M-Instruct": 361_821_120,
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": 1_711_376_384,
 }
 
 
@@ -137,6 +150,12 @@ def test_the_table_gives_the_published_numbers(name, no_network):
     _, hidden, *_, vocabulary, tied = ARCHITECTURES[name]
     assert shape.parameters - shape.multiplied == (0 if tied else hidden * vocabulary)
     assert any("built-in table" in note for note in estimator.notes)
+
+
+def test_the_table_has_every_model_of_the_configurations():
+    files = (Path(__file__).parents[1] / "configs" / "backbones").glob("*.yaml")
+    models = {yaml.safe_load(file.read_text())["model"]["init_args"]["backbone"]["model"] for file in files}
+    assert {model for model in models if model and not model.startswith("builtin:")} == set(ARCHITECTURES)
 
 
 def test_an_unknown_model_gives_no_numbers_and_says_so(no_network):

@@ -41,6 +41,7 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   fit       train one stage, or unlearn one            unlearn fit -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml
   validate  measure a run or a model, train nothing    unlearn validate runs/forgotten --trainer.callbacks+ my_metrics.ResponseLength
   test      the same under Lightning's test loop
+  evaluate  benchmarks of the lm-evaluation-harness    unlearn evaluate runs/forgotten --tasks gsm8k,mmlu,wmdp_bio
   study     train, unlearn and measure all the paths   unlearn study configs/studies/demo.yaml
   status    how each run of a study is doing           unlearn status runs/demo
   watch     the same, live, with what is measured      unlearn watch runs/demo
@@ -52,6 +53,7 @@ usage: unlearn VERB [arguments]        (each verb has its own --help)
   new       a metric, objective or stage to fill in    unlearn new callback ResponseLength
 """
 ROOMS = {
+    "evaluate": "unlearn_lightning.cli.evaluate_command:main",
     "study": "unlearn_lightning.study.command:study",
     "status": "unlearn_lightning.study.status:status",
     "watch": "unlearn_lightning.study.watch:watch",

@@ -25,7 +25,8 @@ from unlearn_lightning.cli.lightning_cli import run
 from unlearn_lightning.cli.unlearn_cli import UnlearnCLI
 from unlearn_lightning.loggers.factory import run_loggers
 from unlearn_lightning.loggers.resume import LoggedRun, logged_run
-from unlearn_lightning.records import is_finished, locked, read_json, read_run, record_path
+from unlearn_lightning.records import is_finished, locked, metric_key, read_json, read_run, record_path
+from unlearn_lightning.records.recovery import original_name
 from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.measured import (
     MEASURED,
@@ -110,10 +111,7 @@ def trained_config(folder: Path) -> dict[str, Any]:
 
 def _measure_ends(folder: Path, config: Mapping[str, Any], names: Sequence[str], end: int, about: Mapping[str, Any] | None) -> None:
     """Measures the model that a run began with and then its result; one model is gone before the next comes."""
-    wanted = [probe for name, probe in probes_of(config).items() if name in names]
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "profiler": None}
-    trainer = {**config["trainer"], **quiet, "callbacks": wanted, "limit_val_batches": 1.0, "max_time": None}
-    start = {name: value for name, value in config.items() if name != "config"} | {"trainer": trainer, "verbose": False}
+    start = _validation(config, [probe for name, probe in probes_of(config).items() if name in names])
     cli = None
     try:
         cli = _measured_at(folder, start, 0, about)
@@ -125,6 +123,27 @@ def _measure_ends(folder: Path, config: Mapping[str, Any], names: Sequence[str],
         own = result_backbone(folder, config["model"]["init_args"]["backbone"])
         model = {**start["model"], "init_args": {**start["model"]["init_args"], "backbone": own}}
         _measured_at(folder, {**start, "model": model}, end, about, cli)
+
+
+def measure_result(folder: Path, config: Mapping[str, Any], backbone: Mapping[str, Any], probes: Sequence[Any]) -> None:
+    """Measures a run's result on a backbone that is loaded in another way than the run's own.
+
+    Args:
+        folder: the run folder.
+        config: the run's whole configuration.
+        backbone: the settings with which its result is loaded.
+        probes: settings of what measures it, under names of their own.
+    """
+    settings = _validation({**config, "run_folder": str(folder), "ckpt_path": None}, probes)
+    model = {**settings["model"], "init_args": {**settings["model"]["init_args"], "backbone": dict(backbone)}}
+    _measured_at(folder, {**settings, "model": model}, read_run(folder)["steps"], None)
+
+
+def _validation(config: Mapping[str, Any], probes: Sequence[Any]) -> dict[str, Any]:
+    """A run's configuration with these probes alone, for `validate`."""
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "profiler": None}
+    trainer = {**config["trainer"], **quiet, "callbacks": list(probes), "limit_val_batches": 1.0, "max_time": None}
+    return {name: value for name, value in config.items() if name != "config"} | {"trainer": trainer, "verbose": False}
 
 
 def _measured_at(folder: Path, settings: dict[str, Any], step: int, about: Mapping[str, Any] | None, cli: Any = None) -> Any:
@@ -159,8 +178,9 @@ class AtStep(pl.Callback):
         set_step(trainer, self.step)
         for probe in trainer.callbacks if self.step else ():  # type: ignore[attr-defined]
             if isinstance(probe, Probe):
-                path = record_path(self.folder, probe.name, 0)
-                start = read_json(path)["metrics"] if path.is_file() else _Unknown()
+                path = record_path(self.folder, original_name(probe.name), 0)
+                found = read_json(path)["metrics"] if path.is_file() else None
+                start = _Unknown() if found is None else {metric_key(probe.name, key.partition("/")[2]): v for key, v in found.items()}
                 probe.load_state_dict({"start": start, "measured_step": -1})
 
 

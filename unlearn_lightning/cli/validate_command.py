@@ -1,6 +1,7 @@
 """`unlearn validate`: a finished run, or any model, is measured; and how far it lies from a given retrained model.
 
 unlearn validate RUN --trainer.callbacks+ mine.Rouge            # into the run's own records
+unlearn validate RUN --model.backbone.quantization nf4          # does what was unlearned come back?
 unlearn validate -c configs/objectives/npo.yaml --model.backbone.model FOLDER --against runs/retrained
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from unlearn_lightning.cli import quantised
 from unlearn_lightning.cli.against import distances_of, with_retrained
 from unlearn_lightning.cli.closing_table import print_closing
 from unlearn_lightning.cli.lightning_cli import run
@@ -70,6 +72,7 @@ def taken(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
 
 def _measure_run(folder: Path, words: Sequence[str], options: Mapping[str, list[str]]) -> None:
     trained = trained_config(folder)
+    kind, words = quantised.asked(words, trained)
     config = _resolved(trained, words)
     if names := sorted(_different(trained, config)):
         raise ValueError(
@@ -79,6 +82,14 @@ def _measure_run(folder: Path, words: Sequence[str], options: Mapping[str, list[
     if not probes_of(config):
         raise ValueError(f"{folder} has no probes. Name one to measure: `unlearn validate {folder} --trainer.callbacks+ CLASS`.")
     named = [name for given in options["--measure"] for name in given.split(",")] or None
+    if kind:
+        if options["--against"]:
+            raise ValueError(f"{quantised.FLAG} and --against are two commands: measure the one, and then the other.")
+        done = quantised.measure_quantised(folder, config, kind, named)
+        if is_first():
+            print(f"Measured with {kind} weights: {', '.join(done)}." if done else f"Measured already with {kind} weights.")
+            quantised.print_recovery(folder)
+        return
     again: list[str] = []
     for retrained in options["--against"]:
         if not distances_of(config):

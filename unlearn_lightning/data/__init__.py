@@ -7,8 +7,10 @@ from unlearn_lightning.data.family_stage import FamilyStage, FamilyTextStage
 from unlearn_lightning.data.stage_data import StageData
 from unlearn_lightning.data.stages import ChatStage, InstructStage, MathStage, SafetyStage, TofuStage
 from unlearn_lightning.data.text_stage import TextStage
+from unlearn_lightning.data.tofu_parts import TofuPartStage
 
 __all__ = [
     "BaseChatStage", "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "Example", "FamilyStage", "FamilyTextStage",
-    "InstructStage", "MathStage", "SafetyStage", "StageData", "TextStage", "TofuStage", "collate", "identity", "second_responses",
+    "InstructStage", "MathStage", "SafetyStage", "StageData", "TextStage", "TofuPartStage", "TofuStage", "collate", "identity",
+    "second_responses",
 ]  # fmt: skip

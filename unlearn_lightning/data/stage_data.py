@@ -34,7 +34,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
 
     Args:
         source: `world` (built in, no files), `files` (this stage's file below data_root), `hub` (this stage's Hub data set),
-            the path of a JSON / JSON-lines file or of a folder in the format of `datasets`, or `hub:owner/name[/config]`.
+            the path of a JSON / JSON-lines file or of a folder in the format of `datasets`, or `hub:owner/name[/config][:split]`.
         held_out_source: the same for held-out examples; null for the stage's own test file, or else a part of `source` that
             training then never sees: whole prompts, however often each stands there.
         data_root: folder of `files`; null for the environment variable UNLEARN_DATA.

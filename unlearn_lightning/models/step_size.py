@@ -61,7 +61,7 @@ class StepSize:
             return StepSize(
                 scratch.hidden, scratch.intermediate, scratch.layers, scratch.vocab_size, width, scratch.heads, backbone
             )  # fmt: skip
-        config = AutoConfig.from_pretrained(located(backbone.model), revision=backbone.revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(located(backbone.model), revision=backbone.revision, trust_remote_code=False).get_text_config()
         try:
             heads, hidden = config.num_attention_heads, config.hidden_size
             kv = getattr(config, "num_key_value_heads", None) or heads

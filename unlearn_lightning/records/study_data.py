@@ -19,7 +19,7 @@ from unlearn_lightning.records.texts import plain_text
 Vectors = dict[str, list[float]]
 """Prediction vectors of one model: example id -> per-token log-likelihoods of its probe response, (T,) nats."""
 
-_KNOWN_TAGS = {"seed", "path", "p", "path_name", "objective", "retrained"}
+_KNOWN_TAGS = {"seed", "path", "p", "path_name", "objective", "retrained", "retrained_of", "requests"}
 _OBJECTIVE_NAMES = {"ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)"}
 
 
@@ -207,7 +207,7 @@ class Study:
         """The finished run of a path's stages without the forget stage, or None."""
         without = tuple(stage for stage in path if stage != self.forget)
         tagged = [run for run in self.finished("stage") if run.tags.get("retrained") and run.seed == seed]
-        return next((run for run in tagged if run.stages == without), None)
+        return next((run for run in tagged if run.tags.get("retrained_of", list(without)) in (list(path), list(without))), None)
 
     def unlearned(self, objective: str, path: TrainingPath) -> list[RunRecord]:
         """The finished unlearning runs of one objective on one path, one per seed."""

@@ -111,13 +111,12 @@ def data_root(folder: str | None) -> Path:
 def read_rows(source: str, split: str = "train") -> Sequence[SourceRecord]:
     """Reads the records of a file, a folder or a Hub data set.
 
-    A file holds a JSON array or JSON lines, which are told apart by their content; a `.txt` file is one text.
-    A folder is one that `datasets` wrote (`save_to_disk`)
-    or loads (files of one data set). A Hub data set is written `hub:owner/name[/config]`.
+    A file holds a JSON array or JSON lines, told apart by their content; a `.txt` file is one text. A folder is one that `datasets`
+    wrote (`save_to_disk`) or loads (files of one data set). A Hub data set is written `hub:owner/name[/config][:split]`.
 
     Args:
         source: the path of the file or folder, or the Hub data set.
-        split: the split that is read of a folder or Hub data set; a file has no splits.
+        split: what is read of a folder or Hub data set that names no split itself; a file has none.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -149,7 +148,8 @@ def _folder_rows(path: Path, split: str) -> list[SourceRecord]:
 def _hub_rows(name: str, split: str) -> list[SourceRecord]:
     import datasets
 
-    owner, _, rest = name.partition("/")
+    place, _, split = name.partition(":") if ":" in name else (name, "", split)
+    owner, _, rest = place.partition("/")
     dataset, _, config = rest.partition("/")
     path = f"{owner}/{dataset}" if dataset else owner
     try:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from unlearn_lightning.data import StageData
 from unlearn_lightning.data.examples import lengths_of
@@ -31,18 +31,9 @@ from unlearn_lightning.models.places import located
 from unlearn_lightning.models.scratch import Scratch, build_model
 from unlearn_lightning.runs.run_key import texts_alone
 from unlearn_lightning.sources.readers import HubError
+from unlearn_lightning.study.architectures import ARCHITECTURES, architecture
 from unlearn_lightning.study.run import Run
 
-# Public facts: class, hidden, layers, intermediate, heads, key-value heads, vocabulary, tied embeddings.
-ARCHITECTURES: dict[str, tuple[Any, int, int, int, int, int, int, bool]] = {
-    "meta-llama/Llama-3.2-1B": (LlamaConfig, 2048, 16, 8192, 32, 8, 128256, True),
-    "meta-llama/Llama-3.2-3B": (LlamaConfig, 3072, 28, 8192, 24, 8, 128256, True),
-    "meta-llama/Llama-3.1-8B": (LlamaConfig, 4096, 32, 14336, 32, 8, 128256, False),
-    "meta-llama/Llama-3.1-70B": (LlamaConfig, 8192, 80, 28672, 64, 8, 128256, False),
-    "meta-llama/Llama-2-13b-hf": (LlamaConfig, 5120, 40, 13824, 40, 40, 32000, False),
-    "Qwen/Qwen2.5-1.5B": (Qwen2Config, 1536, 28, 8960, 12, 2, 151936, True),
-    "Qwen/Qwen2.5-14B": (Qwen2Config, 5120, 48, 13824, 40, 8, 152064, False),
-}
 # Public data sets that cannot be read: rows, and mean prompt and response as UTF-8 bytes / 4.
 DATA_SETS = {"openai/gsm8k/main": (7473, 121), "locuslab/TOFU/full": (4000, 60), "PrincetonPLI/Instruct-SkillMix-SDA": (8000, 678)}
 OTHER_DATA = (1000, 256)
@@ -255,11 +246,7 @@ class Estimator:
             if name not in ARCHITECTURES:
                 self._note(f"Shape of {name}: unknown ({_first_line(error)}), so there are no FLOPs, bytes and hours.")
                 return None
-            cls, hidden, layers, intermediate, heads, kv_heads, vocabulary, tied = ARCHITECTURES[name]
-            config = cls(
-                hidden_size=hidden, num_hidden_layers=layers, intermediate_size=intermediate, num_attention_heads=heads,
-                num_key_value_heads=kv_heads, vocab_size=vocabulary, tie_word_embeddings=tied,
-            )  # fmt: skip
+            config = architecture(name)
             self._note(f"Shape of {name}: from the built-in table, as its config.json cannot be read ({_first_line(error)}).")
         return config
 

@@ -36,9 +36,11 @@ BLOCK, SUPERBLOCK = 64, 256
 def fake_network(backbone: Backbone, config: Any, layers: int, mode: FakeTensorMode) -> Any:
     """The backbone's network for unlearning with so many decoder layers, in training mode."""
     config = copy.deepcopy(config)
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
+    # A model that sees images, too, keeps the shape of its decoder in a part of its configuration.
+    text = config.get_text_config()
+    text.num_hidden_layers = layers
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:layers]
     with torch.device("meta"):
         net: Any = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, backbone.dtype), attn_implementation="sdpa")
         if backbone.gradient_checkpointing:

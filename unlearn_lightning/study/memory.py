@@ -108,7 +108,7 @@ def step_memory(backbone: Backbone, step: Step, estimator: Estimator | None = No
         # FSDP2 gathers trained float32 weights in bfloat16, so that autocast has nothing to convert, and to keep.
         backbone = dataclasses.replace(backbone, dtype="bfloat16")
     few, more = (simulate(backbone, config, layers, step) for layers in (FEW, MORE))
-    return spread(few, more, config.num_hidden_layers, step, loads_whole=backbone.quantization is not None, narrow=narrow)
+    return spread(few, more, config.get_text_config().num_hidden_layers, step, loads_whole=backbone.quantization is not None, narrow=narrow)
 
 
 def spread(few: Memory, more: Memory, layers: int, step: Step, loads_whole: bool = False, narrow: bool = False) -> Memory:

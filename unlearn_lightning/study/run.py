@@ -16,7 +16,7 @@ class Run:
 
     Attributes:
         name: readable, such as seed1/p4/npo.
-        kind: stage or unlearn.
+        kind: stage, unlearn, or request where a part of the forget set is unlearned after others.
         key, folder: what identifies it, and where it lies.
         config: its whole `unlearn fit` configuration.
         parents: the runs it starts from.

@@ -13,6 +13,8 @@ from unlearn_lightning.records.texts import check_name
 
 # Not dict[str, Any]: jsonargparse would fill in the arguments of any class_path it meets there.
 Settings = dict
+# Five requests have 120 orders and 325 runs.
+MOST_REQUESTS = 5
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,11 @@ class StudyConfig:
         unlearning: settings of all objectives.
         probes: name -> `class_path`, `stage` (whose data is measured) and `init_args` of a probe callback.
         stage_probes: names of the probes that also measure the stages, at their start and end.
-        retrained: also train each path without the forget stage; paths that then are the same share that model.
+        retrained: also train each path without the forget stage; paths that then are the same share that model. The name of a stage has
+            that one take the forget stage's place, as TOFU's retain99 does, where the forget stage also holds what is kept.
+        unlearned: the stage whose data is unlearned, where it is a part of the forget stage's data; null for the forget stage's own.
+        requests: also unlearn the forget set in so many parts, one after the other in every order; null for at once only. 3 parts are 15
+            more runs for each objective, path and seed, 4 are 64.
         seeds: every run is repeated with each.
         source: of the data of every stage that does not state its own (`world`, `files`, `hub`, ...).
         threads: CPU threads per run; small models are fastest with 1.
@@ -80,7 +86,9 @@ class StudyConfig:
     unlearning: Settings = field(default_factory=dict)
     probes: dict[str, Settings] = field(default_factory=dict)
     stage_probes: tuple[str, ...] = ()
-    retrained: bool = True
+    retrained: bool | str = True
+    unlearned: str | None = None
+    requests: int | None = None
     seeds: tuple[int, ...] = (0,)
     source: str = "world"
     threads: int | None = None
@@ -94,10 +102,13 @@ class StudyConfig:
         if None in retained:
             raise ValueError("An objective's `retain` names the stage that is kept, such as {stage: tofu, weight: 1.0}.")
         probed = {probe.get("stage", self.forget) for probe in self.probes.values()}
-        named = {self.forget, *self.order, *trained, *retained, *probed}
+        others = {name for name in (self.retrained, self.unlearned) if isinstance(name, str)}
+        named = {self.forget, *self.order, *trained, *retained, *probed, *others}
         for stage in sorted(named - self.stages.keys()):
             raise ValueError(f"Study {self.name!r} names the stage {stage!r}, but `stages` has {sorted(self.stages)}.")
         self._check_order() if self.paths is None else self._check_paths(self.paths)
+        if self.requests is not None and not 2 <= self.requests <= MOST_REQUESTS:
+            raise ValueError(f"`requests` is the number of parts of the forget set, 2 to {MOST_REQUESTS}; got {self.requests}.")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` needs at least one seed, and each once; got {list(self.seeds)}.")
         if unknown := set(self.stage_probes) - self.probes.keys():
@@ -134,7 +145,7 @@ class StudyConfig:
             positions = sorted(self.positions or range(1, len(self.order) + 2))
             found = [(f"p{p}", (*self.order[: p - 1], self.forget, *self.order[p - 1 :]), p) for p in positions]
         return [
-            StudyPath(name, stages, p, self._remainder(stages) if self.retrained else None, self.paths is not None)
+            StudyPath(name, stages, p, self._without_forget(stages) if self.retrained else None, self.paths is not None)
             for name, stages, p in found
         ]
 
@@ -145,6 +156,12 @@ class StudyConfig:
     def other_stages(self) -> list[str]:
         """All stages but the forget stage, in the order in which the paths bring them up."""
         return list(dict.fromkeys(stage for path in self.all_paths() for stage in self._remainder(path.stages)))
+
+    def _without_forget(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        """The retrained model's path."""
+        if not isinstance(self.retrained, str):
+            return self._remainder(path)
+        return tuple(self.retrained if stage == self.forget else stage for stage in path)
 
     def _remainder(self, path: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(stage for stage in path if stage != self.forget)

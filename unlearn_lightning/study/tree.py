@@ -6,6 +6,7 @@ runs = plan(study, store=Path("runs/store"))       # parents before children
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from unlearn_lightning.records import is_finished
 from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.cut_short import check_whole
 from unlearn_lightning.runs.run_key import Reader, digest, read_content, run_inputs
+from unlearn_lightning.study.requests import Request, each_request, parts_of
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import Settings, StudyConfig, StudyPath, merged
 
@@ -48,6 +50,10 @@ class _Planner:
             retrained = {path: run for path in self.study.retrained_paths() if (run := self._path(seed, path, base))}
             for run in retrained.values():
                 run.tags["retrained"] = True
+            if isinstance(self.study.retrained, str):
+                # Its stages do not say of which path it is the retrained model.
+                for path in self.study.all_paths():
+                    retrained[path.retrained or ()].tags["retrained_of"] = list(path.stages)
             ends = [(path, self._end(seed, path, base)) for path in self.study.all_paths()]
             for objective in self.study.objectives:
                 siblings: dict[str, Run] = {}
@@ -56,6 +62,7 @@ class _Planner:
                     without = retrained.get(path.retrained) if path.retrained is not None else None
                     run.compare = {**({"retrained": without} if without else {}), **siblings}
                     siblings[path.name] = run
+                    self._requests(seed, path, objective, end, without)
         return list(self.runs.values())
 
     def _base(self, seed: int) -> Run:
@@ -84,18 +91,40 @@ class _Planner:
         run.tags |= path.tags
         return run
 
-    def _unlearn(self, seed: int, path: StudyPath, name: str, start: Run) -> Run:
+    def _requests(self, seed: int, path: StudyPath, name: str, end: Run, without: Run | None) -> None:
+        """The forget set unlearned part by part, in every order; a run starts from the one that unlearned the parts before."""
+        runs: dict[tuple[int, ...], Run] = {(): end}
+        for request in self.each_request:
+            run = self._unlearn(seed, path, name, runs[request.order[:-1]], request)
+            run.compare = {"retrained": without} if without else {}
+            runs[request.order] = run
+
+    @cached_property
+    def each_request(self) -> list[Request]:
+        """The runs of all orders; none where the forget set is unlearned at once only."""
+        if not self.study.requests:
+            return []
+        data = self._data(self.study.unlearned or self.study.forget)
+        stage = _stage_class(data["class_path"])(**(data.get("init_args") or {}))
+        return each_request(parts_of(stage, data, self.study.requests, self.store))
+
+    def _unlearn(self, seed: int, path: StudyPath, name: str, start: Run, request: Request | None = None) -> Run:
         objective = dict(self.study.objectives[name])
         own_tags = objective.pop("tags", {})
         if retain := dict(objective.pop("retain", None) or {}):
             retain["data"] = self._data(retain.pop("stage"))
             objective = merged(objective, {"model": {"init_args": {"retain": retain}}})
-        config = self._config(
-            seed, {"data": self._data(self.study.forget)}, self.study.unlearning, objective,
-            self._start_from([start]), self._probes(tuple(self.study.probes), {}),
-        )  # fmt: skip
+        data = request.data if request else self._data(self.study.unlearned or self.study.forget)
+        probes = self._probes(tuple(self.study.probes), {})
+        if request:
+            probes["trainer"]["callbacks"] += request.probes
+        config = self._config(seed, {"data": data}, self.study.unlearning, objective, self._start_from([start]), probes)
         tags = {"seed": seed, "path": list(path.stages), **path.tags, "objective": name, **own_tags}
-        return self._add(f"seed{seed}/{path.name}/{name}", "unlearn", config, [start], tags)
+        called = f"seed{seed}/{path.name}/{name}"
+        if request:
+            tags["requests"] = list(request.order)
+            return self._add(f"{called}/{'-'.join(map(str, request.order))}", "request", config, [start], tags)
+        return self._add(called, "unlearn", config, [start], tags)
 
     def _config(self, seed: int, *layers: Settings) -> Settings:
         quiet = {"trainer": {"enable_progress_bar": False, "enable_model_summary": False}, "seed_everything": seed}
@@ -134,7 +163,12 @@ class _Planner:
         backbone = parent.config["model"]["init_args"]["backbone"]
         if backbone["lora"] is None:
             return {"model": str(parent.folder / "model")}
-        return {"model": backbone["model"], "adapter": str(parent.folder / "adapter")}
+        own = str(parent.folder / "adapter")
+        if parent.kind != "request":
+            return {"model": backbone["model"], "adapter": own}
+        # Unlearning puts a new adapter on top of all, while a stage goes on with the last one.
+        earlier = backbone["adapter"]
+        return {"model": backbone["model"], "adapter": [*([earlier] if isinstance(earlier, str) else earlier or []), own]}
 
     def _add(self, name: str, kind: str, config: Settings, parents: list[Run], tags: dict[str, Any]) -> Run:
         resolved = self.resolve(config)

@@ -21,7 +21,7 @@ from unlearn_lightning.study.run_spec import RunSpec, failure, note_failure, wri
 from unlearn_lightning.study.study_config import StudyConfig
 
 # The tags that a run's name says already, and the note that a run serves as a retrained model.
-IN_NAME = ("seed", "path", "p", "path_name", "objective", "retrained")
+IN_NAME = ("seed", "path", "p", "path_name", "objective", "retrained", "retrained_of", "requests")
 
 
 class RunFailed(Exception):
