@@ -15,6 +15,7 @@ _UNSEEN = ("Cc", "Cf", "Cs", "Co")
 # A name is a part of file names, of metric keys and of lines on a terminal.
 _NAME = re.compile(r"\w[\w.+=-]*( [\w.+=-]+)*")
 LONGEST_NAME = 100
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
 
 
 def plain_text(text: str) -> str:
@@ -59,3 +60,9 @@ def check_name(name: str, what: str) -> None:
             f"{what} may have letters, digits, spaces, _, ., +, = and -, begins with a letter, a digit or _, and has at most "
             f"{LONGEST_NAME} characters, because files and metrics are named after it; got {name[: LONGEST_NAME + 1]!r}."
         )
+
+
+def natural(name: str) -> tuple[list[tuple[str, float]], str]:
+    """What to sort names by, so that their numbers count as numbers: lr3e-5 before lr1e-4, seed2 before seed10."""
+    words = _NUMBER.split(name)
+    return [(word, float(number)) for word, number in zip(words[::2], [*words[1::2], "0"], strict=True)], name

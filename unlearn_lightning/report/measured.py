@@ -12,8 +12,8 @@ from unlearn_lightning.records import Quantity, metric_key
 from unlearn_lightning.report.statistics import Curve, Estimate, estimate
 from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
 
-FIRST = ("forget", "retain")
-"""Probes that are shown before the others, which follow by name."""
+FIRST = ("forget", "retain", "holdout")
+"""Sets whose probes (`forget`, then `forget_answers`) are shown before the others, which follow by name."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,13 @@ def has_paths(study: Study) -> bool:
 def probes(members: Iterable[RunRecord]) -> list[str]:
     """The names of all probes that have records in some runs."""
     found = {place.name for run in members for place in (run.folder / "records").glob("*") if place.is_dir()}
-    return sorted(found, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+    return sorted(found, key=probe_place)
+
+
+def probe_place(name: str) -> tuple[int, str]:
+    """What to sort the names of probes by."""
+    of = name.partition("_")[0]
+    return FIRST.index(of) if of in FIRST else len(FIRST), name
 
 
 def metrics(members: Sequence[Group], probe: str) -> dict[str, Quantity]:

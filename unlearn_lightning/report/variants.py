@@ -53,10 +53,11 @@ def variants(study: Study, tag: str) -> tuple[Grid, list[str]]:
         if run.kind == "unlearn":
             grid.setdefault(run.name_without(tag), {})[run.extra_tags.get(tag, "")] = run.objective
     grid = {family: names for family, names in grid.items() if len(names) > 1}
-    return grid, sorted({value for names in grid.values() for value in names}, key=_size)
+    return grid, sorted({value for names in grid.values() for value in names}, key=size_of)
 
 
-def _size(value: str) -> tuple[int, float, str]:
+def size_of(value: str) -> tuple[int, float, str]:
+    """What to sort the values of a setting by: none first, numbers by size, then words."""
     if not value:
         return 0, 0.0, ""
     try:
