@@ -207,7 +207,9 @@ def _record(where: str, item: Any, surrogates: bool) -> SourceRecord:
 
 
 def _not_json(where: str, error: json.JSONDecodeError, line: str) -> str:
-    return f"{where}: not JSON ({error.msg}): {quoted(line)}. {EXPECTED}."
+    is_table = where.rpartition(":")[0].lower().endswith((".csv", ".tsv"))
+    further = ": convert it, or put it into a folder of its own and name the folder, which `datasets` reads" if is_table else ""
+    return f"{where}: not JSON ({error.msg}): {quoted(line)}. {EXPECTED}{further}."
 
 
 def _decoded(path: Path) -> str:
