@@ -101,7 +101,7 @@ def _measure_model(words: Sequence[str], against: Sequence[str]) -> None:
     words = list(words)
     flags = {word.partition("=")[0] for word in words}
     likewise: dict[str, Any] | None = None
-    if not flags & {"-c", "--config", "--help", "-h", "--print_config"} and not any(word.startswith(("-c", "--co")) for word in words):
+    if not flags & {"-c", "--config", "--help", "-h", *(() if against else ("--print_config",))} and not any(word.startswith(("-c", "--co")) for word in words):
         if not any(flag == "--data" or flag.startswith("--data.") for flag in flags):
             likewise = _like_run(flags, against)
         elif not flags & {"--model", "--model.class_path"}:
