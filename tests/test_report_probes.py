@@ -99,3 +99,18 @@ def test_a_record_whose_words_are_damaged_is_left_out_and_named(runs, tmp_path, 
     (run / "run.json").write_text(json.dumps({name: value for name, value in about.items() if name != "files"}))
     made = build(run)
     assert any("000001.json" in problem and "quantit" in problem for problem in made.problems)
+
+
+def test_a_run_without_stages_lacks_no_retrained_model_and_its_headline_names_each_set_once(runs, tmp_path, without_figures):
+    run = tmp_path / "alone"
+    shutil.copytree(runs / "rate0.001", run, ignore=shutil.ignore_patterns("report"))
+    for probe in ("divergence", "retain_answers", "retain", "forget_answers"):
+        record = {"format": 1, "probe": probe, "step": 0, "metrics": {f"{probe}/x": 1.0}, "examples": [{"id": "a", "token_log_lik": [-1.0]}]}
+        (run / "records" / probe).mkdir()
+        (run / "records" / probe / "000000.json").write_text(json.dumps(record))
+    report = build(run)
+    assert not [problem for problem in report.problems if "retrained" in problem]
+    said = [piece.split(":")[0].strip() for piece in report.verdict.headline.removeprefix("GradientAscent:").split(";")]
+    assert said == ["forget_answers", "retain", "divergence", "loudness"]
+    # The numbers of the first probe, and no weight of the gradient, are table.csv.
+    assert (run / "report" / "table.csv").read_text() == (run / "report" / "tables" / "probe_forget_answers.csv").read_text()
