@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ WEIGHTS = "adapter_model.safetensors"
 # Names of the adapters within PEFT: the trainable one, and the frozen ones below it, numbered.
 TRAINABLE = "default"
 FROZEN = "frozen"
+# PEFT reads this property of transformers whenever it wraps a model, and a user can do nothing about it.
+warnings.filterwarnings("ignore", ".*`is_gradient_checkpointing` is deprecated.*", FutureWarning)
 
 
 def reference_mode(net: nn.Module) -> Any:
