@@ -105,7 +105,13 @@ def test_a_run_without_stages_lacks_no_retrained_model_and_its_headline_names_ea
     run = tmp_path / "alone"
     shutil.copytree(runs / "rate0.001", run, ignore=shutil.ignore_patterns("report"))
     for probe in ("divergence", "retain_answers", "retain", "forget_answers"):
-        record = {"format": 1, "probe": probe, "step": 0, "metrics": {f"{probe}/x": 1.0}, "examples": [{"id": "a", "token_log_lik": [-1.0]}]}
+        record = {
+            "format": 1,
+            "probe": probe,
+            "step": 0,
+            "metrics": {f"{probe}/x": 1.0},
+            "examples": [{"id": "a", "token_log_lik": [-1.0]}],
+        }
         (run / "records" / probe).mkdir()
         (run / "records" / probe / "000000.json").write_text(json.dumps(record))
     report = build(run)

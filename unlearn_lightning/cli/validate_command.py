@@ -8,7 +8,7 @@ unlearn validate --model.backbone.model FOLDER --against runs/mine         # wit
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,9 @@ def _measure_model(words: Sequence[str], against: Sequence[str]) -> None:
     words = list(words)
     flags = {word.partition("=")[0] for word in words}
     likewise: dict[str, Any] | None = None
-    if not flags & {"-c", "--config", "--help", "-h", *(() if against else ("--print_config",))} and not any(word.startswith(("-c", "--co")) for word in words):
+    if not flags & {"-c", "--config", "--help", "-h", *(() if against else ("--print_config",))} and not any(
+        word.startswith(("-c", "--co")) for word in words
+    ):
         if not any(flag == "--data" or flag.startswith("--data.") for flag in flags):
             likewise = _like_run(flags, against)
         elif not flags & {"--model", "--model.class_path"}:
@@ -118,7 +120,7 @@ def _measure_model(words: Sequence[str], against: Sequence[str]) -> None:
     run({"subcommand": "validate", "validate": {name: value for name, value in config.items() if name != "config"}})
 
 
-def _like_run(flags: Collection[str], against: Sequence[str]) -> dict[str, Any]:
+def _like_run(flags: Set[str], against: Sequence[str]) -> dict[str, Any]:
     """The configuration of the run that a model is compared with, for a model in the place of the run's own.
 
     Raises:

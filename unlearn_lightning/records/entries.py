@@ -28,7 +28,9 @@ def entries(folder: Path) -> list[Entry]:
         return found
     if (folder / "run.json").is_file():
         return [_of_run(folder, ".", folder.resolve().name)]
-    below = [place for place in (sorted(folder.iterdir(), key=lambda place: natural(place.name)) if folder.is_dir() else []) if _is_one(place)]
+    below = [
+        place for place in (sorted(folder.iterdir(), key=lambda place: natural(place.name)) if folder.is_dir() else []) if _is_one(place)
+    ]
     if not below:
         raise FileNotFoundError(
             f"{folder} holds no study.json and no run.json, and neither do the folders in it. A study writes the one at its start, to "

@@ -1,4 +1,4 @@
-"""How each run of a study, or of a folder of runs, is doing, from study.json and the run folders: no torch, no process to ask. A queue's view may be added.
+"""How each run of a study, or of a folder of runs, is doing, from their files: no torch, no process to ask. A queue's view may be added.
 
 for run in study_states(Path("runs/demo")):
     print(run.name, run.state, run.step, run.steps)     # seed1/p4/npo running 7 16

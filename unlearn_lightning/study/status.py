@@ -27,7 +27,8 @@ from unlearn_lightning.study.verify import verify
 def parser() -> argparse.ArgumentParser:
     """The arguments of `unlearn status`."""
     found = argparse.ArgumentParser(
-        prog="unlearn status", description="Shows how each run of a study, or of a folder of runs, is doing, from its files and SLURM's queue."
+        prog="unlearn status",
+        description="Shows how each run of a study, or of a folder of runs, is doing, from its files and SLURM's queue.",
     )
     found.add_argument("folder", type=Path, help="The study folder, such as runs/demo, a run folder, or a folder of runs.")
     found.add_argument(
