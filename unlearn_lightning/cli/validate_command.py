@@ -101,9 +101,9 @@ def _measure_model(words: Sequence[str], against: Sequence[str]) -> None:
     words = list(words)
     flags = {word.partition("=")[0] for word in words}
     likewise: dict[str, Any] | None = None
-    if not flags & {"-c", "--config", "--help", "-h", *(() if against else ("--print_config",))} and not any(
-        word.startswith(("-c", "--co")) for word in words
-    ):
+    has_file = any(word.startswith(("-c", "--co")) for word in words)
+    only_asks = bool(flags & {"--help", "-h", *(() if against else ("--print_config",))})
+    if not has_file and not only_asks:
         if not any(flag == "--data" or flag.startswith("--data.") for flag in flags):
             likewise = _like_run(flags, against)
         elif not flags & {"--model", "--model.class_path"}:
