@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from unlearn_lightning.records import read_run
+from unlearn_lightning.records.texts import size_of
 from unlearn_lightning.report.settings import flatten, is_place, read_yaml
 from unlearn_lightning.report.study_data import RunRecord, Study, load_study
-from unlearn_lightning.report.variants import size_of
 
 # Parts of a configuration that say how a run is done or watched, and not what comes out.
 ASIDE = (

@@ -9,11 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from unlearn_lightning.records import Quantity, metric_key
+from unlearn_lightning.records.texts import probe_place
 from unlearn_lightning.report.statistics import Curve, Estimate, estimate
 from unlearn_lightning.report.study_data import RunRecord, Study, TrainingPath
-
-FIRST = ("forget", "retain", "holdout")
-"""Sets whose probes (`forget`, then `forget_answers`) are shown before the others, which follow by name."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,6 @@ def probes(members: Iterable[RunRecord]) -> list[str]:
     """The names of all probes that have records in some runs."""
     found = {place.name for run in members for place in (run.folder / "records").glob("*") if place.is_dir()}
     return sorted(found, key=probe_place)
-
-
-def probe_place(name: str) -> tuple[int, str]:
-    """What to sort the names of probes by."""
-    of = name.partition("_")[0]
-    return FIRST.index(of) if of in FIRST else len(FIRST), name
 
 
 def metrics(members: Sequence[Group], probe: str) -> dict[str, Quantity]:

@@ -5,6 +5,7 @@ A run's tags beyond those of docs/runs.md name a variant: `{"lr": 5e-05}` makes 
 
 from collections.abc import Callable
 
+from unlearn_lightning.records.texts import size_of
 from unlearn_lightning.report.chart import Chart, Line, Panel
 from unlearn_lightning.report.study_data import Study, TrainingPath
 
@@ -54,13 +55,3 @@ def variants(study: Study, tag: str) -> tuple[Grid, list[str]]:
             grid.setdefault(run.name_without(tag), {})[run.extra_tags.get(tag, "")] = run.objective
     grid = {family: names for family, names in grid.items() if len(names) > 1}
     return grid, sorted({value for names in grid.values() for value in names}, key=size_of)
-
-
-def size_of(value: str) -> tuple[int, float, str]:
-    """What to sort the values of a setting by: none first, numbers by size, then words."""
-    if not value:
-        return 0, 0.0, ""
-    try:
-        return 1, float(value), ""
-    except ValueError:
-        return 2, 0.0, value

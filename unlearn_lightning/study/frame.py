@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from unlearn_lightning.records import number, read_json
-from unlearn_lightning.report.measured import probe_place
+from unlearn_lightning.records.texts import probe_place
 from unlearn_lightning.report.terminal import Column, TerminalTable
 from unlearn_lightning.study.remaining import remaining_seconds, remaining_text
 from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
