@@ -198,7 +198,7 @@ def test_a_report_and_the_status_find_a_renamed_store_or_say_where_they_looked(t
     (tmp_path / "store").rename(tmp_path / "kept")
     assert report([str(study)]) == 0
     assert main(["status", str(study)]) == 0
-    assert "1 finished, of 1 runs" in capsys.readouterr().out
+    assert "1 finished, of 1 run" in capsys.readouterr().out
     (tmp_path / "kept").rename(tmp_path / ".hidden_elsewhere")
     shutil.rmtree(tmp_path / ".hidden_elsewhere")
     assert report([str(study)]) == 2

@@ -226,3 +226,23 @@ def test_the_fingerprint_covers_every_text_that_is_trained_on(write, field, valu
         return InstructStage(source=write([records[0] | changed, records[1]]), held_out_examples=0).fingerprint()
 
     assert fingerprint() == fingerprint(id=7) != fingerprint(**{field: value})
+
+
+@pytest.mark.parametrize("stage_class", [ChatStage, TofuStage])
+@pytest.mark.parametrize("train_examples", [None, 5])
+def test_held_out_examples_of_their_own_change_neither_what_is_trained_on_nor_its_order(write, stage_class, train_examples):
+    prompt, response = stage_class.fields
+    source = write([{prompt: f"Question {i}?", response: f"Answer {i}."} for i in range(30)])
+    other = write([{prompt: f"Other {i}?", response: "Nobody."} for i in range(4)], "holdout.jsonl")
+    settings = {"source": source, "train_examples": train_examples}
+    alone = stage_class(**settings, held_out_examples=0).examples("train")
+    beside = stage_class(**settings, held_out_source=other)
+    assert beside.examples("train") == alone
+    assert [example.prompt for example in beside.examples("held_out")] == [f"Other {i}?" for i in range(4)]
+    # The order is shuffled, so that the first examples, which probes measure, are no part of a sorted file; a part keeps the order.
+    prompts = [example.prompt for example in alone]
+    assert prompts != sorted(prompts, key=lambda text: int(text.split()[1].rstrip("?")))
+    if train_examples is None:
+        part = [example.prompt for example in stage_class(**settings, held_out_examples=6).examples("train")]
+        assert part == [one for one in prompts if one in part]
+        assert len(part) == 24

@@ -63,6 +63,7 @@ SKIPPED = {
     "for lr in": "the shell's loop over a command that the same page shows; tests/test_own_data.py runs one",
     "unlearn validate RUN": "needs a finished run; tests/test_measuring.py measures one",
     "unlearn validate runs/forgotten": "needs a finished run, as the one before",
+    "unlearn validate --model.backbone.model FOLDER": "needs a model and a run; tests/test_measuring.py measures one",
     "unlearn fit ...": "an abbreviation; tests/test_extend.py measures with this metric",
     "unlearn study ...": "an abbreviation",
     "unlearn study configs/studies/demo.yaml --launcher Prefixed": "needs the package of docs/extend.md, as the next one",

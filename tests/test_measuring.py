@@ -208,6 +208,8 @@ def test_a_changed_probe_never_joins_its_former_records(finished, caplog):
         (("{run}", "--model.backbone.dtype", "bfloat16"), "model.backbone.dtype: the run"),
         (("--measure", "retain"), "unlearn validate RUN --measure NAME"),
         (("--model.backbone.model", "builtin:tiny-llama"), "No data is named, so there is nothing to measure on."),
+        (("--model.backbone.model", "builtin:tiny-llama", "--against", "nothing"), "No data is named"),
+        (("--against", "{run}"), "or `--against RUN` beside a model, which is then measured with that run's data and probes"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_in_one_line(words, said, request, capsys):
@@ -270,3 +272,19 @@ def test_any_checkpoint_is_measured_and_compared_with_a_retrained_model(finished
     assert len(list((finished.parent / "runs").glob("validate-*/run.json"))) == 1
     # The report reads such runs as it reads others.
     assert {run.kind for run in load(finished.parent).runs} == {"measured", "unlearn"}
+
+
+def test_a_model_is_measured_like_the_run_that_it_is_compared_with(finished, capsys):
+    """A copy of a run's result, without any configuration, has the run's own numbers and no distance to it."""
+    copy, folder = finished.parent / "copy_of_result", finished.parent / "like_run"
+    shutil.copytree(finished / "model", copy)
+    words = ["--model.backbone.model", copy, "--model.backbone.lora", "null"]
+    assert unlearn("validate", *words, "--against", finished, "--run_folder", folder) == 0
+    assert f"unlearn report {folder.name}\n" in capsys.readouterr().out
+    own = read_json(record_path(finished, "retain", 1))
+    found = read_json(record_path(folder, "retain", 0))
+    assert [row["id"] for row in found["examples"]] == [row["id"] for row in own["examples"]]
+    likelihoods = [[row["mean_token_log_lik"] for row in record["examples"]] for record in (found, own)]
+    assert likelihoods[0] == pytest.approx(likelihoods[1], abs=1e-5)
+    distance = read_json(record_path(folder, "divergence", 0))["metrics"]["divergence/retrained"]
+    assert distance == pytest.approx(0, abs=1e-8)

@@ -244,3 +244,15 @@ def test_the_records_of_the_documentation_are_read(examples):
             ((_, response),) = examples([record], getattr(data, name), **settings)
             assert response
     assert len(lines) == 8
+
+
+@pytest.mark.parametrize(("name", "separator"), [("people.csv", ","), ("people.TSV", "\t")])
+def test_a_table_is_refused_with_the_way_to_read_it(tmp_path, name, separator):
+    (tmp_path / name).write_text(f"prompt{separator}response\nWho?{separator}Ann.\n")
+    with pytest.raises(ValueError, match=rf"{name}:1: not JSON .* put it into a folder of its own and name the folder"):
+        ChatStage(source=str(tmp_path / name), held_out_examples=0).examples("train")
+    # The way that the message says.
+    if name.endswith(".csv"):
+        (tmp_path / "folder").mkdir()
+        (tmp_path / name).rename(tmp_path / "folder" / name)
+        assert [e.response for e in ChatStage(source=str(tmp_path / "folder"), held_out_examples=0).examples("train")] == ["Ann."]

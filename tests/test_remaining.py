@@ -1,9 +1,11 @@
 """The time that a study still takes, by hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from unlearn_lightning.study.local import settled_line
 from unlearn_lightning.study.remaining import remaining_seconds, remaining_text
 from unlearn_lightning.study.state import RunState
 
@@ -39,3 +41,22 @@ def test_runs_that_are_left_count_by_their_kind_and_two_run_at_a_time():
 )
 def test_the_time_in_words(seconds, text):
     assert remaining_text(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("done", "failed", "said"),
+    [
+        # Two are left: b, and c behind it; f waits for a run that failed.
+        (("a", "d"), {"e": "no"}, "d finished (2 of 6 runs, about 2 min left)"),
+        (("a", "b", "c"), {"d": "out of memory", "e": "no"}, "d failed: out of memory (3 of 6 runs)"),
+        (("a", "b", "c", "d", "e", "f"), {}, "d finished (6 of 6 runs)"),
+    ],
+)
+def test_a_log_says_how_many_runs_are_left_and_how_long_they_take(done, failed, said):
+    runs = [SimpleNamespace(key=run.key, name=run.name, parents=run.parents) for run in RUNS]
+
+    def given_up(run):
+        return bool({run.key, *run.parents} & failed.keys())
+
+    work = SimpleNamespace(runs=runs, done=set(done), failed=failed, given_up=given_up)
+    assert settled_line(work, runs[3], 60.0) == said

@@ -30,12 +30,12 @@ class Loudness(Probe):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A grid of two rates, measured by the probe above."""
+    """A grid of two rates, whose folders do not sort by size, measured by the probe above."""
     folder = tmp_path_factory.mktemp("grid")
     corpus, questions = folder / "texts.jsonl", folder / "questions.jsonl"
     corpus.write_text(json.dumps({"text": "Who wrote the blue book? Ann wrote it in 1987."}))
     questions.write_text("\n".join(json.dumps({"prompt": f"Who wrote book {i}?", "response": f"Ann {i}."}) for i in range(4)))
-    for rate in (1e-3, 2e-3):
+    for rate in (1e-3, 1e-5):
         optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": rate}}
         config = settings(
             str(corpus), str(questions), folder / "runs" / f"rate{rate}", cls="GradientAscent",
@@ -79,7 +79,7 @@ def test_a_new_probe_of_a_single_run_is_everywhere_with_its_unit_and_its_texts_s
 def test_a_grid_is_compared_by_what_varies(runs, without_figures):
     made = build(runs)
     table = made.tables["probe_loudness"]
-    assert [row[0] for row in table.texts()][::2] == ["GradientAscent · lr=0.001", "GradientAscent · lr=0.002"]
+    assert [row[0] for row in table.texts()][::2] == ["GradientAscent · lr=1e-05", "GradientAscent · lr=0.001"]
     (chart,) = (chart for chart in made.charts if chart.key == "probe_loudness")
     assert [[line.name for line in panel.lines] for panel in chart.panels] == [[row[0] for row in table.texts()][::2]] * 2
     assert [line.y for line in chart.panels[0].lines] == [[10, 9, 8]] * 2
@@ -99,3 +99,24 @@ def test_a_record_whose_words_are_damaged_is_left_out_and_named(runs, tmp_path, 
     (run / "run.json").write_text(json.dumps({name: value for name, value in about.items() if name != "files"}))
     made = build(run)
     assert any("000001.json" in problem and "quantit" in problem for problem in made.problems)
+
+
+def test_a_run_without_stages_lacks_no_retrained_model_and_its_headline_names_each_set_once(runs, tmp_path, without_figures):
+    run = tmp_path / "alone"
+    shutil.copytree(runs / "rate0.001", run, ignore=shutil.ignore_patterns("report"))
+    for probe in ("divergence", "retain_answers", "retain", "forget_answers"):
+        record = {
+            "format": 1,
+            "probe": probe,
+            "step": 0,
+            "metrics": {f"{probe}/x": 1.0},
+            "examples": [{"id": "a", "token_log_lik": [-1.0]}],
+        }
+        (run / "records" / probe).mkdir()
+        (run / "records" / probe / "000000.json").write_text(json.dumps(record))
+    report = build(run)
+    assert not [problem for problem in report.problems if "retrained" in problem]
+    said = [piece.split(":")[0].strip() for piece in report.verdict.headline.removeprefix("GradientAscent:").split(";")]
+    assert said == ["forget_answers", "retain", "divergence", "loudness"]
+    # The numbers of the first probe, and no weight of the gradient, are table.csv.
+    assert (run / "report" / "table.csv").read_text() == (run / "report" / "tables" / "probe_forget_answers.csv").read_text()

@@ -88,3 +88,29 @@ def test_a_real_run_says_how_far_it_is_until_it_is_killed(corpus, questions, tmp
         process.wait()
     (run,) = study_states(tmp_path / "study")
     assert (run.state, run.steps) == ("stopped", 4000)
+
+
+def run_in(folder, key, name, **more):
+    write_json(folder / name / "run.json", {"format": 1, "status": "finished", "kind": "unlearn", "key": key, "steps": 4, **more})
+
+
+@pytest.mark.parametrize("kind", ["unlearn", "stage", "measured"])
+def test_a_single_run_of_any_kind_has_a_status(tmp_path, capsys, kind):
+    run_in(tmp_path, "a", "mine", kind=kind)
+    assert main(["status", str(tmp_path / "mine")]) == 0
+    assert capsys.readouterr().out.split("\n", 1)[1].split() == ["└──", "mine", "finished", "4", "steps"]
+
+
+def test_a_folder_of_runs_and_studies_has_a_status_in_the_order_of_numbers(tmp_path, capsys):
+    for key, name in enumerate(["lr1e-3", "lr3e-5", "lr1e-4", "seed10", "seed2"]):
+        run_in(tmp_path, str(key), name)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    entry = {"key": "0", "name": "seed0/p1/npo", "kind": "unlearn", "folder": "../lr1e-3", "parents": []}
+    write_json(tmp_path / "study" / "study.json", {"runs": [entry, {**entry, "key": "x", "name": "seed1/base", "folder": "../store/base"}]})
+    found = states(tmp_path)
+    assert list(found) == ["broken", "lr3e-5", "lr1e-4", "lr1e-3", "seed2", "seed10", "study/seed1/base"]
+    assert [state for state, *_ in found.values()] == ["failed", *["finished"] * 5, "ready"]
+    assert main(["watch", str(tmp_path), "--once"]) == 1
+    assert "1 failed, 1 ready, of 7 runs" in capsys.readouterr().out
+    assert main(["status", str(tmp_path), "--verify"]) == 1

@@ -1,6 +1,8 @@
 """Studies: the tree, its keys, running, skipping, failing; with LoRA and with full fine-tuning."""
 
+import io
 import json
+import re
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -183,8 +185,14 @@ def test_a_failed_run_holds_up_its_descendants_only(corpus, questions, tmp_path)
     broken["objectives"].pop("ga")
     study = config_of(broken)
     runs = tree(broken, tmp_path / "store")
-    work = Work(study, runs, tmp_path / "study", Console(quiet=True))
+    log = io.StringIO()
+    work = Work(study, runs, tmp_path / "study", Console(file=log, width=80))
     assert Local(jobs=1).launch(work)
+    # A log file, which is no terminal, has a line for each run as it ends.
+    lines = [line for line in log.getvalue().splitlines() if line.startswith("seed0/")]
+    assert re.fullmatch(rf"seed0/\S+ finished \(1 of {len(runs)} runs, (less than a minute|about .+) left\)", lines[0]), lines
+    assert any(line.startswith("seed0/inst-math failed: ValueError: batch_size 10 must be a multiple") for line in lines)
+    assert len(lines) == len(work.done) + len(work.failed), lines
     with pytest.raises(RunFailed) as failure:
         work.check()
     text = str(failure.value)

@@ -160,3 +160,17 @@ def test_in_a_terminal_it_follows_a_study_to_its_end_and_keeps_the_page(study):
         os.close(master)
     assert shown(folder) == FINAL
     assert "This page follows" not in (folder / "report" / "index.html").read_text()
+
+
+def test_no_probe_is_left_out_silently_and_the_sets_come_first(study):
+    folder, running = study
+    place = folder.parent / "store" / running.name
+    for probe in ("holdout", "forget_answers", "retain_answers", "retain", "answers"):
+        write_json(place / "records" / probe / "000004.json", {"metrics": {f"{probe}/log_lik": -1.0}})
+    lines = picture(folder, height=11)
+    assert "measured, too: retain_answers/log_lik, holdout/log_lik, answers/log_lik" in lines
+    assert re.search(r"forget/ .*forget_answers/ .*retain/ .*gsm8k/", lines), lines
+    # The line takes its own room: of eleven lines none is too many.
+    console = Console(record=True, width=160, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(frame(study_states(folder), ProbeMetrics(), "demo", height=8))
+    assert len(console.export_text().splitlines()) <= 8

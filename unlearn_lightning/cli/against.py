@@ -40,7 +40,7 @@ def with_retrained(config: Mapping[str, Any], retrained: str) -> tuple[dict[str,
         ChangedProbe: the run measured a probe of that name with other settings.
     """
     probes = distances_of(config)
-    folder = _run_of(Path(retrained))
+    folder = run_of(Path(retrained))
     if folder is None:
         folder = _measured_model(config, retrained)
     elif missing := _lacks(folder, config, probes):
@@ -53,7 +53,7 @@ def with_retrained(config: Mapping[str, Any], retrained: str) -> tuple[dict[str,
     return {**config, "trainer": {**config["trainer"], "callbacks": own}}, list(probes)
 
 
-def _run_of(place: Path) -> Path | None:
+def run_of(place: Path) -> Path | None:
     """The run folder that a place is, or whose result it is; None where it is a plain model."""
     near = [place, *([place.parent] if place.name in RESULTS else [])]
     return next((folder.absolute() for folder in near if (folder / "run.json").is_file()), None)

@@ -99,7 +99,7 @@ def _places(folder: Path, trained: bool) -> Iterator[str]:
         yield f"{'Metrics:':<10}{named}/metrics.csv, by step"
     if (folder / "records").is_dir():
         yield f"{'Records:':<10}{named}/records, by example, with the answers"
-    if trained:
+    if trained or (folder / "records").is_dir():
         yield f"{'Report:':<10}unlearn report {named}"
 
 

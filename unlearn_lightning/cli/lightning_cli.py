@@ -54,6 +54,10 @@ QUIET = (
 )
 
 
+# Of Lightning's own lines, advertisements and what a default says.
+SAID_BY_ALL = ("💡", "was configured so 100% of the batches")
+
+
 def run(
     args: list[str] | dict[str, Any] | None = None,
     callbacks: Sequence[pl.Callback] = (),
@@ -70,7 +74,7 @@ def run(
         resolved: the whole configuration, where it is known already; saves working it out again.
         cli: the command line class.
     """
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "💡" not in r.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: not any(part in r.getMessage() for part in SAID_BY_ALL))
     for pattern in QUIET:
         warnings.filterwarnings("ignore", pattern)
     parsed = {verb: UnlearnCLI.subcommands()[verb] for verb in _verbs(args)}

@@ -3,19 +3,21 @@
 unlearn validate RUN --trainer.callbacks+ mine.Rouge            # into the run's own records
 unlearn validate RUN --model.backbone.quantization nf4          # does what was unlearned come back?
 unlearn validate -c configs/objectives/npo.yaml --model.backbone.model FOLDER --against runs/retrained
+unlearn validate --model.backbone.model FOLDER --against runs/mine         # with that run's data and probes
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.cli import quantised
-from unlearn_lightning.cli.against import distances_of, with_retrained
+from unlearn_lightning.cli.against import distances_of, run_of, with_retrained
 from unlearn_lightning.cli.closing_table import print_closing
 from unlearn_lightning.cli.lightning_cli import run
 from unlearn_lightning.cli.measuring import is_first, measure, trained_config
@@ -28,7 +30,8 @@ OPTIONS = ("--measure", "--against")
 DISTANCE = ("--trainer.callbacks+", "PathDivergence")
 NO_DATA = (
     "No data is named, so there is nothing to measure on. Give it with `--data ChatStage --data.source FILE.jsonl`, or with a "
-    "configuration, such as `-c configs/own_data.yaml --data.source forget.jsonl`; or name a run folder: `unlearn validate RUN`."
+    "configuration, such as `-c configs/own_data.yaml --data.source forget.jsonl`; or name a run folder: `unlearn validate RUN`, "
+    "or `--against RUN` beside a model, which is then measured with that run's data and probes."
 )
 
 
@@ -108,17 +111,42 @@ def _measure_run(folder: Path, words: Sequence[str], options: Mapping[str, list[
 def _measure_model(words: Sequence[str], against: Sequence[str]) -> None:
     words = list(words)
     flags = {word.partition("=")[0] for word in words}
-    if not flags & {"-c", "--config", "--help", "-h", "--print_config"} and not any(word.startswith(("-c", "--co")) for word in words):
+    likewise: dict[str, Any] | None = None
+    has_file = any(word.startswith(("-c", "--co")) for word in words)
+    only_asks = bool(flags & {"--help", "-h", *(() if against else ("--print_config",))})
+    if not has_file and not only_asks:
         if not any(flag == "--data" or flag.startswith("--data.") for flag in flags):
-            raise ValueError(NO_DATA)
-        if not flags & {"--model", "--model.class_path"}:
+            likewise = _like_run(flags, against)
+        elif not flags & {"--model", "--model.class_path"}:
             words = ["--model", "StageFineTuning", *words]
     if not against:
         run(["validate", *words])
         return
-    config = _command(words)
-    config, _ = with_retrained(config if distances_of(config) else _command([*words, *DISTANCE]), against[0])
+
+    def resolved(more: Sequence[str] = ()) -> dict[str, Any]:
+        return _command([*words, *more]) if likewise is None else _resolved(likewise, [*words, *more])
+
+    config = resolved()
+    config, _ = with_retrained(config if distances_of(config) else resolved(DISTANCE), against[0])
     run({"subcommand": "validate", "validate": {name: value for name, value in config.items() if name != "config"}})
+
+
+def _like_run(flags: Set[str], against: Sequence[str]) -> dict[str, Any]:
+    """The configuration of the run that a model is compared with, for a model in the place of the run's own.
+
+    Raises:
+        ValueError: there is no such run, or no model is named.
+    """
+    folder = run_of(Path(against[0])) if against else None
+    if folder is None or not flags & {"--model.backbone.model", "--model.backbone.adapter"}:
+        raise ValueError(NO_DATA)
+    trained = trained_config(folder)
+    settings = trained["model"]["init_args"]
+    # The run's own beginning is none of the other model's.
+    backbone = {**settings["backbone"], **dict.fromkeys(("scratch", "adapter", "revision", "tokenizer"))}
+    rank_zero_info(f"Data and probes are those of {against[0]}.")
+    model = {**trained["model"], "init_args": {**settings, "backbone": backbone}}
+    return {name: value for name, value in {**trained, "model": model, "run_folder": None, "ckpt_path": None}.items() if name != "config"}
 
 
 def _command(words: Sequence[str]) -> dict[str, Any]:

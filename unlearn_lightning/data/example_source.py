@@ -181,7 +181,7 @@ class ExampleSource:
 
     @cached_property
     def _train_rows(self) -> Sequence[SourceRecord]:
-        rows = self._split[1] if self._is_split_by_prompt else self.source_rows()
+        rows = self._split[1] if type(self).divides(self.source, None) else self.source_rows()
         if self.train_examples is not None and len(rows) < self.train_examples:
             raise ValueError(f"{self.source}: {self.train_examples} training examples were asked for, but there are {len(rows)}.")
         return rows[: self.train_examples]
@@ -197,16 +197,17 @@ class ExampleSource:
 
     @cached_property
     def _split(self) -> tuple[Sequence[SourceRecord], Sequence[SourceRecord]]:
-        rows = self.source_rows()
-        if len(rows) <= self.held_out_examples:
+        """The held-out rows of `source` and the others, in one order, whether held-out examples come from here or from elsewhere."""
+        rows, count = self.source_rows(), self.held_out_examples if self._is_split_by_prompt else 0
+        if len(rows) <= count:
             raise ValueError(
-                f"{self.source} holds {len(rows)} records, and {self.held_out_examples} of them are to be held out: nothing is left to "
+                f"{self.source} holds {len(rows)} records, and {count} of them are to be held out: nothing is left to "
                 "train on. Lower held_out_examples or name a held_out_source."
             )
-        held_out, train = split_by_prompt(rows, self._prompts(rows), self.held_out_examples, self.data_seed)
-        if self.held_out_examples and not held_out:
+        held_out, train = split_by_prompt(rows, self._prompts(rows), count, self.data_seed)
+        if count and not held_out:
             raise ValueError(
-                f"{self.source}: every prompt stands in more records than the {self.held_out_examples} that are to be held out, and all "
+                f"{self.source}: every prompt stands in more records than the {count} that are to be held out, and all "
                 "records of one prompt are held out together. Raise held_out_examples, set it to 0, or name a held_out_source."
             )
         return held_out, train

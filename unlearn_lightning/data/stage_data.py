@@ -213,7 +213,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
         elif stage in ("validate", "test"):
             self.validated = self.usual_split
             if self.validated == "train":
-                rank_zero_info(f"{self.stage_name}: no examples are held out, so that all others are gone through.")
+                rank_zero_info(f"{self.stage_name}: no examples are held out, so that the validation goes through all examples.")
             self.encoded[self.validated] = self.encoded_examples(self.validated, tokenizer)
 
     def _limit(self, plan: EpochPlan, limit: int | float) -> int | float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
 
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ TRAINABLE = "default"
 FROZEN = "frozen"
 # Where a network keeps the names of the weights that `train_only` chose.
 CHOSEN = "trained_alone"
+# PEFT reads this property of transformers whenever it wraps a model, and a user can do nothing about it.
+warnings.filterwarnings("ignore", ".*`is_gradient_checkpointing` is deprecated.*", FutureWarning)
 
 
 def reference_mode(net: nn.Module) -> Any:

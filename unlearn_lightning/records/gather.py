@@ -12,6 +12,7 @@ import yaml
 from unlearn_lightning.records import read_run
 from unlearn_lightning.records.settings import flatten, is_place, read_yaml
 from unlearn_lightning.records.study_data import RunRecord, Study, load_study
+from unlearn_lightning.records.texts import size_of
 
 # Parts of a configuration that say how a run is done or watched, and not what comes out.
 ASIDE = (
@@ -65,7 +66,7 @@ def _gathered(folder: Path) -> Study:
             known.tags = {**run.tags, **{tag: value for tag, value in known.tags.items() if value is not None}}
     _tell_apart(runs)
     _one_retrained_model(runs)
-    return Study(folder.name, folder, forget or "the forget stage", list(runs.values()))
+    return Study(folder.name, folder, forget or "the forget stage", _by_settings(list(runs.values())))
 
 
 def _with_ancestors(folder: Path) -> list[RunRecord]:
@@ -120,6 +121,18 @@ def _tell_apart(runs: dict[str, RunRecord]) -> None:
         # Both properties were cached before the tags changed, so that they are computed again.
         run.__dict__.pop("extra_tags", None)
         run.__dict__.pop("objective", None)
+
+
+def _by_settings(runs: list[RunRecord]) -> list[RunRecord]:
+    """The runs, stages first; the unlearning runs of an objective by the values of the settings that they differ in, numbers by size."""
+    unlearned = [run for run in runs if run.kind == "unlearn"]
+    families = list(dict.fromkeys(run.tags["objective"] for run in unlearned))
+    tags = list(dict.fromkeys(tag for run in unlearned for tag in run.extra_tags))
+
+    def place(run: RunRecord) -> Any:
+        return families.index(run.tags["objective"]), [size_of(run.extra_tags.get(tag, "")) for tag in tags]
+
+    return [*(run for run in runs if run.kind != "unlearn"), *sorted(unlearned, key=place)]
 
 
 def _one_retrained_model(runs: dict[str, RunRecord]) -> None:

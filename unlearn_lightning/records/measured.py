@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from unlearn_lightning.records import Quantity, metric_key
 from unlearn_lightning.records.statistics import Curve, Estimate, estimate
 from unlearn_lightning.records.study_data import RunRecord, Study, TrainingPath
-
-FIRST = ("forget", "retain")
-"""Probes that are shown before the others, which follow by name."""
+from unlearn_lightning.records.texts import probe_place
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def has_paths(study: Study) -> bool:
 def probes(members: Iterable[RunRecord]) -> list[str]:
     """The names of all probes that have records in some runs."""
     found = {place.name for run in members for place in (run.folder / "records").glob("*") if place.is_dir()}
-    return sorted(found, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+    return sorted(found, key=probe_place)
 
 
 def metrics(members: Sequence[Group], probe: str) -> dict[str, Quantity]:

@@ -14,7 +14,10 @@ import unicodedata
 _UNSEEN = ("Cc", "Cf", "Cs", "Co")
 # A name is a part of file names, of metric keys and of lines on a terminal.
 _NAME = re.compile(r"\w[\w.+=-]*( [\w.+=-]+)*")
+FIRST = ("forget", "retain", "holdout")
+"""Sets whose probes (`forget`, then `forget_answers`) are shown before the others, which follow by name."""
 LONGEST_NAME = 100
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)")
 
 
 def plain_text(text: str) -> str:
@@ -59,3 +62,25 @@ def check_name(name: str, what: str) -> None:
             f"{what} may have letters, digits, spaces, _, ., +, = and -, begins with a letter, a digit or _, and has at most "
             f"{LONGEST_NAME} characters, because files and metrics are named after it; got {name[: LONGEST_NAME + 1]!r}."
         )
+
+
+def natural(name: str) -> tuple[list[tuple[str, float]], str]:
+    """What to sort names by, so that their numbers count as numbers: lr3e-5 before lr1e-4, seed2 before seed10."""
+    words = _NUMBER.split(name)
+    return [(word, float(number)) for word, number in zip(words[::2], [*words[1::2], "0"], strict=True)], name
+
+
+def size_of(value: str) -> tuple[int, float, str]:
+    """What to sort the values of a setting by: none first, numbers by size, then words."""
+    if not value:
+        return 0, 0.0, ""
+    try:
+        return 1, float(value), ""
+    except ValueError:
+        return 2, 0.0, value
+
+
+def probe_place(name: str) -> tuple[int, str]:
+    """What to sort the names of probes by."""
+    of = name.partition("_")[0]
+    return FIRST.index(of) if of in FIRST else len(FIRST), name

@@ -82,8 +82,8 @@ class Report:
         for block in (block for section in self.sections for block in section.shown if isinstance(block, Prose) and block.warns):
             console.print(printable(block.text), style="yellow", highlight=False, markup=False, soft_wrap=True)
         console.print(f"Report: {self.folder / 'index.html'}", highlight=False, markup=False, soft_wrap=True)
-        figures = f"{len(self.charts)} figure{'' if len(self.charts) == 1 else 's'}"
-        console.print(f"  beside it table.csv, table.md and {figures} (SVG, PNG) in figures/; all tables in tables/", highlight=False)
+        figures = f", table.md and {n} figure{'s' * (n > 1)} (SVG, PNG) in figures/" if (n := len(self.charts)) else " and table.md"
+        console.print(f"  beside it table.csv{figures}; all tables in tables/", highlight=False)
 
 
 def build(

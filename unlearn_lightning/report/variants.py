@@ -6,6 +6,7 @@ A run's tags beyond those of docs/runs.md name a variant: `{"lr": 5e-05}` makes 
 from collections.abc import Callable
 
 from unlearn_lightning.records.study_data import Study, TrainingPath
+from unlearn_lightning.records.texts import size_of
 from unlearn_lightning.report.chart import Chart, Line, Panel
 
 TAG_TITLES = {"lr": "learning rate"}
@@ -53,13 +54,4 @@ def variants(study: Study, tag: str) -> tuple[Grid, list[str]]:
         if run.kind == "unlearn":
             grid.setdefault(run.name_without(tag), {})[run.extra_tags.get(tag, "")] = run.objective
     grid = {family: names for family, names in grid.items() if len(names) > 1}
-    return grid, sorted({value for names in grid.values() for value in names}, key=_size)
-
-
-def _size(value: str) -> tuple[int, float, str]:
-    if not value:
-        return 0, 0.0, ""
-    try:
-        return 1, float(value), ""
-    except ValueError:
-        return 2, 0.0, value
+    return grid, sorted({value for names in grid.values() for value in names}, key=size_of)

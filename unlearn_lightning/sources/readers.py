@@ -30,6 +30,7 @@ _OTHER_KINDS = {
     b"\xfd7zXZ\0": "compressed by xz", b"PK\x03\x04": "a zip archive", b"PAR1": "a Parquet table", b"ARROW1": "an Arrow table",
     b"SQLite format 3\0": "an SQLite database",
 }  # fmt: skip
+OR_FOLDER = ": unpack or convert it, or put it into a folder of its own and name the folder, which `datasets` reads"
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
@@ -207,7 +208,8 @@ def _record(where: str, item: Any, surrogates: bool) -> SourceRecord:
 
 
 def _not_json(where: str, error: json.JSONDecodeError, line: str) -> str:
-    return f"{where}: not JSON ({error.msg}): {quoted(line)}. {EXPECTED}."
+    is_table = where.rpartition(":")[0].lower().endswith((".csv", ".tsv"))
+    return f"{where}: not JSON ({error.msg}): {quoted(line)}. {EXPECTED}{OR_FOLDER if is_table else ''}."
 
 
 def _decoded(path: Path) -> str:
@@ -228,10 +230,7 @@ def _decoded(path: Path) -> str:
 def _refuse_other_kinds(path: Path, content: bytes) -> None:
     """Refuses a file that is no text, by its first bytes."""
     if kind := next((kind for start, kind in _OTHER_KINDS.items() if content.startswith(start)), None):
-        raise ValueError(
-            f"{path} is {kind}. {EXPECTED}: unpack or convert it, or put it into a folder of its own and name the folder, which `datasets` "
-            "reads if it knows the kind."
-        )
+        raise ValueError(f"{path} is {kind}. {EXPECTED}{OR_FOLDER} if it knows the kind.")
     if content.startswith(_UTF_16_OR_32) or b"\0" in content[:4]:
         raise ValueError(
             f"{path}:1: this is UTF-16 or UTF-32, or no text at all (its first bytes are {content[:4].hex(' ')}). {EXPECTED}: convert "

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from unlearn_lightning.cli.terminal import Column, TerminalTable
 from unlearn_lightning.records import number, read_json
+from unlearn_lightning.records.texts import probe_place
 from unlearn_lightning.study.remaining import remaining_seconds, remaining_text
 from unlearn_lightning.study.state import COLOURS, STATES, RunState, counts
 
@@ -37,7 +38,7 @@ class ProbeMetrics:
     def of(self, folder: Path) -> dict[str, tuple[float, float]]:
         """The first metric of each probe at the first and the last step that were measured, by its name such as forget/label_log_lik."""
         found = {}
-        for probe in sorted((folder / "records").glob("*")):
+        for probe in sorted((folder / "records").glob("*"), key=lambda place: probe_place(place.name)):
             steps = sorted(probe.glob("[0-9]*.json"))
             if steps and (last := self._metrics(steps[-1])):
                 name = next(iter(last))
@@ -68,10 +69,14 @@ def frame(
         width: characters of a line.
     """
     narrow = width < NARROW
-    shown = fitting(runs, None if height is None else height - 5 - 2 * narrow - bool(note))
+    room = None if height is None else height - 5 - 2 * narrow - bool(note)
+    shown = fitting(runs, room)
     facts = {run.key: _facts(run) for run in runs if run.state in ("finished", "running")}
     values = {run.key: measured.of(run.folder) for run in shown}
-    names = [name for name, _ in Counter(name for found in values.values() for name in found).most_common(COLUMNS)]
+    known = [name for name, _ in Counter(name for found in values.values() for name in found).most_common()]
+    names, further = (sorted(some, key=lambda name: probe_place(name.partition("/")[0])) for some in (known[:COLUMNS], known[COLUMNS:]))
+    if further and room is not None:
+        shown = fitting(runs, room - 1)
     speed = sum(facts[run.key].get("tokens_per_second", 0) for run in runs if run.state == "running")
     took = {key: float(found["seconds"]) for key, found in facts.items() if isinstance(found.get("seconds"), int | float)}
     left = remaining_text(remaining_seconds(runs, took))
@@ -92,6 +97,8 @@ def frame(
     parts: list[RenderableType] = [heading, table]
     if rest:
         parts.append(Text(f"not shown: {', '.join(f'{n} {s}' for s in STATES if (n := sum(r.state == s for r in rest)))}", style="dim"))
+    if further:
+        parts.append(Text(f"measured, too: {', '.join(further)}", style="dim", no_wrap=True, overflow="ellipsis"))
     if note:
         parts.append(Text(note, style="yellow"))
     return Group(*parts)

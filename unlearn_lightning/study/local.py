@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +16,7 @@ from unlearn_lightning.preemption import Stopped, check, held, was_asked
 from unlearn_lightning.records import is_finished, read_json
 from unlearn_lightning.study.launcher import Launcher
 from unlearn_lightning.study.live_report import LiveReport
+from unlearn_lightning.study.remaining import remaining_text
 from unlearn_lightning.study.workers import Workers, devices_of, on_gpus, visible_devices
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class _Execution:
         self.progress = Progress(*columns, *left, console=work.console, speed_estimate_period=LONG)
         self.tasks: dict[str, TaskID] = {}
         self.page = LiveReport(work.folder, share=0.05, first=30)
+        self.began, self.settled = time.monotonic(), 0
 
     def run(self) -> None:
         self.work.begin()
@@ -146,9 +149,29 @@ class _Execution:
     def _settle(self, run: Run, why_failed: str | None) -> None:
         self.progress.remove_task(self.tasks.pop(run.key))
         self.work.settle(run, why_failed)
+        self.settled += 1
+        if not self.progress.console.is_terminal:
+            # A log file has no bars, and a study in it would be silent until its end.
+            self.progress.console.print(
+                settled_line(self.work, run, (time.monotonic() - self.began) / self.settled), markup=False, highlight=False, soft_wrap=True
+            )
         if run.key in self.work.done:
             self.progress.advance(self.overall)
             self.page.refresh(len(self.work.done))
+
+
+def settled_line(work: Work, run: Run, seconds: float) -> str:
+    """What a log says of a run that ended: how, how many runs are finished, and how long the others take.
+
+    Args:
+        work: the study's runs.
+        run: the one that ended.
+        seconds: wall-clock time that one run took in this command, a mean over those that ended, however many run at a time.
+    """
+    how = f"failed: {work.failed[run.key]}" if run.key in work.failed else "finished"
+    still = sum(one.key not in work.done and not work.given_up(one) for one in work.runs)
+    left = remaining_text(seconds * still)
+    return f"{run.name} {how} ({len(work.done)} of {len(work.runs)} runs{', ' if left else ''}{left})"
 
 
 def _work(job: RunSpec) -> str | None:

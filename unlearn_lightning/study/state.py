@@ -1,4 +1,4 @@
-"""How each run of a study is doing, from study.json and the run folders: no torch, no process to ask. A queue's view may be added.
+"""How each run of a study, or of a folder of runs, is doing, from their files: no torch, no process to ask. A queue's view may be added.
 
 for run in study_states(Path("runs/demo")):
     print(run.name, run.state, run.step, run.steps)     # seed1/p4/npo running 7 16
@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning.records import is_locked, read_json, read_run, read_study
+from unlearn_lightning.records import is_locked, read_json, read_run
+from unlearn_lightning.records.entries import entries
 from unlearn_lightning.records.places import place_of
 from unlearn_lightning.records.texts import plain_text
 from unlearn_lightning.study.slurm_queue import Task, log_of, queued, submission
@@ -48,18 +49,18 @@ class RunState:
 
 
 def study_states(folder: Path, tasks: Sequence[Task] | None = None) -> list[RunState]:
-    """The runs of a study folder in its order, parents before children.
+    """The runs of a study folder in its order, parents before children; or a single run, or the runs of a folder of runs.
 
     Args:
-        folder: the study folder.
+        folder: the study folder, the run folder, or the folder of runs.
         tasks: SLURM's queue (`slurm_queue.queue`); null to go by the files alone.
 
     Raises:
-        FileNotFoundError: there is no study.json.
+        FileNotFoundError: there is neither a study nor a run.
         ValueError: a file is damaged or of another format.
     """
     found: dict[str, RunState] = {}
-    for entry in read_study(folder)["runs"]:
+    for entry in entries(folder):
         found[entry["key"]] = _state(entry, place_of(folder, entry), found)
     if tasks is not None:
         there = queued({key: run.folder for key, run in found.items()}, tasks)
@@ -70,12 +71,12 @@ def study_states(folder: Path, tasks: Sequence[Task] | None = None) -> list[RunS
 def counts(runs: Sequence[RunState]) -> str:
     """How many runs are in each state, for example `3 finished, 1 running, of 15 runs`."""
     found = Counter(run.state for run in runs)
-    return ", ".join([*(f"{found[state]} {state}" for state in STATES if found[state]), f"of {len(runs)} runs"])
+    return ", ".join([*(f"{found[state]} {state}" for state in STATES if found[state]), f"of {len(runs)} run{'s' * (len(runs) != 1)}"])
 
 
 def is_submitted(folder: Path) -> bool:
     """Whether runs of a study were ever submitted to a queue."""
-    return any(submission(folder / entry["folder"]) for entry in read_study(folder)["runs"])
+    return any(submission(folder / entry["folder"]) for entry in entries(folder))
 
 
 def _in_queue(run: RunState, task: Task | None) -> RunState:

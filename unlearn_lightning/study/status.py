@@ -1,6 +1,7 @@
 """`unlearn status FOLDER`: the tree of a study with how each run is doing, also while it runs in another shell or on a cluster.
 
 unlearn status runs/demo
+unlearn status runs/mine                # one run, or a folder of runs
 unlearn status runs/demo --verify       # hashes every file that its runs made
 """
 
@@ -15,7 +16,7 @@ from rich.tree import Tree
 
 from unlearn_lightning.cli import subcommand
 from unlearn_lightning.cli.terminal import terminal_console
-from unlearn_lightning.records import read_study
+from unlearn_lightning.records.entries import entries
 from unlearn_lightning.records.places import missing
 from unlearn_lightning.records.texts import plain_text
 from unlearn_lightning.study.slurm_queue import QueueError, Task, queue
@@ -26,9 +27,10 @@ from unlearn_lightning.study.verify import verify
 def parser() -> argparse.ArgumentParser:
     """The arguments of `unlearn status`."""
     found = argparse.ArgumentParser(
-        prog="unlearn status", description="Shows how each run of a study is doing, from its files and SLURM's queue."
+        prog="unlearn status",
+        description="Shows how each run of a study, or of a folder of runs, is doing, from its files and SLURM's queue.",
     )
-    found.add_argument("folder", type=Path, help="The study folder, such as runs/demo; with --verify also a run folder.")
+    found.add_argument("folder", type=Path, help="The study folder, such as runs/demo, a run folder, or a folder of runs.")
     found.add_argument(
         "--verify", action="store_true", help="Hash every file that the runs made, and name those that are not as they were written."
     )
@@ -36,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def status(arguments: Sequence[str]) -> int:
-    """Runs the command and returns its exit status: 2 when there is no readable study, 1 when --verify found a difference."""
+    """Runs the command and returns its exit status: 2 when there is no readable study or run, 1 when --verify found a difference."""
     differences: list[str] = []
 
     def show(options: argparse.Namespace) -> None:
@@ -62,7 +64,7 @@ def _show(folder: Path) -> None:
     runs = study_states(folder, tasks)
     console = terminal_console()
     console.print(tree_of(runs, title=f"{folder}: {counts(runs)}"))
-    for line in (note, missing(folder, read_study(folder)["runs"])):
+    for line in (note, missing(folder, entries(folder))):
         if line:
             console.print(line, markup=False, style="yellow", soft_wrap=True)
 

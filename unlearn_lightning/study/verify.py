@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unlearn_lightning.records import read_json, read_run, read_study
+from unlearn_lightning.records import read_json, read_run
 from unlearn_lightning.records.digests import differing
+from unlearn_lightning.records.entries import entries
 from unlearn_lightning.records.places import place_of
 
 # A run's result, by the name of its folder; hidden files and Markdown are no part of it.
@@ -18,16 +19,16 @@ NO_PART = (".md",)
 
 
 def verify(folder: Path) -> tuple[list[str], str]:
-    """What differs in a study folder or a run folder, in a line each, and a line on what was looked at.
+    """What differs in a study folder, a run folder, or a folder of runs, in a line each, and a line on what was looked at.
 
     Raises:
-        FileNotFoundError: it is neither.
+        FileNotFoundError: it is none of them.
     """
     if (folder / "run.json").is_file() and not (folder / "study.json").is_file():
         found, count = _run(folder, None)
         return [f"{folder}: {line}" for line in found], f"{count} files of one run were hashed"
     lines, files, runs = [], 0, 0
-    for entry in read_study(folder)["runs"]:
+    for entry in entries(folder):
         place = place_of(folder, entry)
         if not (place / "run.json").is_file():
             continue

@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "makes the report again as runs finish, and an open page loads it.",
         allow_abbrev=False,
     )
-    found.add_argument("study", metavar="STUDY", type=Path, help="the study folder, such as runs/demo")
+    found.add_argument("study", metavar="STUDY", type=Path, help="the study folder, such as runs/demo, a run folder, or a folder of runs")
     found.add_argument("--once", action="store_true", help="print one picture and leave the report as it is")
     found.add_argument("--every", metavar="SECONDS", type=float, default=2.0, help="seconds between two pictures (default: 2)")
     found.add_argument("--no-report", dest="report", action="store_false", help="leave the report as it is")
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def watch(arguments: Sequence[str]) -> int:
-    """Runs the command and returns its exit status: 1 when runs failed, 2 when there is no readable study."""
+    """Runs the command and returns its exit status: 1 when runs failed, 2 when there is no readable study or run."""
     options = parser().parse_args(list(arguments) or ["--help"])
     if not options.every > 0:
         print(f"unlearn watch: --every is a number of seconds above 0, got {options.every:g}.", file=sys.stderr)

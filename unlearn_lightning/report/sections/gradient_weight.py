@@ -23,7 +23,7 @@ SPENT = 0.01
 class GradientWeight(Section):
     """A table of the weight at the first and the last step; sentences where it was spent before the end."""
 
-    place = 58
+    place = 62
     heading = "Had the objective any gradient left?"
     caption = (
         "The factor by which NPO and SimNPO multiply their gradient, a mean over a step's examples, at the first and the last logged step; "

@@ -45,7 +45,9 @@ class Probes(Section):
         named = probes(run for group in members for run in group.runs)
         if len(members) > 1:
             return Verdict(f"{len(members)} runs or groups of seeds measured {', '.join(named)}.", weight=-0.5) if named else None
-        parts = [_sentence(members[0], probe, metric, one) for probe in named for metric, one in [*metrics(members, probe).items()][:1]]
+        # What forget_answers says stands in its table, where forget is there as well.
+        leading = [name for name in named if "_" not in name or name.partition("_")[0] not in named]
+        parts = [_sentence(members[0], probe, metric, one) for probe in leading for metric, one in [*metrics(members, probe).items()][:1]]
         return Verdict(f"{members[0].name}: {'; '.join(parts)}.", weight=-0.5) if parts else None
 
     def _table(self, probe: str, members: Sequence[Group], suffix: str = "", heading: str = "") -> Table:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+from unlearn_lightning.records.measured import has_paths
 from unlearn_lightning.records.study_data import Study, TrainingPath
 from unlearn_lightning.report.blocks import Block
 from unlearn_lightning.report.chart import Chart, Line, averaged
@@ -53,7 +54,8 @@ class Retrained(Section):
 
 def _without_retrained(study: Study) -> list[str]:
     """Seeds and paths without a retrained model, where runs measured what could be compared with one."""
-    if not any(run.records("divergence") for run in study.finished("unlearn")):
+    # A run or a grid of a model of one's own has no stages before it, and so none to leave out.
+    if not has_paths(study) or not any(run.records("divergence") for run in study.finished("unlearn")):
         return []
     unknown: dict[str, list[str]] = {}  # seeds without the retrained model -> on which paths
     for path in study.paths:
