@@ -12,7 +12,7 @@ from scripts.study_results.table_file import block, put, read, write
 from scripts.study_results.twins import as_twin, spread, verdicts
 
 DOCS = Path(__file__).parents[1] / "docs"
-STUDIES = sorted(path.stem for path in (DOCS / "data").glob("*.csv"))
+STUDIES = sorted(path.stem for path in (DOCS / "data").glob("*.csv") if path.stem != "demo_methods")
 MADE = {"commit": "abc1234", "processor": "a processor", "versions": "torch 2", "steps": "16", "runs": "3 runs"}
 
 

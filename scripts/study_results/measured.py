@@ -53,8 +53,8 @@ def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Itera
     weights = [row["train/gradient_weight"] for row in _metrics(folder) if row.get("train/gradient_weight")]
     if weights:
         yield Row(*where, "gradient weight", float(weights[0]), float(weights[-1]))
-    if retrained is not None and (vectors := _vectors(folder)):
-        target = [*_vectors(retrained).values()][-1]
+    if retrained is not None and (vectors := prediction_vectors(folder)):
+        target = [*prediction_vectors(retrained).values()][-1]
         curve = {step: squared_distance(one, target) for step, one in vectors.items()}
         yield from _curve((*where, "to retrained"), curve)
 
@@ -76,7 +76,7 @@ def _pairs(study: Path, runs: list[dict[str, Any]]) -> Iterator[Row]:
         mine, theirs = one["tags"], other["tags"]
         if (mine["seed"], mine["objective"]) != (theirs["seed"], theirs["objective"]):
             continue
-        first, second = _vectors(study / one["folder"]), _vectors(study / other["folder"])
+        first, second = prediction_vectors(study / one["folder"]), prediction_vectors(study / other["folder"])
         curve = {step: squared_distance(first[step], second[step]) for step in first.keys() & second.keys()}
         names = sorted([f"p={mine['p']}", f"p={theirs['p']}"])
         yield from _curve((mine["seed"], " and ".join(names), mine["objective"], "between paths"), curve)
@@ -94,7 +94,8 @@ def _answered(study: Path) -> Iterator[Row]:
         yield from (Row(int(seed.removeprefix("seed")), path, "", f"answers: {what}", share, NAN) for what, share in shares.items())
 
 
-def _vectors(folder: Path) -> dict[int, dict[str, list[float]]]:
+def prediction_vectors(folder: Path) -> dict[int, dict[str, list[float]]]:
+    """A run's predictions by step and example: the log-likelihoods of the response's tokens, (T,) nats."""
     found = read_records(folder, "divergence")
     return {step: {one["id"]: one["token_log_lik"] for one in record["examples"]} for step, record in found.items()}
 

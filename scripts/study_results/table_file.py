@@ -12,13 +12,7 @@ from scipy.stats import binomtest
 
 from scripts.study_results.measured import Row
 from scripts.study_results.twins import COMPARED, TWIN, own, spread, verdicts
-
-NAMES = {
-    "ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)", "graddiff": "GradDiff", "idk_dpo": "IdkDPO",
-    "altpo": "AltPO", "wga": "WGA", "satimp": "SatImp", "ce_u": "CE-U", "undial": "UNDIAL", "kl_ascent": "KL ascent",
-    "random_tokens": "random labels (tokens)", "permuted": "random labels (permuted)", "rejection": "random labels (rejection)",
-    "rmu": "RMU", "task_vector": "task vector", "pdu": "PDU", "pgu": "PGU",
-}  # fmt: skip
+from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
 
 
 def write(path: Path, made_with: dict[str, str], rows: Iterable[Row]) -> None:
@@ -86,36 +80,36 @@ def _start(rows: Sequence[Row]) -> str:
 def _objectives(rows: Sequence[Row], steps: int) -> str:
     heads = ["label", "refused", "math right", "TOFU, nats", "distance to retrained", "its growth a step", "gradient weight"]
     lines = ["| path | objective | " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(heads)]
-    for objective in [name for name in NAMES if any(row.objective == name for row in rows)]:
+    for objective in [name for name in OBJECTIVE_NAMES if any(row.objective == name for row in rows)]:
         for path in _order({row.path for row in rows if row.objective == objective and row.quantity == "label"}):
             cells = [
                 " → ".join(_mean(rows, path, objective, what, when) for when in ("before", "after"))
                 for what in ("label", "refused", "math", "tofu")
             ]
-            cells.append(" → ".join(_geometric(getattr(row, when) for row in _of(rows, path, objective, "to retrained"))
+            cells.append(" → ".join(geometric(getattr(row, when) for row in _of(rows, path, objective, "to retrained"))
                                     for when in ("before", "after")))  # fmt: skip
-            cells.append(_text([math.log(row.after / row.before) / steps for row in _of(rows, path, objective, "to retrained")], 3))
+            cells.append(mean_text([math.log(row.after / row.before) / steps for row in _of(rows, path, objective, "to retrained")], 3))
             weight = [" → ".join(_mean(rows, path, objective, "gradient weight", when) for when in ("before", "after"))]
             cells += weight if _of(rows, path, objective, "gradient weight") else ["1"]
-            lines.append(f"| {path} | {NAMES[objective]} | {' | '.join(cells)} |")
+            lines.append(f"| {path} | {OBJECTIVE_NAMES[objective]} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def _drift(rows: Sequence[Row]) -> str:
     lines = ["| objective | pairs of paths that drifted apart | by a factor of |", "| --- | ---: | ---: |"]
-    for objective, name in NAMES.items():
+    for objective, name in OBJECTIVE_NAMES.items():
         pairs = [row for row in rows if row.objective == objective and row.quantity == "between paths"]
         if pairs:
             # Seeds are independent, pairs of one seed are not: the interval is over the seeds' geometric means.
             seeds = sorted({row.seed for row in pairs})
             factors = [math.exp(fmean(math.log(row.after / row.before) for row in pairs if row.seed == seed)) for seed in seeds]
-            lines.append(f"| {name} | {sum(row.after > row.before for row in pairs)} of {len(pairs)} | {_geometric(factors)} |")
+            lines.append(f"| {name} | {sum(row.after > row.before for row in pairs)} of {len(pairs)} | {geometric(factors)} |")
     return "\n".join(lines) + "\n"
 
 
 def _recency(rows: Sequence[Row]) -> str:
     lines = ["| objective | seeds in which p=4's label fell least | 95% interval (chance: 25%) |", "| --- | ---: | ---: |"]
-    for objective, name in NAMES.items():
+    for objective, name in OBJECTIVE_NAMES.items():
         fell = {(row.seed, row.path): row.before - row.after for row in rows if row.objective == objective and row.quantity == "label"}
         seeds = {seed for seed, path in fell if path == "p=4"}
         if seeds:
@@ -136,13 +130,13 @@ def _rounding(rows: Sequence[Row], made_with: dict[str, str]) -> Iterable[str]:
     )
     lines = ["| after unlearning | objective | between twins | the largest difference | between seeds |", "| --- | --- |" + " ---: |" * 3]
     for quantity, log in COMPARED.items():
-        for objective, name in NAMES.items():
+        for objective, name in OBJECTIVE_NAMES.items():
             if found := spread(rows, objective, quantity):
                 numbers = " | ".join("–" if math.isnan(one) else f"{one:.2g}" for one in (found.twins, found.largest, found.seeds))
                 lines.append(f"| {quantity}{' (log)' if log else ''} | {name} | {numbers} |")
     yield "\n".join(lines) + "\n"
     lines = ["| objective | the same path's label fell least in both twins | the same pairs drifted apart |", "| --- | ---: | ---: |"]
-    for objective, name in NAMES.items():
+    for objective, name in OBJECTIVE_NAMES.items():
         same, of, pairs, of_pairs = verdicts(rows, objective)
         if of:
             lines.append(f"| {name} | {same} of {of} seeds | {pairs} of {of_pairs} |")
@@ -158,10 +152,10 @@ def _order(paths: set[str]) -> list[str]:
 
 
 def _mean(rows: Sequence[Row], path: str, objective: str, quantity: str, when: str) -> str:
-    return _text([getattr(row, when) for row in _of(rows, path, objective, quantity)])
+    return mean_text([getattr(row, when) for row in _of(rows, path, objective, quantity)])
 
 
-def _text(values: Sequence[float], digits: int = 2) -> str:
+def mean_text(values: Sequence[float], digits: int = 2) -> str:
     """Mean ± half width of the 95% t-interval over seeds; of one seed the value alone."""
     known = [value for value in values if not math.isnan(value)]
     if not known:
@@ -170,7 +164,7 @@ def _text(values: Sequence[float], digits: int = 2) -> str:
     return f"{fmean(known):.{digits}f}{half}".replace("-", "−")
 
 
-def _geometric(values: Iterable[float]) -> str:
+def geometric(values: Iterable[float]) -> str:
     """Geometric mean and, with several seeds, the t-interval of the logarithms: "952 (410 to 2200)"."""
     logs = [math.log(value) for value in values]
     if not logs:

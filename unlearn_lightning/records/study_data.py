@@ -20,7 +20,13 @@ Vectors = dict[str, list[float]]
 """Prediction vectors of one model: example id -> per-token log-likelihoods of its probe response, (T,) nats."""
 
 _KNOWN_TAGS = {"seed", "path", "p", "path_name", "objective", "retrained", "retrained_of", "requests"}
-_OBJECTIVE_NAMES = {"ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)"}
+OBJECTIVE_NAMES = {
+    "ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)", "idk_dpo": "IdkDPO", "altpo": "AltPO", "wga": "WGA",
+    "satimp": "SatImp", "ce_u": "CE-U", "undial": "UNDIAL", "kl_ascent": "KL ascent", "random_tokens": "random labels (tokens)",
+    "permuted": "random labels (permuted)", "rejection": "random labels (rejection)", "task_vector": "task vector",
+    "graddiff": "GradDiff", "npo_retain": "NPO with retain data", "rmu": "RMU", "pdu": "PDU", "pgu": "PGU",
+}  # fmt: skip
+"""What pages and tables call the objectives that studies name so; others have the name that their study gives them."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class RunRecord:
         """The objective's display name with all extra tags but one."""
         name = str(self.tags.get("objective", self.info.get("model", "?")))
         extra = [f"{tag}={value}" for tag, value in self.extra_tags.items() if tag != left_out]
-        return " · ".join([_OBJECTIVE_NAMES.get(name.lower(), name), *extra])
+        return " · ".join([OBJECTIVE_NAMES.get(name.lower(), name), *extra])
 
     def records(self, probe: str) -> dict[int, dict[str, Any]]:
         """What `probe` measured, step -> record in step order; empty when the run did not have the probe."""

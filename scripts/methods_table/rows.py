@@ -1,0 +1,44 @@
+"""What the table of methods is made of: a study's rows, and with them equal forgetting and the noise between retrained models."""
+
+import math
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+from scripts.study_results.measured import NAN, Row, measured, prediction_vectors
+from unlearn_lightning.inference.divergence import squared_distance
+from unlearn_lightning.records.study_data import Study, load_study
+from unlearn_lightning.report.sections.matched import matched_in_seed
+
+NOISE = "between retrained"
+
+
+def rows_of(folder: Path) -> tuple[dict[str, str], list[Row]]:
+    """What made the numbers, and all rows."""
+    made_with, rows = measured(folder)
+    study = load_study(folder)
+    made_with["local"] = ", ".join(sorted(_local(study)))
+    return made_with, [*rows, *_matched(study), *_noise(study)]
+
+
+def _local(study: Study) -> set[str]:
+    return {str(run.tags["objective"]) for run in study.finished("unlearn") if run.info.get("local")}
+
+
+def _matched(study: Study) -> Iterator[Row]:
+    """Retention and accuracy where all paths of an objective and seed have forgotten equally much."""
+    named = {run.objective: str(run.tags["objective"]) for run in study.finished("unlearn")}
+    for objective in study.objectives:
+        for seed in study.seeds:
+            for index, match in matched_in_seed(study, objective, seed).items():
+                where = seed, study.paths[index].label, named[objective]
+                yield Row(*where, "retention at equal forgetting", NAN, match.retention)
+                yield Row(*where, "accuracy change at equal forgetting", NAN, match.accuracy_change)
+
+
+def _noise(study: Study) -> Iterator[Row]:
+    """Squared distances between the retrained models of every two seeds, which differ in the order of their examples alone."""
+    models = {run.seed: prediction_vectors(run.folder) for run in study.finished("stage") if run.tags.get("retrained")}
+    for one, other in combinations(sorted(seed for seed, found in models.items() if found), 2):
+        distance = squared_distance(models[one][max(models[one])], models[other][max(models[other])])
+        yield Row(one, f"seed {other}", "", NOISE, NAN, distance if math.isfinite(distance) else NAN)
