@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unlearn_lightning.inference.divergence import squared_distance
-from unlearn_lightning.records import read_records, read_run, read_study
+from unlearn_lightning.records import is_finished, read_records, read_run, read_study
 
 
 class Row(NamedTuple):
@@ -38,12 +38,13 @@ NAN = float("nan")
 
 def measured(study: Path) -> tuple[dict[str, str], list[Row]]:
     """What made the numbers (commit, processor, versions), and all rows."""
-    runs = [run for run in read_study(study)["runs"] if read_run(study / run["folder"])["status"] == "finished"]
+    planned = read_study(study)["runs"]
+    runs = [run for run in planned if is_finished(study / run["folder"])]
     unlearned = [run for run in runs if run["kind"] == "unlearn"]
     retrained = {run["tags"]["seed"]: study / run["folder"] for run in runs if run["tags"].get("retrained")}
     rows = [row for run in unlearned for row in _of_run(study / run["folder"], run["tags"], retrained.get(run["tags"]["seed"]))]
     rows += [row for seed, folder in retrained.items() for row in _levels(folder, seed)]
-    return _made_with(study, runs), [*rows, *_pairs(study, unlearned), *_answered(study)]
+    return _made_with(study, runs, len(planned)), [*rows, *_pairs(study, unlearned), *_answered(study)]
 
 
 def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Iterator[Row]:
@@ -108,15 +109,17 @@ def _metrics(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _made_with(study: Path, runs: list[dict[str, Any]]) -> dict[str, str]:
+def _made_with(study: Path, runs: list[dict[str, Any]], planned: int) -> dict[str, str]:
     infos = [read_run(study / run["folder"]) for run in runs]
     versions = {name: version for name, version in infos[0].get("versions", {}).items() if name in ("python", "torch", "transformers")}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     steps = {info["steps"] for run, info in zip(runs, infos, strict=True) if run["kind"] == "unlearn"}
+    seconds = sum(info.get("seconds") or 0 for info in infos)
+    of = "" if len(runs) == planned else f" of {planned}"
     return {
         "commit": commit.stdout.strip(),
         "processor": " and ".join(sorted({str(info.get("computed_with", {}).get("processor", "an unknown processor")) for info in infos})),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "steps": " or ".join(map(str, sorted(steps))),
-        "runs": f"{len(runs)} runs, {sum(info.get('seconds') or 0 for info in infos):.0f} s of training and measuring, added over them",
+        "runs": f"{len(runs)}{of} runs, {seconds:.0f} s of training and measuring, added over them",
     }
