@@ -213,7 +213,7 @@ class Study:
         """The finished run of a path's stages without the forget stage, or None."""
         without = tuple(stage for stage in path if stage != self.forget)
         tagged = [run for run in self.finished("stage") if run.tags.get("retrained") and run.seed == seed]
-        return next((run for run in tagged if run.tags.get("retrained_of", list(without)) in (list(path), list(without))), None)
+        return next((run for run in tagged if _retrained_path(run) in (tuple(path), without)), None)
 
     def unlearned(self, objective: str, path: TrainingPath) -> list[RunRecord]:
         """The finished unlearning runs of one objective on one path, one per seed."""
@@ -265,6 +265,11 @@ def load_study(folder: Path) -> Study:
         tags = entry.get("tags") or {}
         runs.append(RunRecord(entry["key"], plain_text(entry["name"]), entry["kind"], run_folder, entry.get("parents") or [], tags, info))
     return Study(content.get("name", folder.name), folder, content.get("forget", "the forget stage"), runs)
+
+
+def _retrained_path(run: RunRecord) -> tuple[str, ...]:
+    """The path that a retrained model says it belongs to, or its own stages, which are those of the path without the forget stage."""
+    return tuple(run.tags.get("retrained_of") or run.stages)
 
 
 def _info(run_folder: Path) -> dict[str, Any]:
