@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from scripts.methods_table.cost import costs
 from scripts.methods_table.figure import heat_map
 from scripts.methods_table.ladder import chosen, with_rates, write_ladder
 from scripts.methods_table.page import methods_block
@@ -13,6 +14,7 @@ from scripts.study_results.table_file import put, read, write
 
 ROOT = Path(__file__).parents[2]
 STUDY, LADDER = ROOT / "configs" / "studies" / "demo_methods.yaml", Path("runs/demo_methods_rates")
+STORE = Path("runs/store")
 CSV, PAGE, FIGURE = (ROOT / "docs" / name for name in ("data/demo_methods.csv", "methods.md", "methods.png"))
 
 
@@ -33,6 +35,7 @@ def rates() -> None:
 def table(study: Path) -> None:
     """Writes the CSV, the page's tables and the figure."""
     made_with, rows = rows_of(study)
+    made_with["costs"] = ", ".join(f"{name}={cost:.2f}" for name, cost in costs(STUDY, STORE).items())
     made_with["rates"] = ", ".join(f"{name}={rate:g}" for name, rate in _rates(study).items())
     write(CSV, made_with, rows)
     content = read(CSV)

@@ -106,13 +106,15 @@ def methods_block(made_with: dict[str, str], rows: Sequence[Row]) -> str:
         "[data/demo_methods.csv](data/demo_methods.csv).\n"
     )
     rates = dict(pair.split("=") for pair in made_with.get("rates", "").split(", ") if pair)
-    first = ["| objective | local | rate | " + " | ".join(COLUMNS) + " |"]
-    first.append("| --- | --- | ---: |" + " ---: |" * len(COLUMNS))
+    spent = dict(pair.split("=") for pair in made_with.get("costs", "").split(", ") if pair)
+    first = ["| objective | local | rate | cost | " + " | ".join(COLUMNS) + " |"]
+    first.append("| --- | --- | ---: | ---: |" + " ---: |" * len(COLUMNS))
     for one in objectives:
         cells = [
             OBJECTIVE_NAMES[one.name],
             "yes" if one.name in local else "no",
             rates.get(one.name, "–"),
+            spent.get(one.name, "–"),
             *(cell(one) for cell in COLUMNS.values()),
         ]
         first.append(f"| {' | '.join(cells)} |")
