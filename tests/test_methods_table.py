@@ -12,14 +12,9 @@ from scripts.study_results.table_file import put, read
 
 DOCS = Path(__file__).parents[1] / "docs"
 MADE = {
-    "commit": "abc1234",
-    "processor": "a processor",
-    "versions": "torch 2",
-    "runs": "9 runs",
-    "local": "ga, wga",
-    "rates": "ga=0.0002",
+    "commit": "abc1234", "processor": "a processor", "versions": "torch 2", "runs": "9 runs", "local": "ga, wga", "rates": "ga=0.0002",
     "costs": "ga=1.05",
-}
+}  # fmt: skip
 
 
 def test_the_docs_say_what_the_csv_says():

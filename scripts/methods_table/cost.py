@@ -1,4 +1,4 @@
-"""What a step of each objective costs, as a multiple of a step of fine-tuning on the same batches: CPU seconds of one thread, measured in turns.
+"""What a step of each objective costs, in steps of fine-tuning on the same batches: CPU seconds of one thread, measured in turns.
 
     costs(Path("configs/studies/demo_methods.yaml"), Path("runs/store"))       # {"ga": 1.0, "npo": 1.3, ...}
 

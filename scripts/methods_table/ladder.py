@@ -14,7 +14,7 @@ import yaml
 
 from unlearn_lightning.records import read_records, read_study
 
-RATES = (5e-5, 1.5e-4, 5e-4, 1.5e-3)
+RATES = (5e-5, 1.5e-4, 2.5e-4, 5e-4, 8e-4, 1.5e-3)
 SEED, POSITIONS = 0, (1, 4)
 SHARE, KEPT = 0.5, 0.9
 """Of the label's way to the retrained model that a rate has to take it, and of the retention where none does."""

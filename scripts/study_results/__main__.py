@@ -5,26 +5,27 @@ from pathlib import Path
 
 from scripts.study_results.measured import measured
 from scripts.study_results.table_file import block, put, read, write
-from scripts.study_results.twins import as_twin
+from scripts.study_results.twins import as_twin, own
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def main(study: Path, twin: Path | None, how: str) -> None:
     """Writes both and says so."""
-    path, page = DOCS / "data" / f"{study.name}.csv", DOCS / "results.md"
-    made_with, rows = measured(study)
+    path, page = DOCS / "data" / f"{study.stem}.csv", DOCS / "results.md"
+    made_with, rows = read(study) if study.suffix == ".csv" else measured(study)
+    rows = own(rows)
     if twin is not None:
         rows += as_twin(measured(twin)[1])
         made_with["twin"] = how
     write(path, made_with, rows)
-    page.write_text(put(page.read_text(), study.name, block(study.name, *read(path))))
-    print(f"{path} and {page}, between the markers of {study.name}.")
+    page.write_text(put(page.read_text(), study.stem, block(study.stem, *read(path))))
+    print(f"{path} and {page}, between the markers of {study.stem}.")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/results")
-    parser.add_argument("study", type=Path, help="a finished study's folder, such as runs/demo")
+    parser.add_argument("study", type=Path, help="a finished study's folder, such as runs/demo, or the CSV that was made of one")
     parser.add_argument("--twin", type=Path, help="the folder of the same study, computed by another way that is equal up to rounding")
     parser.add_argument("--how", default="`backbone.shortcuts: false`", help="what the twin was computed with, as the page is to say it")
     given = parser.parse_args()
