@@ -23,8 +23,8 @@ from unlearn_lightning.main import HELP  # noqa: E402
 # Title -> page, in the order of the navigation. A page that is not written yet is left out; one that is not named here comes last.
 NAVIGATION = {
     "Your model, your data": "your-data.md",
-    "Home": "index.md", "Tour": "tour.md", "Studies": "studies.md", "Objectives": "objectives.md", "Methods by path": "methods.md", "Metrics": "metrics.md",
-    "Benchmarks": "benchmarks.md",
+    "Home": "index.md", "Tour": "tour.md", "Studies": "studies.md", "Objectives": "objectives.md", "Methods by path": "methods.md",
+    "Metrics": "metrics.md", "Benchmarks": "benchmarks.md",
     "Results": "results.md", "Run folders": "runs.md", "Reliability": "reliability.md", "Extending": "extend.md",
     "Reproducing the paper": "reproduce.md", "Superficial forgetting": "superficial.md", "Theory": "theory.md",
     "Performance": "performance.md",
