@@ -131,7 +131,8 @@ def test_a_study_verifies_all_files_of_its_runs_and_names_what_differs(copied, t
             "model/added.json was added", "config.yaml is gone", "5 differ.",
         ):  # fmt: skip
             assert line in told
-    assert main(["status", str(tmp_path), "--verify"]) == 2
+    (tmp_path / "nothing").mkdir()
+    assert main(["status", str(tmp_path / "nothing"), "--verify"]) == 2
 
 
 def test_a_stopped_runs_checkpoint_is_verified_and_refused(runs, capsys):
