@@ -105,5 +105,6 @@ def print_recovery(folder: Path) -> None:
         table.add_column(title, justify="right")
     for one in recoveries(folder):
         share = "undefined: nothing changed" if one.before == one.unlearned else "-" if math.isnan(one.share) else f"{one.share:.0%}"
-        table.add_row(Text(printable(one.metric)), one.kind, *(f"{value:.4g}" for value in (one.before, one.unlearned, one.quantised)), share)
+        values = (f"{value:.4g}" for value in (one.before, one.unlearned, one.quantised))
+        table.add_row(Text(printable(one.metric)), one.kind, *values, share)
     Console().print(table)
