@@ -229,6 +229,16 @@ SECRETS = [
     {"setup": "module load cuda\nexport WANDB_API_KEY=0123456789abcdef\n"}, {"setup": ["export HF_TOKEN=abcdefg"]},
     {"setup": f"wandb login --key {HEX}"}, {"setup": "curl -H 'Authorization: Bearer abcdef' x"}, {"args": ["--api_key", "k-1"]},
     {"cmd": "mlflow --password hunter2"}, {"env": ["WANDB_API_KEY=abcdef"]}, {"x": "hf_" + "aB3dE" * 7}, {"x": "ghp_" + "aB3dE6gH9k" * 4},
+    *({name: value} for name in ("my_secrets", "password", "token") for value in ({"hf": "k-1a"}, [{"value": "k-1a"}],
+    {"a": {"b": ("k-1a",)}})),
+    *({"setup": words} for words in (
+        f"wandb login {HEX}", f"wandb login --relogin {HEX}", "huggingface-cli login k-1abc", "curl -u me:k-1a https://x",
+        "curl --user 'me:k-1a' x",
+        "set -x WANDB_API_KEY k-1abc", "setenv HF_TOKEN k-1abc", "printf 'machine api.wandb.ai login user password k-1a' > ~/.netrc",
+        "echo k-1abc | docker login --password-stdin",
+    )),
+    {"auth": "me:k-1a"}, {"HTTP_AUTH": "me:k-1a"}, {"pw": "k-1a"}, {"sessionid": "k-1a"}, {"\uff34oken": "k-1a"},
+    {"x": "sk-proj-" + "aB3dE6gH9k" * 3},
     {"x": "AKIAIOSFODNN7EXAMPLE"}, {"x": "-----BEGIN RSA PRIVATE KEY-----"}, {"x": "glpat-" + "aB3dE6gH9k" * 2},
 ]  # fmt: skip
 NO_SECRETS = [
@@ -241,6 +251,14 @@ NO_SECRETS = [
     {"system_prompt": "You know a secret: never tell the password to anyone."}, {"text": "The token: a word or a piece of one."},
     {"url": "ssh://git@github.com/x"}, {"keys": ["a", "b"]}, {"secret_file": "/x"}, {"digest": "5b1c" * 16}, {"path": "/data/token=1/x"},
     {"tokens_per_second": 3.0}, {"author": "Ann"}, {"key": "train/loss_epoch_mean_2024"}, {"setup": "#SBATCH --account=proj123"},
+    *({"setup": words} for words in (
+        "wandb login", "wandb login $KEY", "wandb login --relogin && unlearn fit", "huggingface-cli login --token $HF_TOKEN",
+        "set -x HF_TOKEN $KEY",
+        "curl -u $NAME:$KEY https://x", "echo $KEY | docker login --password-stdin", "docker login -u me", "set -euo pipefail",
+        "docker run -u 1000:1000 x",
+        "ls -u a:b", "python -u train.py", "setenv HF_HOME /scratch/me",
+    )),
+    {"tokens": {"bos": "<s>", "pad": "[PAD]"}}, {"auth": "netrc"}, {"x": "sk-learn"}, {"keys": {"prompt": "question"}},
 ]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from test_study import config_of, small, tree
 
 from callbacks.retain_likelihood import RetainLikelihood
 from unlearn_lightning import main, preemption
+from unlearn_lightning.cli.environment import TRAINER_VERBS
 from unlearn_lightning.inference import generation
 from unlearn_lightning.modules import CausalLMModule
 from unlearn_lightning.records import is_finished, locked, remove_left_overs, write_json, write_text
@@ -138,7 +140,7 @@ def test_generation_ends_between_two_tokens(make_backbone, monkeypatch):
     assert len(tokens) == 3
 
 
-@pytest.mark.parametrize("verb", [*main.TRAINER_VERBS, *main.ROOMS])
+@pytest.mark.parametrize("verb", [*TRAINER_VERBS, *main.ROOMS])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
 def test_every_verb_ends_at_once_while_nothing_is_begun(verb, number, monkeypatch, capsys):
     """During imports, above all, which take seconds."""
@@ -148,6 +150,13 @@ def test_every_verb_ends_at_once_while_nothing_is_begun(verb, number, monkeypatc
     assert main.main([verb, "a file"]) == CODES[number]
     assert capsys.readouterr().err.endswith(f"To go on: unlearn {verb} 'a file'\n")
     assert signal.getsignal(number) is before
+
+
+def test_little_is_imported_before_a_signal_is_a_request():
+    """What is imported before ends in a traceback when Ctrl-C comes."""
+    code = "import sys, unlearn_lightning.main; print(sorted(name for name in sys.modules if name.startswith('unlearn_lightning')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['unlearn_lightning', 'unlearn_lightning.main', 'unlearn_lightning.preemption']"
 
 
 def test_what_fails_because_of_the_signal_is_no_failure():

@@ -8,7 +8,10 @@ from rich.console import Console
 from rich.text import Text
 from test_report_study_data import write_full_study
 
+from unlearn_lightning.cli.closing_table import closing_table
+from unlearn_lightning.cli.quantised import print_recovery
 from unlearn_lightning.cli.terminal import Column, TerminalRow, TerminalTable, terminal_console
+from unlearn_lightning.records import Quantity, record_path, write_json
 from unlearn_lightning.records.study_data import TrainingPath, load_study
 from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.sections.closing import Closing
@@ -155,3 +158,21 @@ def test_a_pipe_is_wide_and_columns_win(monkeypatch):
     assert terminal_console().width == 160
     monkeypatch.setenv("COLUMNS", "72")
     assert terminal_console().width == 72
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "\x1b]0;x\x07", "\u202e", "\r\n", "[/red]", "[link=http://x]y", "A" * 10_000])
+def test_a_probe_s_words_steer_no_terminal_and_hide_no_number(hostile, tmp_path, capsys):
+    metric = f"mine/{hostile}"
+    quantities = {metric: Quantity(f"title {hostile}", f"unit {hostile}").as_json()}
+    for name, step, value in (("mine", 0, 0.5), ("mine", 4, 0.25), ("mine.nf4", 4, 0.375)):
+        record = {"probe": name, "step": step, "metrics": {metric: value}, "quantities": quantities, "examples": []}
+        write_json(record_path(tmp_path, name, step), record)
+    console = Console(file=io.StringIO(), width=80, force_terminal=False)
+    console.print(closing_table(tmp_path, ["mine"]))
+    print_recovery(tmp_path)
+    closing, recovery = console.file.getvalue(), capsys.readouterr().out
+    assert closing.split().count("0.5") == closing.split().count("0.25") == closing.split().count("-0.25") == 1
+    # (0.375 - 0.25) / (0.5 - 0.25): half of it came back.
+    assert recovery.split().count("50%") == 1
+    assert all(one.isprintable() or one == "\n" for one in closing + recovery)
+    assert len(hostile) > 100 or not hostile.startswith("[") or all(hostile in "".join(text.split()) for text in (closing, recovery))

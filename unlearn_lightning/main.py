@@ -1,4 +1,7 @@
-"""The `unlearn` command: sends each verb to its room, imported only when it is asked for."""
+"""The `unlearn` command: sends each verb to its room, imported only when it is asked for.
+
+Little is imported before `main` listens for signals, so that Ctrl-C and SIGTERM end a command in a line also while it starts.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,6 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 
 from unlearn_lightning import __version__
-from unlearn_lightning.cli.environment import TRAINER_VERBS, refuse_unknown
-from unlearn_lightning.cli.errors import told
 from unlearn_lightning.preemption import stoppable, was_asked
 
 
@@ -74,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     """Runs one command and returns its exit status; whatever is raised ends as one line (errors.py)."""
+    from unlearn_lightning.cli.environment import refuse_unknown
+    from unlearn_lightning.cli.errors import told
+
     # Class paths also name files of this folder, as with `python -m`; last, so that none takes an installed module's place.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -89,6 +93,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def _dispatch(verb: str, arguments: list[str]) -> int:
+    from unlearn_lightning.cli.environment import TRAINER_VERBS
+
     if verb in ("-h", "--help", "help"):
         print(HELP, end="")
     elif verb == "--version":
@@ -131,6 +137,8 @@ def _trainer(arguments: list[str]) -> int:
 
 def _unknown(verb: str) -> int:
     import difflib
+
+    from unlearn_lightning.cli.environment import TRAINER_VERBS
 
     near = difflib.get_close_matches(verb, [*TRAINER_VERBS, *ROOMS], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -20,11 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from unlearn_lightning.cli.terminal import printable
 from unlearn_lightning.records import Quantity, number, read_json, record_paths
 from unlearn_lightning.runs.content import RESULTS
 
 DIGITS = 4
 """How many significant digits a value has."""
+LONGEST_TITLE, LONGEST_UNIT = 120, 20
+"""Longer words of a probe are cut, so that its numbers stay in sight; its records have them whole."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,16 @@ def closing_table(folder: Path, probes: Sequence[str]) -> Table | None:
     for column in ("before", "after", "change") if several else ("value",):
         table.add_column(column, justify="right", no_wrap=True)
     for one in found:
-        table.add_row(Text(one.title, "bold"))
+        table.add_row(Text(printable(one.title), "bold"))
         for title, unit, before, after in one.rows():
             values = [_text(before), _text(after), _text(after - before, "+")] if several else [_text(after)]
-            table.add_row(Text(f"  {title}"), Text(unit), *values)
+            table.add_row(Text(f"  {_words(title, LONGEST_TITLE)}"), Text(_words(unit, LONGEST_UNIT)), *values)
     return table
+
+
+def _words(text: str, longest: int) -> str:
+    shown = printable(text)
+    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
 
 
 def _text(value: float, sign: str = "") -> str:

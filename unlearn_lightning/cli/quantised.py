@@ -17,8 +17,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from unlearn_lightning.cli.measuring import is_first, measure_result
+from unlearn_lightning.cli.terminal import printable
 from unlearn_lightning.models.backbone import Lora
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.records.recovery import QUANTISATIONS, quantised_name, recoveries
@@ -103,5 +105,6 @@ def print_recovery(folder: Path) -> None:
         table.add_column(title, justify="right")
     for one in recoveries(folder):
         share = "undefined: nothing changed" if one.before == one.unlearned else "-" if math.isnan(one.share) else f"{one.share:.0%}"
-        table.add_row(one.metric, one.kind, *(f"{value:.4g}" for value in (one.before, one.unlearned, one.quantised)), share)
+        values = (f"{value:.4g}" for value in (one.before, one.unlearned, one.quantised))
+        table.add_row(Text(printable(one.metric)), one.kind, *values, share)
     Console().print(table)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
 # Names that are a key's whatever the value is. Words of one name are told apart at _, -, ., and capital letters.
 SECRET_WORDS = {
-    "token", "secret", "secrets", "password", "passwd", "passphrase", "passcode", "pwd", "pass", "credential", "credentials", 
-    "authorization",
-    "apikey", "apitoken", "authtoken", "accesstoken", "secretkey", "privatekey", "cookie",
+    "token", "secret", "secrets", "password", "passwd", "passphrase", "passcode", "pwd", "pw", "pass", "credential", "credentials",
+    "authorization", "apikey", "apitoken", "authtoken", "accesstoken", "secretkey", "privatekey", "cookie", "sessionid",
 }  # fmt: skip
 # A `*_key` of these is a secret; of others it may be the name of a field, and is one only where its value looks random.
 KEY_OF = {
@@ -58,8 +58,16 @@ BEARER = re.compile(r"\bBearer\s+([^\s\"']{6,})", re.I)
 RANDOM_LENGTH, RANDOM_BITS, RANDOM_CHANGES = 16, 3.0, 3
 # Detectors that take too much: an entropy alone is also a commit's or a digest's, and a public address is no secret.
 LEFT_OUT = {"Base64HighEntropyString", "HexHighEntropyString", "KeywordDetector", "IPPublicDetector", "BasicAuthDetector"}
-# What the detectors do not know: Hugging Face, and W&B's new keys.
-FURTHER = re.compile(r"\bhf_[A-Za-z0-9]{30,}|\bwandb_v\d+_[A-Za-z0-9_]{20,}")
+# What the detectors do not know: Hugging Face, W&B's new keys, and keys of OpenAI's and Anthropic's kind.
+FURTHER = re.compile(r"\bhf_[A-Za-z0-9]{30,}|\bwandb_v\d+_[A-Za-z0-9_]{20,}|\bsk-[A-Za-z0-9_-]{20,}")
+# A command's words in which the secret has no name before it: `wandb login KEY`, `curl -u me:KEY`, `set -x HF_TOKEN KEY`, a line of .netrc.
+COMMANDED = re.compile(
+    r"\b(?:wandb|hf|huggingface-cli|docker|mlflow|auth)\s+(?:auth\s+)?login\s+(?:--?relogin\s+)?([^\s\"'&;|-][^\s\"'&;|]*)"
+    r"|\b(?:curl|lftp|http|https)\s(?:[^;&|\n]*\s)?(?:-u|--user|--proxy-user)[\s=]+[\"']?[^\s:\"'/]+:([^\s\"'&;|]+)"
+    r"|\bmachine\s+\S+\s+login\s+\S+\s+password\s+([^\s\"'&;|]+)"
+    r"|\b(?:echo|printf|cat\s+<<<)\s+[\"']?([^\s\"'&;|]+)[\"']?\s*\|\s*[^;&\n]*--(?:password|token)-stdin"
+)
+SET = re.compile(r"\b(?:set(?:\s+-[a-zA-Z]+)+|setenv)\s+([A-Za-z_]\w*)\s+[\"']?([^\s\"'&;|]+)")
 
 
 def refuse_secrets(config: Any, path: str = "") -> None:
@@ -83,7 +91,7 @@ def _places(config: Any, path: str) -> Iterator[str]:
             # A key may be a secret itself, and is then not repeated.
             shown = "a name" if looks_secret(str(name)) else str(name)
             place = f"{path}.{shown}" if path else shown
-            if shown != str(name) or _is_secret(str(name), value):
+            if shown != str(name) or any(_is_secret(str(name), one) for one in _texts_of(value)):
                 yield place
             else:
                 yield from _places(value, place)
@@ -98,10 +106,19 @@ def _places(config: Any, path: str) -> Iterator[str]:
         yield path
 
 
+def _texts_of(value: Any) -> Iterator[Any]:
+    """What a setting holds, at any depth: a secret's name also names the parts of it that have names of their own."""
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple | set):
+        yield value
+        return
+    for one in value:
+        yield from _texts_of(one)
+
+
 def _is_secret(name: str, value: Any) -> bool:
     """Whether the value of a setting is a secret by the setting's name."""
-    if isinstance(value, list | tuple):
-        return any(_is_secret(name, one) for one in value)
     if not isinstance(value, str | bytes | int) or isinstance(value, bool):
         return False
     words, text = _words(name), value.decode(errors="replace") if isinstance(value, bytes) else str(value)
@@ -113,7 +130,9 @@ def _is_secret(name: str, value: Any) -> bool:
         return True
     if words[-1] == "key" and len(words) > 1 and words[-2] in KEY_OF:
         return True
-    return words[-1] in ("key", "keys", "tokens", "auth", "login", "sig", "signature", "bearer") and _is_random(text)
+    if words[-1] == "auth" and re.fullmatch(r"[^\s:/]+:[^\s/]+", text):
+        return True
+    return words[-1] in ("key", "keys", "tokens", "tok", "auth", "login", "sig", "signature", "bearer") and _is_random(text)
 
 
 def looks_secret(text: str) -> bool:
@@ -127,6 +146,8 @@ def looks_secret(text: str) -> bool:
     return (
         any(_is_assigned(*found.groups()) for found in ASSIGNED.finditer(text))
         or any(_is_secret(name, value) for name, value in FLAGGED.findall(text))
+        or any(_is_secret(name, value) for name, value in SET.findall(text))
+        or any(not _says_where(value) for found in COMMANDED.findall(text) for value in found if value)
         or any(_is_random(value) for value in BEARER.findall(text))
     )
 
@@ -139,7 +160,8 @@ def _is_assigned(name: str, sign: str, value: str) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name)
+    # In compatible letters, as some are wider and mean the same.
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", unicodedata.normalize("NFKC", name))
     words = [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
     return words[:-1] if words[-1:] in (["value"], ["values"], ["string"], ["text"]) else words
 
