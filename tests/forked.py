@@ -54,7 +54,7 @@ class Forked:
         for name in list(logging.root.manager.loggerDict):
             for handler in logging.getLogger(name).handlers:
                 if type(handler) is logging.StreamHandler:
-                    handler.setStream(sys.stderr)
+                    handler.stream = sys.stderr  # Not by setStream, which flushes the former one: a test before may have closed it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(work())
 
