@@ -6,6 +6,8 @@ with other_adapters(net, ["runs/retrained/adapter"]):
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -5,6 +5,8 @@ unlearn fit -c configs/objectives/task_vector.yaml -c configs/backbones/tiny-lla
 
 from __future__ import annotations
 
+import unlearn_lightning.inference.hub_kernels  # isort: skip  # noqa: F401
+
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
