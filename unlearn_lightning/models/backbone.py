@@ -280,7 +280,7 @@ def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: 
         write: whether this process writes.
     """
     # The whole adapter, also where an objective trains a part of it only: its files are read as a whole.
-    names = {name for name, _ in net.named_parameters() if f".{TRAINABLE}." in name} if isinstance(net, PeftModel) else None
+    names = {name for name, _ in net.named_parameters() if f".{TRAINABLE}." in f"{name}."} if isinstance(net, PeftModel) else None
     weights = gathered(net, names, keep=write)
     if not write:
         return
