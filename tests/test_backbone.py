@@ -260,3 +260,19 @@ def test_a_merge_that_rounds_the_model_away_is_stacked_instead(make_backbone, lo
         net = Backbone(model=base, lora=lora, adapter=adapter).load_for_unlearning()
     assert "moves logits by" in caplog.text
     assert torch.equal(log_lik(net), log_lik(stage))
+
+
+def test_an_adapter_of_embeddings_keeps_its_gradients_when_adapters_are_switched():
+    """PEFT names its weights `lora_embedding_A.default`, where those of linear layers are `lora_A.default.weight`."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from unlearn_lightning.models.adapters import activate
+
+    base = LlamaForCausalLM(LlamaConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8))
+    net = get_peft_model(base, LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"]))
+    trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    net.add_adapter("frozen0", LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"]))
+    activate(net, ["frozen0", "default"])
+    assert {name for name, parameter in net.named_parameters() if parameter.requires_grad} == trained
+    assert any("lora_embedding_A" in name for name in trained)

@@ -69,7 +69,7 @@ def activate(net: PeftModel, names: list[str]) -> None:
 def _trainable_alone(net: PeftModel) -> None:
     chosen = net.__dict__.get(CHOSEN)
     for name, parameter in net.named_parameters():
-        parameter.requires_grad = f".{TRAINABLE}." in name if chosen is None else name in chosen
+        parameter.requires_grad = f".{TRAINABLE}." in f"{name}." if chosen is None else name in chosen
 
 
 def train_only(net: nn.Module, names: Collection[str]) -> None:
