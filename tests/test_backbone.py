@@ -276,3 +276,9 @@ def test_an_adapter_of_embeddings_keeps_its_gradients_when_adapters_are_switched
     activate(net, ["frozen0", "default"])
     assert {name for name, parameter in net.named_parameters() if parameter.requires_grad} == trained
     assert any("lora_embedding_A" in name for name in trained)
+
+
+def test_an_adapter_in_the_place_of_the_model_is_named_before_its_tokenizer_is_sought(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"holds an adapter .* set backbone\.adapter to it, and backbone\.model to its base"):
+        Backbone(model=str(tmp_path)).load_tokenizer()

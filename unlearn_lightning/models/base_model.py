@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 from transformers.utils import logging as transformers_logging
 
-from unlearn_lightning.models.reading import Unreadable, reading
+from unlearn_lightning.models.reading import Unreadable, reading, refuse_adapter
 
 # An error names at most this number of tensors.
 NAMED = 3
@@ -66,8 +66,7 @@ def differences(kinds: dict[str, Iterable[str]]) -> str:
 
 def _check_files(model: str, revision: str | None) -> None:
     """Refuses what would lead transformers to another file than safetensors, which it reads as a pickle, or to an adapter."""
-    if (Path(model) / "adapter_config.json").is_file():
-        raise Unreadable(f"{model} holds an adapter (adapter_config.json): set backbone.adapter to it, and backbone.model to its base.")
+    refuse_adapter(model)
     named = getattr(AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False), "transformers_weights", None)
     index_name = named or SAFE_WEIGHTS_INDEX_NAME
     files = {"config.json": {named} if named and not named.endswith(f"{SAFE}.index.json") else set()}

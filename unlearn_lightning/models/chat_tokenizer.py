@@ -12,7 +12,7 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from unlearn_lightning.inference.chat_format import ChatSettings
-from unlearn_lightning.models.reading import REMEDY, Unreadable, check_file, reading
+from unlearn_lightning.models.reading import REMEDY, Unreadable, check_file, reading, refuse_adapter
 from unlearn_lightning.models.scratch import Scratch, train_tokenizer
 
 
@@ -38,6 +38,8 @@ def load_tokenizer(
         assert scratch is not None
         loaded: Any = train_tokenizer(scratch)
     else:
+        if not tokenizer:
+            refuse_adapter(name)
         with reading(name):
             loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
             # Settings of another type than theirs come to light only here.

@@ -49,6 +49,16 @@ def reading(place: str) -> Iterator[None]:
         raise Unreadable(f"{damaged or why}: {REMEDY}.") from error
 
 
+def refuse_adapter(model: str) -> None:
+    """Refuses an adapter's folder where a model is asked for.
+
+    Raises:
+        Unreadable: the folder holds an adapter.
+    """
+    if (Path(model) / "adapter_config.json").is_file():
+        raise Unreadable(f"{model} holds an adapter (adapter_config.json): set backbone.adapter to it, and backbone.model to its base.")
+
+
 def damaged_file(folder: Path) -> str | None:
     """The first file of a local folder that is damaged, and how; None where none is, as far as can be seen from outside."""
     for path in sorted(path for pattern in PATTERNS for path in folder.glob(pattern)):
