@@ -36,7 +36,7 @@ def heat_map(rows: Sequence[Row]) -> Any:
         place.set_yticks(range(len(names)), [OBJECTIVE_NAMES[name] for name in names], fontsize=8)
         for i, line in enumerate(numbers):
             for j, number in enumerate(line):
-                text = "–" if math.isnan(number) else f"{number:.1f}".replace("-", "−")
+                text = "–" if math.isnan(number) else f"{round(number, 1) + 0.0:.1f}".replace("-", "−")
                 place.text(j, i, text, ha="center", va="center", fontsize=7, bbox={"facecolor": "white", "alpha": 0.6, "lw": 0, "pad": 1})
     return figure
 
