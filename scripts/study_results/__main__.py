@@ -10,13 +10,13 @@ from scripts.study_results.twins import as_twin, own
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def main(study: Path, twin: Path | None, how: str) -> None:
+def main(study: Path, twin: Path | None, how: str, objectives: list[str] | None = None) -> None:
     """Writes both and says so."""
     path, page = DOCS / "data" / f"{study.stem}.csv", DOCS / "results.md"
     made_with, rows = read(study) if study.suffix == ".csv" else measured(study)
     rows = own(rows)
     if twin is not None:
-        rows += as_twin(measured(twin)[1])
+        rows += as_twin(row for row in measured(twin)[1] if objectives is None or row.objective in objectives)
         made_with["twin"] = how
     write(path, made_with, rows)
     page.write_text(put(page.read_text(), study.stem, block(study.stem, *read(path))))
@@ -28,5 +28,6 @@ if __name__ == "__main__":
     parser.add_argument("study", type=Path, help="a finished study's folder, such as runs/demo, or the CSV that was made of one")
     parser.add_argument("--twin", type=Path, help="the folder of the same study, computed by another way that is equal up to rounding")
     parser.add_argument("--how", default="`backbone.shortcuts: false`", help="what the twin was computed with, as the page is to say it")
+    parser.add_argument("--objectives", nargs="+", help="those of the twin that have the study's settings (default: all)")
     given = parser.parse_args()
-    main(given.study, given.twin, given.how)
+    main(given.study, given.twin, given.how, given.objectives)
