@@ -126,7 +126,7 @@ def test_micro_batches_give_the_same_weights_and_the_retain_loss_begins_at_zero(
         torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0)
     told = logged_steps(tmp_path / "micro8")
     assert told[0]["train/retain_loss"] == pytest.approx(0, abs=1e-9)
-    assert told[4]["train/retain_loss"] > 1e-6
+    assert told[4]["train/retain_loss"] > 1e-8
     assert told[4]["train/forget_loss"] < told[0]["train/forget_loss"]
     assert told[0]["train/activation_norm"] > 0
     # With an adapter the starting model is there; otherwise the activations of what is seen are: five steps of four see all 13.

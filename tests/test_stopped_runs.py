@@ -176,7 +176,7 @@ def test_stopped_again_and_again_at_the_ends_of_epochs(stops, corpus, questions,
 
 
 def test_checkpoints_hold_trainable_weights_and_what_the_whole_way_says(corpus, questions, tmp_path):
-    """Everything that a checkpoint may hold is in this one, and the list in runs/resume.py names it."""
+    """Everything that a checkpoint of NPO may hold is in this one, and the list in runs/resume.py names it."""
     probe = {"class_path": "RetainLikelihood", "init_args": {"limit": 1, "every_n_steps": 2}}
     more = {"model": {"init_args": {"backbone": LORA, "cache_reference": True}}, "checkpoint_every_n_steps": 1}
     config = settings(corpus, questions, tmp_path / "run", "NPO", trainer={"callbacks": [probe]}, **more)
@@ -186,8 +186,8 @@ def test_checkpoints_hold_trainable_weights_and_what_the_whole_way_says(corpus, 
     assert checkpoint["state_dict"]
     assert all("lora" in key for key in checkpoint["state_dict"])
     named = set(re.findall(r"^ {6}(\S+)", resume.__doc__, re.MULTILINE))
-    # NPO compares log-likelihoods and not whole predictions.
-    assert set(checkpoint) == named - {"reference_logits"}
+    # What NPO does not need: it compares log-likelihoods alone.
+    assert set(checkpoint) == named - {"reference_logits", "reference_activations", "multiplier", "subspaces"}
     assert checkpoint["callbacks"]["RetainLikelihood.retain"]["measured_step"] == 2, "it is not measured again"
     assert checkpoint["callbacks"]["RunRecorder"]["seconds"] > 0
 
