@@ -6,12 +6,13 @@ from statistics import fmean
 
 from scipy.stats import binomtest
 
+from scripts.methods_table.rows import NOISE
 from scripts.study_results.measured import Row
 from scripts.study_results.table_file import geometric, mean_text
 from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
+from unlearn_lightning.report.sections.dependence import spread
 from unlearn_lightning.report.sections.rank_stability import mean_tau
 
-NOISE = "between retrained"
 Cell = Callable[["Objective"], str]
 
 
@@ -52,11 +53,6 @@ def kept(row: Row) -> float:
 def after(row: Row) -> float:
     """The value after unlearning."""
     return row.after
-
-
-def spread(values: Sequence[float]) -> float:
-    """Largest minus smallest."""
-    return max(values) - min(values)
 
 
 COLUMNS: dict[str, Cell] = {

@@ -27,7 +27,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/results")
     parser.add_argument("study", type=Path, help="a finished study's folder, such as runs/demo, or the CSV that was made of one")
     parser.add_argument("--twin", type=Path, help="the folder of the same study, computed by another way that is equal up to rounding")
-    parser.add_argument("--how", default="`backbone.shortcuts: false`", help="what the twin was computed with, as the page is to say it")
+    parser.add_argument("--how", default="", help="what the twin was computed with, as the page is to say it")
     parser.add_argument("--objectives", nargs="+", help="those of the twin that have the study's settings (default: all)")
     given = parser.parse_args()
+    if given.twin and not given.how:
+        parser.error("--twin needs --how: what it was computed with, such as `backbone.shortcuts: false`")
     main(given.study, given.twin, given.how, given.objectives)
