@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import t
 from test_report_study_data import write_full_study
 
+from scripts.study_results.earlier import with_earlier
 from scripts.study_results.measured import Row, measured
 from scripts.study_results.table_file import block, put, read, write
 from scripts.study_results.twins import as_twin, spread, verdicts
@@ -81,3 +82,22 @@ def test_twins_beside_seeds_by_hand():
     text = block("demo", {**MADE, "twin": "another way"}, [*rows, *twin])
     assert "| label | GA | 0.16 | 0.3 | 1.4 |" in text
     assert "What rounding does" not in block("demo", MADE, rows)
+
+
+def test_seeds_of_a_store_that_is_gone_stand_beside_those_measured_now():
+    """Rows of both; the head says which commit, processor and how many runs each came from; nothing is counted twice."""
+    before = (
+        MADE | {"commit": "1111111", "runs": "17 of 25 runs"},
+        [Row(1, "p=4", "ga", "label", 0.0, -2.0), Row(1, "p=4", "ga", "twin: label", 0.0, -2.0)],
+    )
+    now = MADE | {"commit": "2222222", "runs": "25 runs"}, [Row(2, "p=4", "ga", "label", 0.0, -4.0)]
+    made, rows = with_earlier(now, before)
+    assert made["commit"] == "1111111 and 2222222"
+    assert made["processor"] == MADE["processor"]
+    assert made["runs"] == "seeds 1: 17 of 25 runs; seeds 2: 25 runs"
+    assert [(row.seed, row.quantity) for row in rows] == [(1, "label"), (2, "label")]
+    assert "0.00 ± 0.00 → −3.00 ± 12.71" in block("smollm2", made, rows)
+    with pytest.raises(ValueError, match="Seed 2 was measured now"):
+        with_earlier(now, now)
+    with pytest.raises(ValueError, match="8 steps, these in 16"):
+        with_earlier(now, (before[0] | {"steps": "8"}, before[1]))
