@@ -1,4 +1,4 @@
-"""What the path decides under each variant of an objective: rows of a study, and the tables of docs/reproduce.md, made of these rows alone."""
+"""What the path decides under each variant of an objective: rows of a study, and the tables of docs/reproduce.md, made of them alone."""
 
 import json
 import math
