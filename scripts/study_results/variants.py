@@ -103,15 +103,19 @@ def variants_texts(made: dict[str, str], rows: Sequence[Row]) -> list[str]:
 
 
 def variants_tables(made: dict[str, str], rows: Sequence[Row]) -> list[Table]:
-    """The tables of a study: what the path decides, how often the last path is the slowest, and what variants differ in."""
+    """The tables of a study: what the path decides, how often the last path is the slowest, and what variants differ in.
+
+    A variant of which no seed has all paths is left out.
+    """
     compared: dict[str, str | None] = json.loads(made["variants"])
-    found = {name: Variant(rows, name) for name in compared}
+    known = {row.objective for row in rows if row.path == ALL or row.quantity.startswith(SLOWEST)}
+    found = {name: Variant(rows, name) for name in compared if name in known}
     slow = list(dict.fromkeys(row.path for row in rows if row.quantity.startswith(SLOWEST)))
     if len(slow) > 1:
         return [_further_table(list(found.values()), sorted(slow, key=lambda path: (len(path), path)))]
     tables = [_decided_table(list(found.values()))]
     tables += [_slowest_table(list(found.values()), slow[0])] if slow else []
-    pairs = [(found[name], found[first]) for name, first in compared.items() if first in found]
+    pairs = [(found[name], found[first]) for name, first in compared.items() if name in found and first in found]
     return [*tables, *([_changes_table(pairs)] if pairs else [])]
 
 
@@ -156,9 +160,11 @@ def _changes_table(pairs: Sequence[tuple[Variant, Variant]]) -> Table:
 
 def _further_table(found: Sequence[Variant], paths: Sequence[str]) -> Table:
     columns = [Text("objective"), Number("further stages", digits=0), Change("label", digits=2), Change("refused", digits=2)]
-    table = Table("further", [*columns, *(Counted(measured.title) for measured in MEASURED.values())])
+    table = Table("further", [*columns, *(Counted(f"slowest by {measured.title}") for measured in MEASURED.values())])
     for one in found:
         for further, path in enumerate(paths):
             ends = one.change("label", path), one.change("refused", path)
-            table.add(one.name, further, *ends, *(one.slowest(measure, path) for measure in MEASURED))
+            shares = [one.slowest(measure, path) for measure in MEASURED]
+            if any(share.n for share in shares):
+                table.add(one.name, further, *ends, *shares)
     return table
