@@ -1,7 +1,7 @@
 """The numbers of the docs are those of the CSV files beside them, and these are made of the records of a study."""
 
 import math
-from pathlib import Path
+import re
 
 import pytest
 from scipy.stats import t
@@ -9,18 +9,31 @@ from test_report_study_data import write_full_study
 
 from scripts.study_results.earlier import with_earlier
 from scripts.study_results.measured import Row, measured
+from scripts.study_results.pages import DOCS, PAGES
 from scripts.study_results.table_file import block, put, read, write
 from scripts.study_results.twins import as_twin, spread, verdicts
 
-DOCS = Path(__file__).parents[1] / "docs"
-STUDIES = sorted(path.stem for path in (DOCS / "data").glob("*.csv") if path.stem != "demo_methods")
+STUDIES = [
+    (page, path.stem)
+    for page in PAGES.values()
+    for path in sorted((DOCS / page.data).glob("*.csv"))
+    if (page.data, path.stem) != ("data", "demo_methods")  # It has a test of its own.
+]
 MADE = {"commit": "abc1234", "processor": "a processor", "versions": "torch 2", "steps": "16", "runs": "3 runs"}
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_the_docs_say_what_the_csv_says(name):
-    page = (DOCS / "results.md").read_text()
-    assert page == put(page, name, block(name, *read(DOCS / "data" / f"{name}.csv"))), f"write it anew: scripts/results runs/{name}"
+@pytest.mark.parametrize(("page", "name"), STUDIES, ids=[f"{page.name}: {name}" for page, name in STUDIES])
+def test_the_docs_say_what_the_csv_says(page, name):
+    text = (DOCS / page.name).read_text()
+    told = f"write it anew: scripts/results {page.csv(name)} --page docs/{page.name}"
+    assert text == put(text, name, page.block(name, *read(page.csv(name)))), told
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_what_stands_between_markers_has_a_csv(page):
+    """A study's block whose numbers are not committed, or were thrown away, is seen; a block without content waits for its study."""
+    named = re.findall("<!-- results of (.*) -->\n(?!<!-- end)", (DOCS / page.name).read_text())
+    assert sorted(named) == sorted(name for of, name in STUDIES if of is page)
 
 
 def test_a_changed_number_is_seen(tmp_path):

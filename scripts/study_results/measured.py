@@ -38,18 +38,21 @@ NAN = float("nan")
 
 def measured(study: Path) -> tuple[dict[str, str], list[Row]]:
     """What made the numbers (commit, processor, versions), and all rows."""
-    planned = read_study(study)["runs"]
-    runs = [run for run in planned if is_finished(study / run["folder"])]
+    runs = _finished(study)
     unlearned = [run for run in runs if run["kind"] == "unlearn"]
     retrained = {run["tags"]["seed"]: study / run["folder"] for run in runs if run["tags"].get("retrained")}
     rows = [row for run in unlearned for row in _of_run(study / run["folder"], run["tags"], retrained.get(run["tags"]["seed"]))]
     rows += [row for seed, folder in retrained.items() for row in _levels(folder, seed)]
-    return _made_with(study, runs, len(planned)), [*rows, *_pairs(study, unlearned), *_answered(study)]
+    return made_with(study), [*rows, *_pairs(study, unlearned), *_answered(study)]
+
+
+def _finished(study: Path) -> list[dict[str, Any]]:
+    return [run for run in read_study(study)["runs"] if is_finished(study / run["folder"])]
 
 
 def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Iterator[Row]:
     where = tags["seed"], f"p={tags['p']}", tags["objective"]
-    for quantity, found in _recorded(folder):
+    for quantity, found in recorded(folder):
         yield Row(*where, quantity, found[min(found)], found[max(found)])
     weights = [row["train/gradient_weight"] for row in _metrics(folder) if row.get("train/gradient_weight")]
     if weights:
@@ -61,11 +64,12 @@ def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Itera
 
 
 def _levels(folder: Path, seed: int) -> Iterator[Row]:
-    for quantity, found in _recorded(folder):
+    for quantity, found in recorded(folder):
         yield Row(seed, "retrained", "", quantity, found[max(found)], NAN)
 
 
-def _recorded(folder: Path) -> Iterator[tuple[str, dict[int, float]]]:
+def recorded(folder: Path) -> Iterator[tuple[str, dict[int, float]]]:
+    """What a run's probes measured: a key of `QUANTITIES`, and its values by step."""
     for quantity, places in QUANTITIES.items():
         for probe, key in places:
             if found := read_records(folder, probe):
@@ -109,7 +113,9 @@ def _metrics(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _made_with(study: Path, runs: list[dict[str, Any]], planned: int) -> dict[str, str]:
+def made_with(study: Path) -> dict[str, str]:
+    """What made a study's numbers: commit, processor, versions, steps of unlearning, finished runs and their time."""
+    planned, runs = len(read_study(study)["runs"]), _finished(study)
     infos = [read_run(study / run["folder"]) for run in runs]
     versions = {name: version for name, version in infos[0].get("versions", {}).items() if name in ("python", "torch", "transformers")}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)

@@ -50,15 +50,19 @@ def put(page: str, name: str, text: str) -> str:
 
 def block(name: str, made_with: dict[str, str], rows: Sequence[Row]) -> str:
     """The tables of a study, of its CSV alone."""
-    seeds = sorted({row.seed for row in rows})
-    head = (
-        f"Written by `scripts/results runs/{name}` at commit {made_with['commit']}: seeds {', '.join(map(str, seeds))}; "
-        f"{made_with['processor']}; {made_with['versions']}; {made_with['runs']}. Every seed's numbers: "
-        f"[data/{name}.csv](data/{name}.csv).\n"
-    )
+    head = origin(f"runs/{name}", f"data/{name}.csv", made_with, rows)
     mine = own(rows)
     return "\n".join(
         [head, _start(mine), _objectives(mine, int(made_with["steps"])), _drift(mine), _recency(mine), *_rounding(rows, made_with)]
+    )
+
+
+def origin(command: str, file: str, made_with: dict[str, str], rows: Sequence[Row]) -> str:
+    """The line above a study's tables: the command that wrote them, and what made the numbers."""
+    seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
+    return (
+        f"Written by `scripts/results {command}` at commit {made_with['commit']}: seeds {seeds}; {made_with['processor']}; "
+        f"{made_with['versions']}; {made_with['runs']}. Every seed's numbers: [{file}]({file}).\n"
     )
 
 

@@ -54,21 +54,26 @@ def further_stages(study: Study, measure: str) -> list[Further]:
         study: finished runs are counted; a seed in which the path or a rival was not measured counts as left out.
         measure: a key of `recency.MEASURED`.
     """
-    members, rivals = series(study)
+    members, _ = series(study)
     found = []
     for objective in study.objectives:
-        curves = {path.index: _curves(study, objective, path, measure) for path in study.paths}
         for path in members:
-            hits, drops = 0, []
-            for seed in study.seeds:
-                together = {one.index: curves[one.index].get(seed, {}) for one in (path, *rivals)}
-                fell = MEASURED[measure].drops(together)
-                if not any(map(math.isnan, fell.values())):
-                    drops.append(fell[path.index])
-                    hits += fell[path.index] < min(fell[rival.index] for rival in rivals)
+            fell = further_by_seed(study, objective, path, measure)
+            share = Share(sum(slowest for _, slowest in fell.values()), len(fell), len(study.seeds) - len(fell))
             stages = len(path.stages) - len(members[0].stages)
-            share = Share(hits, len(drops), len(study.seeds) - len(drops))
-            found.append(Further(objective, path, stages, share, estimate(drops)))
+            found.append(Further(objective, path, stages, share, estimate(drop for drop, _ in fell.values())))
+    return found
+
+
+def further_by_seed(study: Study, objective: str, path: TrainingPath, measure: str) -> dict[int, tuple[float, bool]]:
+    """Seed -> how far a path of the series fell, and whether it fell less than every rival; seeds that cannot be compared are left out."""
+    rivals = series(study)[1]
+    curves = {one.index: _curves(study, objective, one, measure) for one in (path, *rivals)}
+    found = {}
+    for seed in study.seeds:
+        fell = MEASURED[measure].drops({index: of.get(seed, {}) for index, of in curves.items()})
+        if not any(map(math.isnan, fell.values())):
+            found[seed] = fell[path.index], fell[path.index] < min(fell[rival.index] for rival in rivals)
     return found
 
 

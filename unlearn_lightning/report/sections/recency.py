@@ -97,26 +97,38 @@ def recency(study: Study, measure: str = "label_drop") -> list[Recency]:
         study: finished runs are counted.
         measure: a key of `MEASURED`.
     """
-    return list(map(partial(_counted, study, MEASURED[measure]), study.objectives))
+    return list(map(partial(_counted, study, measure), study.objectives))
 
 
-def _counted(study: Study, measured: RecencyMeasure, objective: str) -> Recency:
+def last_is_slowest(study: Study, objective: str, measure: str) -> dict[int, bool]:
+    """Seed -> whether the path that met the forget stage last fell least; seeds that cannot be compared are left out.
+
+    Args:
+        study: finished runs are counted.
+        objective: its display name.
+        measure: a key of `MEASURED`.
+    """
+    measured = MEASURED[measure]
     by_seed: dict[int, dict[int, Curve]] = {}
     for path in study.paths:
         for run in study.unlearned(objective, path):
             by_seed.setdefault(run.seed, {})[path.index] = run.metric("forget", measured.metric)
     last = {path.index for path in study.last_paths}
-    hits = complete = 0
-    for curves in by_seed.values():
+    found = {}
+    for seed, curves in by_seed.items():
         drops = measured.drops(curves)
         if len(drops) < max(2, len(study.paths)) or any(map(math.isnan, drops.values())):
             continue
-        complete += 1
         final = min(value for index, value in drops.items() if index in last)
         others = [value for index, value in drops.items() if index not in last]
-        hits += bool(others) and final < min(others)
+        found[seed] = bool(others) and final < min(others)
+    return found
+
+
+def _counted(study: Study, measure: str, objective: str) -> Recency:
+    found = last_is_slowest(study, objective, measure)
     planned = {run.seed for run in study.runs if run.kind == "unlearn" and run.objective == objective}
-    return Recency(objective, Share(hits, complete, len(planned) - complete))
+    return Recency(objective, Share(sum(found.values()), len(found), len(planned) - len(found)))
 
 
 class RecencyEffect(Section):
