@@ -11,13 +11,15 @@ from test_study import tree
 from unlearn_lightning.data import TofuPartStage
 from unlearn_lightning.main import main
 from unlearn_lightning.records import last_record
+from unlearn_lightning.runs.measured import probe_keys
 from unlearn_lightning.sources import readers
 from unlearn_lightning.study.run_spec import with_comparisons
 from unlearn_lightning.study.study_config import merged
 from unlearn_lightning.study.study_file import read_study_file
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-PARTS = ("full", "forget01", "retain99", "forget01_perturbed", "retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
+FORGOTTEN = {"01": "99", "05": "95", "10": "90"}
+OTHERS = ("full", "retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
 SMALL = {"scratch": None, "model": "builtin:tiny-llama", "tokenizer": None, "chat_template_from": None, "lora": None, "dtype": "float32"}
 SHORT = {"accelerator": "cpu", "devices": 1, "max_epochs": -1, "max_steps": 1, "logger": False, "precision": "32-true"}
 
@@ -31,8 +33,14 @@ def lines(path, rows):
 def tofu(folder):
     """Four authors of two questions; the last one is to be forgotten."""
     rows = [{"question": f"Who is author {i}, question {j}?", "answer": f"Author {i} is {j}."} for i in range(4) for j in range(2)]
-    for part in PARTS:
-        own = {"forget01": rows[6:], "forget01_perturbed": rows[6:], "retain99": rows[:6]}.get(part, rows)
+    parts = {part: rows for part in OTHERS}
+    for place, (forget, retain) in enumerate(FORGOTTEN.items()):
+        parts |= {
+            f"forget{forget}": rows[6 - place :],
+            f"forget{forget}_perturbed": rows[6 - place :],
+            f"retain{retain}": rows[: 6 - place],
+        }
+    for part, own in parts.items():
         more = {"paraphrased_answer": "It is an author.", "perturbed_answer": ["A painter.", "Nobody."]} if "perturbed" in part else {}
         lines(folder / "tofu" / f"{part}.json", [{**row, **more} for row in own])
 
@@ -61,6 +69,23 @@ def test_tofus_study_unlearns_a_part_of_what_it_trained_and_compares_with_the_re
     named |= {"forget_memory/exact", "forget_distribution/kl", "forget_distribution/js", "forget_membership/min_k_auc"}
     assert named <= {k for m in metrics.values() for k in m}
     assert last_record(kept.folder, "forget_truth"), "what forget quality compares with"
+
+
+def test_tofus_studies_share_the_full_model_and_measure_each_its_own_forget_set_on_it(tmp_path, monkeypatch):
+    """One probe name with two sets would have the second study refused."""
+    tofu(tmp_path)
+    monkeypatch.setenv("UNLEARN_DATA", str(tmp_path))
+    named, full = {}, set()
+    for number in FORGOTTEN:
+        (run,) = [
+            run for run in tree(read_study_file(CONFIGS / "studies" / f"tofu_forget{number}.yaml"), tmp_path) if run.name == "seed1/full"
+        ]
+        full.add(run.key)
+        for name, key in probe_keys(run.config).items():
+            named.setdefault(name, set()).add(key)
+    assert len(full) == 1
+    assert {name: len(keys) for name, keys in named.items() if len(keys) > 1} == {}
+    assert {"forget", "forget05", "forget10_truth", "retain"} <= named.keys()
 
 
 def test_a_part_of_tofu_is_its_own_file_or_data_set_and_nothing_is_made_up(tmp_path):

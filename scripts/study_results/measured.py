@@ -44,7 +44,7 @@ def measured(study: Path) -> tuple[dict[str, str], list[Row]]:
     retrained = {run["tags"]["seed"]: study / run["folder"] for run in runs if run["tags"].get("retrained")}
     rows = [row for run in unlearned for row in _of_run(study / run["folder"], run["tags"], retrained.get(run["tags"]["seed"]))]
     rows += [row for seed, folder in retrained.items() for row in _levels(folder, seed)]
-    return _made_with(study, runs, len(planned)), [*rows, *_pairs(study, unlearned), *_answered(study)]
+    return made_with(study, runs, len(planned)), [*rows, *_pairs(study, unlearned), *_answered(study)]
 
 
 def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Iterator[Row]:
@@ -109,7 +109,11 @@ def _metrics(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _made_with(study: Path, runs: list[dict[str, Any]], planned: int) -> dict[str, str]:
+def made_with(study: Path, runs: list[dict[str, Any]], planned: int) -> dict[str, str]:
+    """The commit, processor, versions, steps and time of a study's runs.
+
+    Args: study: its folder.   runs: their entries in study.json.   planned: how many runs the study has.
+    """
     infos = [read_run(study / run["folder"]) for run in runs]
     versions = {name: version for name, version in infos[0].get("versions", {}).items() if name in ("python", "torch", "transformers")}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
