@@ -33,7 +33,7 @@ def lines(path, rows):
 def tofu(folder):
     """Four authors of two questions; the last one is to be forgotten."""
     rows = [{"question": f"Who is author {i}, question {j}?", "answer": f"Author {i} is {j}."} for i in range(4) for j in range(2)]
-    parts = {part: rows for part in OTHERS}
+    parts = dict.fromkeys(OTHERS, rows)
     for place, (forget, retain) in enumerate(FORGOTTEN.items()):
         parts |= {
             f"forget{forget}": rows[6 - place :],
