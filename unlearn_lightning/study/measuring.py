@@ -85,7 +85,7 @@ def to_measure(runs: Sequence[Run], named: Collection[str] | None) -> dict[str, 
 
 def _waited(run: Run, named: Collection[str] | None) -> list[str]:
     retrained = run.compare.get("retrained")
-    return [name for name in waited(run.config, run.folder, retrained and retrained.folder) if named is None or name in named]
+    return [name for name in waited(run.config, run.folder, retrained.folder if retrained else None) if named is None or name in named]
 
 
 def account(missing: Mapping[str, Sequence[str]]) -> list[str]:

@@ -77,8 +77,8 @@ def with_comparisons(config: Settings, compare: Mapping[str, Path]) -> Settings:
     """
     callbacks = []
     for probe in config["trainer"]["callbacks"] or []:
-        if asks_retrained(probe) and (retrained := compare.get("retrained")) and is_finished(retrained):
-            probe = merged(probe, {"init_args": {"retrained": str(retrained)}})
+        if asks_retrained(probe) and (model := compare.get("retrained")) and is_finished(model):
+            probe = merged(probe, {"init_args": {"retrained": str(model)}})
         if probe["class_path"].rpartition(".")[2] == "PathDivergence" and compare:
             name = probe["init_args"].get("name") or "divergence"
             there = {n: str(f) for n, f in compare.items() if is_finished(f) and record_path(f, name, 0).is_file()}
@@ -88,7 +88,7 @@ def with_comparisons(config: Settings, compare: Mapping[str, Path]) -> Settings:
     return {**config, "trainer": {**config["trainer"], "callbacks": callbacks}}
 
 
-def asks_retrained(probe: Settings) -> bool:
+def asks_retrained(probe: Mapping[str, Any]) -> bool:
     """Whether a probe needs the retrained model itself, such as RetrainedDistribution, and nobody has named another one."""
     from unlearn_lightning.runs.source_hash import named_object  # This import loads torch, which launchers do not need.
 
