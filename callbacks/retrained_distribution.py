@@ -86,9 +86,12 @@ class RetrainedDistribution(Probe):
             )
         self._theirs = result_backbone(folder, read_config(folder)["model"]["init_args"]["backbone"])
         own = pl_module.backbone
-        if (own.lora is None) != (self._theirs["lora"] is None):
+        if own.lora is not None and self._theirs["lora"] is None and self._is_base_of(own):
+            # The model that the run's adapters lie on is itself the retrained one.
+            self._theirs = {**self._theirs, "adapter": None}
+        elif (own.lora is None) != (self._theirs["lora"] is None):
             raise ValueError(f"RetrainedDistribution: of this run and {folder} one has LoRA and the other none; both must have the same.")
-        if own.lora is not None:
+        elif own.lora is not None:
             # Of a base with random weights, its shape and seed decide.
             for setting in ("model", "revision", "quantization", "dtype", *(("scratch", "seed") if own.model is None else ())):
                 if _plain(getattr(own, setting)) != _plain(self._theirs[setting]):
@@ -102,6 +105,9 @@ class RetrainedDistribution(Probe):
                 f"RetrainedDistribution: {tokens:,} response tokens times {vocabulary:,} logits of the retrained model take "
                 f"{size / 2**30:.1f} GiB; {LIMIT / 2**30:.0f} GiB at most are kept. Lower `limit` of the probe {self.name}."
             )
+
+    def _is_base_of(self, own: Any) -> bool:
+        return own.model is not None and Path(own.model).absolute() == Path(str(self._theirs["model"])).absolute()
 
     def measure(self, trainer: Any, pl_module: Any) -> dict[str, float]:
         """Asks the retrained model first, once."""

@@ -42,6 +42,7 @@ PARSED = {
     "unlearn theory": "takes half a minute of CPU time; tests/test_theory_extensions.py runs every part",
     "unlearn fit -c configs/own_data.yaml": "needs the reader's model and files; tests/test_own_data.py runs it on some",
     "unlearn evaluate": "needs a run and the harness's data sets; tests/test_evaluate.py runs it on tasks of its own",
+    "unlearn alternates": "needs a finished run; tests/test_alternates.py runs it on one",
     "unlearn export": "needs a run with an adapter; tests/test_export.py runs it",
 }
 # Begins of commands that are neither run nor parsed, with the reason.

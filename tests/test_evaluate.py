@@ -8,10 +8,11 @@ import torch
 import yaml
 from study_runs import fit, run_json, settings
 from test_backbone import saved_base
+from test_study import small
 
 from unlearn_lightning.cli.benchmarks import loaded
 from unlearn_lightning.main import main
-from unlearn_lightning.records import read_json, record_path
+from unlearn_lightning.records import read_json, read_study, record_path
 from unlearn_lightning.report.report import build
 
 QUESTIONS = [
@@ -146,3 +147,30 @@ def test_what_cannot_be_evaluated_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("unlearn_lightning.cli.benchmarks.runs_in", lambda *_: [])
     assert main(["evaluate", "run", "--tasks", "gsm8k"]) == 2
     assert "pip install 'unlearn_lightning[benchmarks]'" in capsys.readouterr().err
+
+
+def test_a_study_is_evaluated_run_by_run_and_its_report_has_the_numbers(corpus, questions, tasks, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    study = small(corpus, questions, order=["inst"], positions=[2], base=None, probes={}, stage_probes=[])
+    study["probes"] = {}
+    study["stages"].pop("math")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(study))
+    assert main(["study", "small.yaml", "--jobs", "1"]) == 0, capsys.readouterr().err
+    line = ["evaluate", "runs/small", "--tasks", "books_choice", "--include_path", str(tasks)]
+    assert main([*line, "--start"]) == 0, capsys.readouterr().err
+    folders = {run["name"]: tmp_path / "runs/small" / run["folder"] for run in read_study(tmp_path / "runs/small")["runs"]}
+    measured = {name for name, folder in folders.items() if (folder / "records" / "lm_eval_books_choice").is_dir()}
+    assert measured == {"seed0/p2/ga", "seed0/p2/npo"}, "what unlearned, and no stage"
+    # By hand: the likeliest choice of each question under the run's own model.
+    net, tokenizer, _ = loaded(folders["seed0/p2/ga"], True)
+    chosen = [max(range(3), key=lambda i, row=row: likelihood(net, tokenizer, row["question"], row["choices"][i])) for row in QUESTIONS]
+    expected = sum(choice == row["answer"] for choice, row in zip(chosen, QUESTIONS, strict=True)) / 3
+    record = read_json(record_path(folders["seed0/p2/ga"], "lm_eval_books_choice", 2))
+    assert record["metrics"]["lm_eval_books_choice/acc"] == pytest.approx(expected)
+    assert main([*line, "--kind", "stage"]) == 0
+    assert (folders["seed0/inst"] / "records" / "lm_eval_books_choice").is_dir()
+    made = build(tmp_path / "runs/small")
+    (table,) = [table for section in made.sections for table in section.tables if table.name == "benchmarks"]
+    assert {(row.cells[0], row.cells[1]) for row in table.rows} >= {("seed0/p2/ga", 0), ("seed0/p2/ga", 2)}
+    assert main(["study", "small.yaml", "--jobs", "1"]) == 0
+    assert "0 runs executed, 4 were finished already" in " ".join(capsys.readouterr().out.split())

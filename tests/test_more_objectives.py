@@ -17,6 +17,7 @@ from unlearn_lightning.inference.likelihood import response_logits
 from unlearn_lightning.modules import Unlearning
 from unlearn_lightning.modules import reference_logits as kept
 from unlearn_lightning.modules.retain import token_kl
+from unlearn_lightning.objectives.alt_po import AltPO
 from unlearn_lightning.objectives.ce_u import CEU, ce_u_loss
 from unlearn_lightning.objectives.dpo import DPO, dpo_loss
 from unlearn_lightning.objectives.gradient_ascent import GradientAscent
@@ -206,14 +207,16 @@ def test_meaningless_settings_are_refused(cls, values, make_backbone):
 
 EVERY = [
     (GradientAscent, {}), (WGA, {"beta": 1.0}), (SatImp, {"beta1": 1.0}), (CEU, {}), (KLAscent, {}), (UNDIAL, {}), (RandomLabels, {}),
-    (RandomLabels, {"labels": "permuted"}), (RandomLabels, {"labels": "alternative"}), (DPO, {}), (RMU, {"layer": 0}), (TaskVector, {}),
+    (RandomLabels, {"labels": "permuted"}), (RandomLabels, {"labels": "alternative"}), (DPO, {}), (AltPO, {}), (RMU, {"layer": 0}),
+    (TaskVector, {}),
 ]  # fmt: skip
 
 
 def test_every_objective_of_the_package_is_tested_here_or_in_a_file_of_its_own():
     for one in pkgutil.iter_modules(objectives.__path__):
         importlib.import_module(f"{objectives.__name__}.{one.name}")
-    named = {cls.__name__ for cls in Unlearning.__subclasses__() if cls.__module__.startswith(objectives.__name__)}
+    classes = [*Unlearning.__subclasses__(), *DPO.__subclasses__()]
+    named = {cls.__name__ for cls in classes if cls.__module__.startswith(objectives.__name__)}
     assert named == {cls.__name__ for cls, _ in EVERY} | {"NPO", "SimNPO", "PDU", "PGU"}
 
 

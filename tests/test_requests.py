@@ -1,17 +1,23 @@
 """The forget set unlearned part by part in every order: shared beginnings once, parts that are the whole, and the spread by hand."""
 
 import math
+import os
+import re
+from pathlib import Path
 
 import pytest
+import yaml
 from study_runs import fit
 from test_backbone import saved_base
 from test_report_study_data import StudyWriter
 from test_study import config_of, small, tree
 
 from unlearn_lightning.data import ChatStage
+from unlearn_lightning.main import main
 from unlearn_lightning.records import is_finished, read_json, record_path
 from unlearn_lightning.report.report import build
 from unlearn_lightning.study.requests import orders, parts_of
+from unlearn_lightning.study.run_spec import read_spec
 
 
 @pytest.mark.parametrize(("count", "runs"), [(2, 4), (3, 15), (4, 64)])
@@ -89,3 +95,40 @@ def test_the_report_gives_the_spread_over_orders_and_the_memory_by_place(tmp_pat
     by_place = {row.cells[3]: row.cells[4].mean for row in tables["requests_by_place"].rows}
     # First: part 1 in the order (1, 2) and part 2 in (2, 1): (-3 - 1.5) / 2, and 1.5 for the seeds; last: (-5 - 4) / 2.
     assert by_place == {1: pytest.approx(-0.75), 2: pytest.approx(-3.0)}
+
+
+def test_requests_and_quantised_results_go_through_slurm(corpus, questions, tmp_path, monkeypatch, capsys):
+    """The plan shows every order, and each job waits for the one that unlearned the parts before; sbatch only numbers the jobs here."""
+    monkeypatch.chdir(tmp_path)
+    data = {"stages": {"safety": {"data": {"init_args": {"held_out_source": None, "held_out_examples": 0}}}}}
+    study = small(corpus, questions, **data, requests=2, order=[], positions=[1], retrained=False, quantised=["int8"])
+    study["objectives"] = {"ga": study["objectives"]["ga"]}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(study))
+    line = ["study", "small.yaml", "--launcher", "slurm"]
+    assert main([*line, "--plan"]) == 0, capsys.readouterr().err
+    planned = capsys.readouterr().out
+    orders_of = {order: f"seed0/p1/ga/{order}" for order in ("1", "2", "1-2", "2-1")}
+    assert all(f"runs/small/plan/{name.replace('/', '-')}.yaml" in " ".join(planned.split()) for name in orders_of.values())
+
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    (commands / "squeue").write_text("#!/bin/sh\n")
+    (commands / "sbatch").write_text(f'#!/bin/sh\necho "$2" >> {tmp_path}/submitted\nwc -l < {tmp_path}/submitted\n')
+    for command in ("squeue", "sbatch"):
+        (commands / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    assert main(line) == 0, capsys.readouterr().err
+    assert "Submitted: 7 runs." in " ".join(capsys.readouterr().out.split())
+    scripts = [Path(file).read_text() for file in (tmp_path / "submitted").read_text().split()]
+
+    def job(name):
+        """The number of the job that executes a run, and its script."""
+        return next((number, text) for number, text in enumerate(scripts, 1) if f"jobs/{name.replace('/', '-')}.json" in text)
+
+    for order, before in (("1", "seed0/safety"), ("2", "seed0/safety"), ("1-2", orders_of["1"]), ("2-1", orders_of["2"])):
+        number, text = job(orders_of[order])
+        (waits,) = re.findall(r"--dependency=afterok:(\d+)_", text)
+        assert int(waits) == job(before)[0] < number
+    specs = {name: read_spec(Path("runs/small/jobs") / f"{name.replace('/', '-')}.json") for name in ("seed0/p1/ga", orders_of["1-2"])}
+    assert [spec.quantised for spec in specs.values()] == [("int8",), ()], "results of all parts at once are measured again"
+    assert specs[orders_of["1-2"]].kind == "request"

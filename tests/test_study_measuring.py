@@ -1,16 +1,23 @@
 """A probe that is added to a finished study is measured on its saved models, and nothing is trained again."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from test_measuring import ROUGE
 from test_study import config_of, small, tree
 
+from unlearn_lightning.cli.built_model import loaded
+from unlearn_lightning.data import ChatStage, collate
+from unlearn_lightning.inference.likelihood import response_logits
 from unlearn_lightning.main import main
-from unlearn_lightning.records import read_json, read_records, read_study, record_path
+from unlearn_lightning.records import read_json, read_records, read_study, record_path, write_json
+from unlearn_lightning.report.report import build
+from unlearn_lightning.runs.content import files_of
 from unlearn_lightning.study.measuring import begun_with, to_measure
 
 
@@ -111,3 +118,58 @@ def test_a_probe_of_no_study_is_not_measured(corpus, questions, tmp_path, monkey
     assert main(["study", "small.yaml", "--measure", "rogue"]) == 2
     assert "--measure names rogue, but `probes` has divergence, forget, retain." in capsys.readouterr().err
     assert config_of(two_runs(corpus, questions)).probes
+
+
+def test_a_study_gives_its_retrained_model_to_the_probe_that_asks_it(corpus, questions, tmp_path, monkeypatch, capsys):
+    """KL and Jensen-Shannon of each run, by hand from both models' logits; also where the retrained model comes later."""
+    monkeypatch.chdir(tmp_path)
+    probe = {"class_path": "RetrainedDistribution", "init_args": {"limit": 3}}
+    study = two_runs(corpus, questions, order=["inst"], positions=[2], retrained=True)
+    study = {**study, "objectives": {"ga": study["objectives"]["ga"]}, "probes": {"retain": study["probes"]["retain"]}}
+    with_probe = {**study, "probes": {**study["probes"], "distribution": probe}}
+    assert [run.key for run in tree(with_probe, tmp_path)] == [run.key for run in tree(study, tmp_path)]
+    Path("small.yaml").write_text(yaml.safe_dump(with_probe))
+    assert main(["study", "small.yaml", "--jobs", "1", "--plan"]) == 0
+    planned = yaml.safe_load(Path("runs/small/plan/seed0-p2-ga.yaml").read_text())
+    (named,) = [c["init_args"]["retrained"] for c in planned["trainer"]["callbacks"] if "RetrainedDistribution" in c["class_path"]]
+    assert main(["study", "small.yaml", "--jobs", "1"]) == 0, capsys.readouterr().err
+    folders = {run["name"]: Path("runs/small") / run["folder"] for run in read_study(Path("runs/small"))["runs"]}
+    run, retrained = folders["seed0/p2/ga"], folders["seed0/inst"]
+    assert Path(named).resolve() == retrained.resolve()
+    records = read_records(run, "distribution")
+    assert sorted(records) == [0, 2]
+    (one, tokenizer, _), (other, _, _) = loaded(run, True), loaded(retrained, True)
+    stage = ChatStage(**study["stages"]["safety"]["data"]["init_args"])
+    encoded = stage.measured("held_out", tokenizer, 3)[1]
+    batch = collate(encoded, tokenizer.pad_token_id)
+    with torch.no_grad():
+        p, q = (response_logits(net, batch.input_ids, batch.attention_mask, batch.response_mask).log_softmax(-1) for net in (other, one))
+    kl = (p.exp() * (p - q)).sum(-1).mean()
+    m = ((p.exp() + q.exp()) / 2).log()
+    js = ((p.exp() * (p - m)).sum(-1) + (q.exp() * (q - m)).sum(-1)).mean() / 2
+    assert records[2]["metrics"] == {
+        "distribution/kl": pytest.approx(kl.item(), abs=1e-4),
+        "distribution/js": pytest.approx(js.item(), abs=1e-4),
+    }
+    assert records[2]["metrics"]["distribution/kl"] > 1e-3
+    made = build(Path("runs/small"))
+    (table,) = [table for section in made.sections for table in section.tables if table.name == "probe_distribution"]
+    assert [row.cells[2] for row in table.rows][:1] == ["KL divergence from the retrained model"]
+
+    # The same runs, of which the unlearned one was finished before there was a retrained model.
+    capsys.readouterr()
+    shutil.rmtree(run / "records" / "distribution")
+    about = read_json(run / "run.json")
+    about["probes"]["distribution"]["steps"] = []
+    write_json(run / "run.json", {**{k: v for k, v in about.items() if k != "format"}, "files": files_of(run)})
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for callback in config["trainer"]["callbacks"]:
+        callback["init_args"] |= {"retrained": None} if "RetrainedDistribution" in callback["class_path"] else {}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    about = read_json(run / "run.json")
+    write_json(run / "run.json", {**{k: v for k, v in about.items() if k != "format"}, "files": files_of(run)})
+    assert main(["study", "small.yaml", "--jobs", "1"]) == 0, capsys.readouterr().err
+    assert "distribution: measured on the saved models of 1 finished run" in said(capsys)
+    assert read_records(run, "distribution")[2]["metrics"]["distribution/kl"] == pytest.approx(kl.item(), abs=1e-4)
+    assert main(["study", "small.yaml", "--jobs", "1"]) == 0
+    assert "distribution: measured" not in said(capsys)

@@ -20,17 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import PreTrainedTokenizerBase
 
-from unlearn_lightning.cli.measuring import trained_config
-from unlearn_lightning.inference.generation import end_tokens
-from unlearn_lightning.models.backbone import Backbone, Lora
-from unlearn_lightning.models.scratch import Scratch
+from unlearn_lightning.cli.built_model import loaded
 from unlearn_lightning.records import Quantity, is_finished, locked, metric_key, read_run, read_study, record_path, write_json
 from unlearn_lightning.records.places import place_of
 from unlearn_lightning.runs.content import refuse_changed
-from unlearn_lightning.runs.measured import MEASURED, ResultBackbone, known_probes, note_measured, result_backbone
+from unlearn_lightning.runs.measured import MEASURED, known_probes, note_measured
 from unlearn_lightning.runs.run_key import digest
 
 PREFIX = "lm_eval_"
@@ -188,32 +183,6 @@ def _measure(folder: Path, tasks: Sequence[str], setting: Setting, step: int, is
 def _former(folder: Path, task: str, setting: Setting) -> list[Path]:
     known = known_probes(folder).get(PREFIX + task)
     return sorted(record_path(folder, PREFIX + task, 0).parent.glob("*.json")) if known and known["key"] != setting.key(task) else []
-
-
-def loaded(folder: Path, is_end: bool) -> tuple[nn.Module, PreTrainedTokenizerBase, str]:
-    """A run's model in eval mode, its tokenizer, and the date that its chat template prints.
-
-    Args:
-        folder: a finished run's.
-        is_end: the run's result; otherwise the model that the run began with.
-    """
-    config = trained_config(folder)
-    own = config["model"]["init_args"]["backbone"]
-    settings = dict(result_backbone(folder, own) if is_end else own)
-    settings |= {"shortcuts": False, "compile": None, "gradient_checkpointing": False, "cross_entropy": "full"}
-    settings["scratch"] = None if settings["model"] else Scratch(**settings["scratch"])
-    settings["lora"] = settings["lora"] and Lora(**settings["lora"])
-    if settings["seed"] is None:
-        settings["seed"] = config["seed_everything"]
-    unlearned = read_run(folder)["kind"] == "unlearn"
-    backbone = (ResultBackbone if is_end else Backbone)(**settings)
-    net: Any = backbone.load_for_unlearning() if unlearned or is_end else backbone.load_for_fine_tuning()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if net.device.type != device:
-        net = net.to(device)
-    tokenizer = backbone.load_tokenizer()
-    net.generation_config.eos_token_id = end_tokens(net, tokenizer)
-    return net.eval(), tokenizer, backbone.template_date
 
 
 def _record(task: str, found: Mapping[str, Any], setting: Setting, step: int) -> dict[str, Any]:

@@ -23,10 +23,9 @@ from unlearn_lightning.cli.measuring import is_first, measure_result
 from unlearn_lightning.cli.terminal import printable
 from unlearn_lightning.models.backbone import Lora
 from unlearn_lightning.records import is_finished
-from unlearn_lightning.records.recovery import QUANTISATIONS, quantised_name, recoveries
+from unlearn_lightning.records.recovery import QUANTISATIONS, original_name, quantised_name, recoveries
 from unlearn_lightning.runs.content import refuse_changed
-from unlearn_lightning.runs.measured import delete_records, known_probes, note_measured, probe_keys, probes_of, result_backbone
-from unlearn_lightning.runs.run_key import digest
+from unlearn_lightning.runs.measured import delete_records, known_probes, note_measured, probes_of, quantised_keys, result_backbone
 
 FLAG = "--model.backbone.quantization"
 
@@ -72,7 +71,7 @@ def measure_quantised(folder: Path, config: Mapping[str, Any], kind: str, named:
     probes = probes_of(config)
     if unknown := set(named or ()) - probes.keys():
         raise ValueError(f"There is no probe {', '.join(sorted(unknown))}; there are {', '.join(probes) or 'none'}.")
-    keys = {quantised_name(name, kind): digest([key, kind]) for name, key in probe_keys(config).items() if named is None or name in named}
+    keys = {name: key for name, key in quantised_keys(config, kind).items() if named is None or original_name(name) in named}
     known = known_probes(folder)
     todo = [name for name, key in keys.items() if named is not None or known.get(name, {}).get("key") != key]
     if not todo:

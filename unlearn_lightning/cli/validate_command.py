@@ -76,7 +76,7 @@ def taken(words: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
 def _measure_run(folder: Path, words: Sequence[str], options: Mapping[str, list[str]]) -> None:
     trained = trained_config(folder)
     kind, words = quantised.asked(words, trained)
-    config = _resolved(trained, words)
+    config = resolved_with(trained, words)
     if names := sorted(_different(trained, config)):
         raise ValueError(
             f"{', '.join(names)}: the run {folder} has another value, and its records would hold measurements of another model. "
@@ -96,7 +96,7 @@ def _measure_run(folder: Path, words: Sequence[str], options: Mapping[str, list[
     again: list[str] = []
     for retrained in options["--against"]:
         if not distances_of(config):
-            config = _resolved(trained, [*words, *DISTANCE])
+            config = resolved_with(trained, [*words, *DISTANCE])
         config, again = with_retrained(config, retrained)
     done = measure(folder, config, named, again)
     left = [name for name in probes_of(config) if name not in done and (named is None or name in named)]
@@ -124,7 +124,7 @@ def _measure_model(words: Sequence[str], against: Sequence[str]) -> None:
         return
 
     def resolved(more: Sequence[str] = ()) -> dict[str, Any]:
-        return _command([*words, *more]) if likewise is None else _resolved(likewise, [*words, *more])
+        return command_config([*words, *more]) if likewise is None else resolved_with(likewise, [*words, *more])
 
     config = resolved()
     config, _ = with_retrained(config if distances_of(config) else resolved(DISTANCE), against[0])
@@ -149,17 +149,17 @@ def _like_run(flags: Set[str], against: Sequence[str]) -> dict[str, Any]:
     return {name: value for name, value in {**trained, "model": model, "run_folder": None, "ckpt_path": None}.items() if name != "config"}
 
 
-def _command(words: Sequence[str]) -> dict[str, Any]:
+def command_config(words: Sequence[str]) -> dict[str, Any]:
     """The whole configuration that the words of a command say."""
     return run(["validate", *words], cli=ConfigOnly).resolved()
 
 
-def _resolved(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+def resolved_with(config: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """A run's configuration with every default of today, and what the words of the command change."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         file.write(yaml.safe_dump(dict(config), sort_keys=False))
         file.flush()
-        found = _command(["--config", file.name, *words])
+        found = command_config(["--config", file.name, *words])
     return found
 
 

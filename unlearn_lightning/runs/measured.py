@@ -20,11 +20,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.records import read_run, record_path, write_json
+from unlearn_lightning.records.recovery import original_name, quantised_name
 from unlearn_lightning.runs.checkpoint import last_checkpoint
 from unlearn_lightning.runs.content import RESULTS, files_of
 from unlearn_lightning.runs.metrics_file import MetricsFile
 from unlearn_lightning.runs.moved import read_config
-from unlearn_lightning.runs.run_key import is_probe, probe_key
+from unlearn_lightning.runs.run_key import digest, is_probe, probe_key
 from unlearn_lightning.runs.source_hash import named_object
 
 Settings = Mapping[str, Any]
@@ -72,6 +73,23 @@ def probe_name(probe: Settings) -> str:
 def probe_keys(config: Settings) -> dict[str, str]:
     """What identifies each probe's measurements, by name."""
     return {name: probe_key(probe, config) for name, probe in probes_of(config).items()}
+
+
+def quantised_keys(config: Settings, kind: str) -> dict[str, str]:
+    """What identifies each probe's measurements on quantised weights, by the names of their records.
+
+    Args:
+        config: the run's whole configuration.
+        kind: nf4 or int8.
+    """
+    return {quantised_name(name, kind): digest([key, kind]) for name, key in probe_keys(config).items()}
+
+
+def unmeasured_quantised(folder: Path, config: Settings, kind: str) -> list[str]:
+    """The probes, by their own names, that did not measure a finished run's result on quantised weights."""
+    keys = quantised_keys(config, kind)
+    known = known_probes(folder)
+    return [original_name(name) for name, key in keys.items() if not _is_there(folder, name, known.get(name), key)]
 
 
 def known_probes(folder: Path) -> dict[str, dict[str, Any]]:

@@ -238,7 +238,7 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
 
 
 def _named(config: StudyConfig, measure: str | list[str] | None) -> tuple[str, ...] | None:
-    """The probes that --measure names.
+    """The probes that --measure names, by the names of their records.
 
     Raises:
         ValueError: the study has none of that name.
@@ -248,7 +248,8 @@ def _named(config: StudyConfig, measure: str | list[str] | None) -> tuple[str, .
     names = tuple(name for given in ([measure] if isinstance(measure, str) else measure) for name in given.split(","))
     if unknown := sorted(set(names) - config.probes.keys()):
         raise ValueError(f"--measure names {', '.join(unknown)}, but `probes` has {', '.join(sorted(config.probes)) or 'none'}.")
-    return names
+    # Records lie under the name that a probe has in its settings, where it has one there.
+    return tuple(str((config.probes[name].get("init_args") or {}).get("name") or name) for name in names)
 
 
 def _unfinished(runs: Sequence[Run], named: Sequence[str] | None) -> list[str]:

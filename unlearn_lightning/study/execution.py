@@ -16,9 +16,10 @@ import torch
 
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.cli.measuring import measure
+from unlearn_lightning.cli.quantised import measure_quantised
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished
-from unlearn_lightning.study.measuring import begun_with
+from unlearn_lightning.study.measuring import begun_with, on_quantised, waited
 from unlearn_lightning.study.run_spec import RunSpec, with_comparisons
 
 Tell = Callable[[str, int, int], None]
@@ -41,7 +42,11 @@ def execute(job: RunSpec, tell: Tell | None = None) -> str | None:
                 trained, tickers = begun_with(config, job.folder), [Ticker(job.key, tell)] if tell else []
                 lightning_cli.run({"subcommand": "fit", "fit": trained}, callbacks=tickers, wandb=job.wandb, resolved=trained)
             if is_finished(job.folder):
-                measure(job.folder, config, job.measure, about=job.wandb)
+                late = waited(job.config, job.folder, job.compare.get("retrained"))
+                measure(job.folder, config, job.measure, late, about=job.wandb)
+                for kind in job.quantised:
+                    if names := on_quantised(config, job.folder, kind, job.measure):
+                        measure_quantised(job.folder, config, kind, names)
         except Exception as error:
             check()
             traceback.print_exc()

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.records import is_finished
+from unlearn_lightning.records.recovery import original_name, quantised_name
 from unlearn_lightning.study.run import Run
+from unlearn_lightning.study.run_spec import asks_retrained
+from unlearn_lightning.study.study_config import Settings
 
 
 def lacking(run: Run, named: Collection[str] | None) -> list[str]:
@@ -20,7 +23,43 @@ def lacking(run: Run, named: Collection[str] | None) -> list[str]:
     from unlearn_lightning.runs.measured import probe_keys, unmeasured
 
     keys = probe_keys(run.config)
-    return unmeasured(run.folder, {name: key for name, key in keys.items() if named is None or name in named})
+    found = unmeasured(run.folder, {name: key for name, key in keys.items() if named is None or name in named})
+    again = [(kind, name) for kind in run.quantised for name in on_quantised(run.config, run.folder, kind, named)]
+    return [*found, *(quantised_name(name, kind) for kind, name in again)]
+
+
+def on_quantised(config: Settings, folder: Path, kind: str, named: Collection[str] | None) -> list[str]:
+    """The probes, or those of them that are named, that have not measured a finished run's result on quantised weights.
+
+    Args:
+        config: the run's whole configuration.
+        folder: the run folder.
+        kind: nf4 or int8.
+        named: only these; null for all.
+    """
+    from unlearn_lightning.runs.measured import unmeasured_quantised
+
+    return [name for name in unmeasured_quantised(folder, config, kind) if named is None or name in named]
+
+
+def waited(config: Settings, folder: Path, retrained: Path | None) -> list[str]:
+    """The probes of the retrained model itself that a finished run could not measure, as that model was not there yet.
+
+    Args:
+        config: the run's whole configuration.
+        folder: the run folder.
+        retrained: the retrained model's; null where there is none.
+    """
+    from unlearn_lightning.runs.measured import known_probes, probes_of
+    from unlearn_lightning.runs.moved import read_config
+
+    if retrained is None or not is_finished(retrained) or not is_finished(folder):
+        return []
+    known = known_probes(folder)
+    open_ones = [n for n, probe in probes_of(config).items() if asks_retrained(probe) and known.get(n, {"steps": [0]})["steps"] == []]
+    # Where the run knew the retrained model, the probe had another reason, such as no held-out examples.
+    trained = probes_of(read_config(folder)) if open_ones else {}
+    return [name for name in open_ones if name in trained and asks_retrained(trained[name])]
 
 
 def to_measure(runs: Sequence[Run], named: Collection[str] | None) -> dict[str, list[str]]:
@@ -40,18 +79,25 @@ def to_measure(runs: Sequence[Run], named: Collection[str] | None) -> dict[str, 
             f"Measured before with other settings, texts or code than `probes` has now: {counts}. Name the new one otherwise, so that both "
             f"stand beside each other, or have new records of start and end in place of its former ones: --measure {next(iter(former))}."
         )
-    found = {run.key: lacking(run, named) for run in runs if is_finished(run.folder)}
+    found = {run.key: [*lacking(run, named), *_waited(run, named)] for run in runs if is_finished(run.folder)}
     return {key: names for key, names in found.items() if names}
+
+
+def _waited(run: Run, named: Collection[str] | None) -> list[str]:
+    retrained = run.compare.get("retrained")
+    return [name for name in waited(run.config, run.folder, retrained.folder if retrained else None) if named is None or name in named]
 
 
 def account(missing: Mapping[str, Sequence[str]]) -> list[str]:
     """A line for each probe that is measured on finished runs."""
     counts = Counter(name for names in missing.values() for name in names)
-    return [
-        f"{name}: measured on the saved models of {count} finished run{'s' * (count > 1)}, start and end; no steps between, and nothing "
-        "is trained again."
-        for name, count in counts.items()
-    ]
+    return [_account(name, f"{count} finished run{'s' * (count > 1)}") for name, count in counts.items()]
+
+
+def _account(name: str, runs: str) -> str:
+    if original_name(name) != name:
+        return f"{name}: measured on the results of {runs} with quantised weights; nothing is trained again."
+    return f"{name}: measured on the saved models of {runs}, start and end; no steps between, and nothing is trained again."
 
 
 def begun_with(config: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from unlearn_lightning.records import is_finished, read_run, write_text
 from unlearn_lightning.runs.run_key import UNREAD
 from unlearn_lightning.study.estimate import Estimator, RunCost
 from unlearn_lightning.study.run import Run
-from unlearn_lightning.study.run_spec import with_comparisons
+from unlearn_lightning.study.run_spec import asks_retrained, with_comparisons
 from unlearn_lightning.study.study_config import Settings, StudyConfig, merged
 from unlearn_lightning.study.unread import quick_hub
 
@@ -241,11 +241,15 @@ def planned_config(run: Run) -> Settings:
     """The run's whole configuration. It is compared with the retrained model, which comes before it in the plan."""
     config = with_comparisons(run.config, {name: other.folder for name, other in run.compare.items()})
     retrained = run.compare.get("retrained")
-    # The base, which is the retrained model of the forget stage alone, is not probed.
-    if not retrained or not any(map(_is_divergence, retrained.config["trainer"]["callbacks"] or [])):
+    if not retrained:
         return config
     named = {"init_args": {"retrained": str(retrained.folder)}}
-    callbacks = [merged(probe, named) if _is_divergence(probe) else probe for probe in config["trainer"]["callbacks"] or []]
+    # The base, which is the retrained model of the forget stage alone, is not probed.
+    recorded = any(map(_is_divergence, retrained.config["trainer"]["callbacks"] or []))
+    callbacks = [
+        merged(probe, named) if (recorded and _is_divergence(probe)) or asks_retrained(probe) else probe
+        for probe in config["trainer"]["callbacks"] or []
+    ]
     return {**config, "trainer": {**config["trainer"], "callbacks": callbacks}}
 
 

@@ -22,6 +22,7 @@ class Run:
         parents: the runs it starts from.
         tags: seed, path, p, path_name, objective, retrained; docs/runs.md lists them.
         compare: the runs its divergence probe compares with, by name.
+        quantised: the kinds of weights on which its result is measured again.
         inputs: a hash of each part that decides its result, so that a changed key can be explained.
     """
 
@@ -34,6 +35,7 @@ class Run:
     tags: dict[str, Any] = field(default_factory=dict)
     compare: dict[str, Run] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)
+    quantised: tuple[str, ...] = ()
 
     def ancestors(self) -> list[Run]:
         """Every run that this one starts from, directly or not."""
@@ -44,6 +46,7 @@ class Run:
         return {
             "key": self.key, "folder": _relative(self.folder, study_folder), "kind": self.kind, "name": self.name,
             "parents": [p.key for p in self.parents], "tags": self.tags, "inputs": self.inputs,
+            **({"quantised": list(self.quantised)} if self.quantised else {}),
         }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ class RunSpec:
         threads: CPU threads; null for torch's own choice.
         compare: the run folders that its divergence probe may compare with, by name.
         parents: the run folders that it starts from.
+        quantised: the kinds of weights on which its result is measured again.
         measure: train nothing, and measure these probes; null to train what is not finished, and measure what its probes lack.
     """
 
@@ -42,6 +43,7 @@ class RunSpec:
     compare: dict[str, Path] = field(default_factory=dict)
     parents: tuple[Path, ...] = ()
     measure: tuple[str, ...] | None = None
+    quantised: tuple[str, ...] = ()
 
 
 def write_spec(path: Path, job: RunSpec) -> None:
@@ -64,16 +66,19 @@ def read_spec(path: Path) -> RunSpec:
     parents = tuple(Path(folder) for folder in content.pop("parents", ()))
     named = content.pop("measure", None)
     measure = None if named is None else tuple(named)
-    return RunSpec(**{**content, "folder": Path(content["folder"]), "compare": compare, "parents": parents, "measure": measure})
+    lists = {"compare": compare, "parents": parents, "measure": measure, "quantised": tuple(content.pop("quantised", ()))}
+    return RunSpec(**{**content, "folder": Path(content["folder"]), **lists})
 
 
 def with_comparisons(config: Settings, compare: Mapping[str, Path]) -> Settings:
-    """The run's configuration with the runs that its divergence probe can compare with by now.
+    """The run's configuration with the runs that its divergence probe, and probes of the retrained model itself, compare with by now.
 
     The retrained model is always among them; of the sibling paths those that are finished. The report compares all with all.
     """
     callbacks = []
     for probe in config["trainer"]["callbacks"] or []:
+        if asks_retrained(probe) and (model := compare.get("retrained")) and is_finished(model):
+            probe = merged(probe, {"init_args": {"retrained": str(model)}})
         if probe["class_path"].rpartition(".")[2] == "PathDivergence" and compare:
             name = probe["init_args"].get("name") or "divergence"
             there = {n: str(f) for n, f in compare.items() if is_finished(f) and record_path(f, name, 0).is_file()}
@@ -81,6 +86,15 @@ def with_comparisons(config: Settings, compare: Mapping[str, Path]) -> Settings:
             probe = merged(probe, {"init_args": {"retrained": retrained, "others": there}})
         callbacks.append(probe)
     return {**config, "trainer": {**config["trainer"], "callbacks": callbacks}}
+
+
+def asks_retrained(probe: Mapping[str, Any]) -> bool:
+    """Whether a probe needs the retrained model itself, such as RetrainedDistribution, and nobody has named another one."""
+    from unlearn_lightning.runs.source_hash import named_object  # This import loads torch, which launchers do not need.
+
+    if (probe.get("init_args") or {}).get("retrained") is not None:
+        return False
+    return getattr(named_object(probe["class_path"]), "compares", "") == "model"
 
 
 def failure(folder: Path) -> str | None:

@@ -32,7 +32,7 @@ class RunState:
         state: finished; running (a process works on it); queued (a cluster will start it); stopped (it was killed, and goes on when the
             study does); failed; ready (nothing holds it up); waiting (for a run that it starts from).
         step, steps: optimizer steps done and in all; null where they are not known.
-        why: what failed, or the names of the runs that it waits for.
+        why: what failed, what a finished run is still to be measured on, or the names of the runs that it waits for.
         task: what SLURM's queue says of it.
     """
 
@@ -105,7 +105,7 @@ def _state(entry: dict[str, Any], folder: Path, before: dict[str, RunState]) -> 
     if problem:
         return RunState(*own, "failed", why=problem)
     if run.get("status") == "finished":
-        return RunState(*own, "finished", run.get("steps"), run.get("steps"))
+        return RunState(*own, "finished", run.get("steps"), run.get("steps"), _still_quantised(entry, run))
     if is_locked(folder):
         return RunState(*own, "running", step, steps)
     if run.get("status") == "failed":
@@ -114,3 +114,9 @@ def _state(entry: dict[str, Any], folder: Path, before: dict[str, RunState]) -> 
         return RunState(*own, "stopped", step, steps)
     missing = [before[key] for key in entry["parents"] if key in before and before[key].state != "finished"]
     return RunState(*own, "waiting" if missing else "ready", why=", ".join(parent.name for parent in missing))
+
+
+def _still_quantised(entry: dict[str, Any], run: dict[str, Any]) -> str:
+    """On which quantised weights a finished run's result is still to be measured; empty where nothing is missing."""
+    kinds = [kind for kind in entry.get("quantised", ()) if not any(name.endswith(f".{kind}") for name in run.get("probes", {}))]
+    return f"still to be measured on {' and '.join(kinds)} weights" if kinds else ""

@@ -95,6 +95,6 @@ def _line(run: RunState) -> Text:
         line.append(f"  {run.step} steps" if run.state == "finished" else f"  {run.step} of {run.steps} steps")
     if run.task and run.state != "finished":
         line.append(f"  {run.task.said}", style="dim")
-    if run.why and run.state in ("failed", "ready", "stopped"):
+    if run.why and run.state in ("finished", "failed", "ready", "stopped"):
         line.append(f"  {run.why}", style="dim")
     return line

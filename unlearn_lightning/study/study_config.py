@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from unlearn_lightning.records.recovery import QUANTISATIONS
 from unlearn_lightning.records.texts import check_name
 
 # Not dict[str, Any]: jsonargparse would fill in the arguments of any class_path it meets there.
@@ -60,13 +61,16 @@ class StudyConfig:
         common: settings of all runs.
         fine_tuning: settings of all stages.
         unlearning: settings of all objectives.
-        probes: name -> `class_path`, `stage` (whose data is measured) and `init_args` of a probe callback.
+        probes: name -> `class_path`, `stage` (whose data is measured) and `init_args` of a probe callback; of MembershipInference also
+            `holdout`, the stage whose texts were never trained on.
         stage_probes: names of the probes that also measure the stages, at their start and end.
         retrained: also train each path without the forget stage; paths that then are the same share that model. The name of a stage has
             that one take the forget stage's place, as TOFU's retain99 does, where the forget stage also holds what is kept.
         unlearned: the stage whose data is unlearned, where it is a part of the forget stage's data; null for the forget stage's own.
         requests: also unlearn the forget set in so many parts, one after the other in every order; null for at once only. 3 parts are 15
             more runs for each objective, path and seed, 4 are 64.
+        quantised: also measure the result of every objective with its backbone at `nf4` or `int8`, or both, which trains nothing and
+            changes no key; the report says what share of unlearning that undoes.
         seeds: every run is repeated with each.
         source: of the data of every stage that does not state its own (`world`, `files`, `hub`, ...).
         threads: CPU threads per run; small models are fastest with 1.
@@ -89,6 +93,7 @@ class StudyConfig:
     retrained: bool | str = True
     unlearned: str | None = None
     requests: int | None = None
+    quantised: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     source: str = "world"
     threads: int | None = None
@@ -102,6 +107,7 @@ class StudyConfig:
         if None in retained:
             raise ValueError("An objective's `retain` names the stage that is kept, such as {stage: tofu, weight: 1.0}.")
         probed = {probe.get("stage", self.forget) for probe in self.probes.values()}
+        probed |= {probe["holdout"] for probe in self.probes.values() if probe.get("holdout")}
         others = {name for name in (self.retrained, self.unlearned) if isinstance(name, str)}
         named = {self.forget, *self.order, *trained, *retained, *probed, *others}
         for stage in sorted(named - self.stages.keys()):
@@ -109,10 +115,27 @@ class StudyConfig:
         self._check_order() if self.paths is None else self._check_paths(self.paths)
         if self.requests is not None and not 2 <= self.requests <= MOST_REQUESTS:
             raise ValueError(f"`requests` is the number of parts of the forget set, 2 to {MOST_REQUESTS}; got {self.requests}.")
+        self._check_quantised()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` needs at least one seed, and each once; got {list(self.seeds)}.")
         if unknown := set(self.stage_probes) - self.probes.keys():
             raise ValueError(f"`stage_probes` names {sorted(unknown)}, but `probes` has {sorted(self.probes)}.")
+
+    def _check_quantised(self) -> None:
+        if unknown := [kind for kind in self.quantised if kind not in QUANTISATIONS]:
+            raise ValueError(f"`quantised` takes {' and '.join(QUANTISATIONS)}; got {', '.join(map(str, unknown))}.")
+        if len(set(self.quantised)) < len(self.quantised):
+            raise ValueError(f"`quantised` names each kind of weights once; got {list(self.quantised)}.")
+        if self.quantised and (trained := self.backbone.get("quantization")):
+            raise ValueError(
+                f"`quantised` measures results on other weights than they were trained on, but the backbone is {trained} already: leave "
+                "`quantised` out, or set backbone.quantization to null."
+            )
+        scratch = self.backbone.get("model") is None and self.base is None
+        if self.quantised and scratch and self.backbone.get("lora") is not None:
+            raise ValueError(
+                "`quantised` needs a base that is kept somewhere, but this one has random weights: name a model, or add `base`."
+            )
 
     def _check_order(self) -> None:
         if self.forget in self.order or len(set(self.order)) < len(self.order):

@@ -59,6 +59,7 @@ class _Planner:
                 siblings: dict[str, Run] = {}
                 for path, end in ends:
                     run = self._unlearn(seed, path, objective, end)
+                    run.quantised = self.study.quantised
                     without = retrained.get(path.retrained) if path.retrained is not None else None
                     run.compare = {**({"retrained": without} if without else {}), **siblings}
                     siblings[path.name] = run
@@ -149,8 +150,10 @@ class _Planner:
         callbacks = []
         for name in names:
             probe = dict(self.study.probes[name])
-            data = self._data(probe.pop("stage", self.study.forget))
-            callbacks.append(merged(_called(name, probe), {"init_args": {"data": data, **override}}))
+            data = {"data": self._data(probe.pop("stage", self.study.forget))}
+            if holdout := probe.pop("holdout", None):
+                data["holdout"] = self._data(holdout)
+            callbacks.append(merged(_called(name, probe), {"init_args": {**data, **override}}))
         return {"trainer": {"callbacks": callbacks}}
 
     def _start_from(self, parents: list[Run]) -> Settings:

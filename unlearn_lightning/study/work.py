@@ -107,7 +107,9 @@ class Work:
         compare = {name: other.folder for name, other in run.compare.items()}
         parents = tuple(parent.folder for parent in run.parents)
         named = None if self.named is None else tuple(self.named)
-        return RunSpec(run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare, parents, named)
+        return RunSpec(
+            run.key, run.name, run.kind, run.folder, run.config, settings, self.study.threads, compare, parents, named, run.quantised
+        )
 
     def command(self, job: RunSpec) -> list[str]:
         """A command that executes the job on any machine with the same files, the words of a command line; one_run.py says how it ends."""
