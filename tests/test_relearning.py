@@ -180,7 +180,7 @@ def test_the_plan_shows_and_counts_them(corpus, questions, tmp_path):
 def test_adapters_are_stacked_as_unlearning_left_them_and_a_killed_run_ends_as_if_nothing_had_happened(
     make_backbone, corpus, questions, tmp_path
 ):
-    settings = small(corpus, questions, relearning={"forget": {**FORGET, "steps": 4}}, order=["inst"], positions=[2], base=None)
+    settings = small(corpus, questions, relearning={"forget": {**FORGET, "steps": 6}}, order=["inst"], positions=[2], base=None)
     settings["backbone"] = {"model": saved_base(make_backbone, tmp_path / "base"), "lora": {"rank": 2, "alpha": 4}}
     settings["objectives"].pop("npo")
     settings["common"]["checkpoint_every_n_steps"] = 1
@@ -196,8 +196,8 @@ def test_adapters_are_stacked_as_unlearning_left_them_and_a_killed_run_ends_as_i
     ended, levels = (read_records(run.folder, "forget") for run in (parent, again))
     value = {step: record["metrics"]["forget/label_log_lik"] for step, record in levels.items()}
     assert value[0] == pytest.approx(ended[max(ended)]["metrics"]["forget/label_log_lik"], abs=1e-5)
-    assert list(value) == [0, 1, 2, 3, 4]
-    assert value[4] > value[0]
+    assert list(value) == [0, 1, 2, 3, 4, 5, 6]
+    assert value[6] > value[0]
     broken = {**again.config, "run_folder": str(tmp_path / "broken")}
 
     def work():
