@@ -119,11 +119,12 @@ class _Planner:
         measured = self._probes((one.probe,), {"every_n_steps": one.every_n_steps})
         others = self._probes(tuple(name for name in one.probes if name != one.probe), {"every_n_steps": 0})
         measured["trainer"]["callbacks"] += others["trainer"]["callbacks"]
-        layers = self.study.fine_tuning, self.study.stages[stage], {"data": self._data(stage)}, usual, own, self._start_from([start])
+        layers: list[Settings] = [self.study.fine_tuning, self.study.stages[stage], {"data": self._data(stage)}, usual, own]
+        layers.append(self._start_from([start]))
         if start.kind == "unlearn":
             # An objective may have trained all weights where the stages train adapters, or the other way round.
             lora = start.config["model"]["init_args"]["backbone"]["lora"]
-            layers = *layers, {"model": {"init_args": {"backbone": {"lora": lora}}}}
+            layers.append({"model": {"init_args": {"backbone": {"lora": lora}}}})
         return self._config(seed, {"model": {"class_path": "StageFineTuning"}}, *layers, measured)
 
     @cached_property

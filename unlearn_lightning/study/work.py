@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -158,7 +159,12 @@ class Work:
 
 def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
     """Writes study.json."""
-    content = {"name": study.name, "forget": study.forget, "stages": study.other_stages(), "runs": [r.entry(folder) for r in runs]}
+    content: dict[str, Any] = {
+        "name": study.name,
+        "forget": study.forget,
+        "stages": study.other_stages(),
+        "runs": [r.entry(folder) for r in runs],
+    }
     if relearning := study.each_relearning():
         content["relearning"] = {one.name: one.entry() for one in relearning}
     # Where a store is missing it was moved, and not merely empty as yet.

@@ -1,16 +1,15 @@
 """Does it come back by a little more training? Steps until the unlearned model is back, and the retrained model beside it."""
 
-import math
 from collections.abc import Iterable
 from functools import cached_property
 from itertools import groupby
 
 from unlearn_lightning.records import Quantity
 from unlearn_lightning.records.relearning import Relearned, Steps, first_back, mean_ratio, relearned, relearning_robustness
-from unlearn_lightning.records.statistics import Share, estimate
+from unlearn_lightning.records.statistics import Curve, Estimate, Share, estimate
 from unlearn_lightning.records.study_data import TrainingPath
 from unlearn_lightning.report.blocks import Block, Table
-from unlearn_lightning.report.chart import Chart, Panel, averaged
+from unlearn_lightning.report.chart import Chart, Line, Panel, averaged
 from unlearn_lightning.report.columns import Column, Counted, Interval, Number, Paths, Text
 from unlearn_lightning.report.section import Section
 
@@ -99,7 +98,8 @@ class Relearning(Section):
     def _curves(self, name: str, found: list[Relearned]) -> Chart:
         panels = []
         for objective, of_objective in groupby(found, key=lambda one: one.objective):
-            lines, never = [], {}
+            lines: list[Line] = []
+            never: dict[int, Curve] = {}
             for path, members in groupby(of_objective, key=lambda one: one.path):
                 seeds = list(members)
                 lines.append(averaged(path.label, (path.index,), [one.unlearned for one in seeds]))
@@ -118,8 +118,8 @@ class Relearning(Section):
         return next((Quantity.of(record[max(record)], metric) for record in records if record), Quantity(metric))
 
 
-def _mean(steps: list[Steps]) -> object:
-    return estimate(float(one.count) for one in steps) if steps else estimate([math.nan])
+def _mean(steps: list[Steps]) -> Estimate:
+    return estimate(float(one.count) for one in steps)
 
 
 def _censored(steps: list[Steps]) -> Share:
