@@ -78,6 +78,7 @@ def test_the_table_of_relearning_by_hand():
     for name, seeds in taken.items():
         for seed, paths in seeds.items():
             for path, steps in paths.items():
+                rows.append(Row(seed, path, name, "label", 0.0, -1.0))
                 rows.append(Row(seed, path, name, STEPS, 10.0 if seed == 1 else 8.0, float(steps)))
                 rows.append(Row(seed, path, name, NOT_BACK, 0.0, float(steps == 16)))
                 rows.append(Row(seed, path, name, ROBUSTNESS, NAN, 0.5 if seed == 1 else 1.0))
@@ -90,4 +91,7 @@ def test_the_table_of_relearning_by_hand():
     # RMU: means 7.5 and at least 12, ratios 0.75 and at least 1.5.
     assert rmu.startswith(f"| RMU | ≥ 9.8 ± {half * 2.25:.1f} |")
     assert f"| 2 of 2 (34% to 100%) | 0 | 1 of 4 | ≥ 1.12 ± {half * 0.375:.2f} |" in rmu
+    # A seed in which a path is missing is left out, and without any seed there is no table.
+    some = [row for row in rows if (row.seed, row.path, row.quantity) != (2, "p=4", STEPS)]
+    assert next(line for line in relearning(some) if line.startswith("| GA |")).startswith("| GA | 3.5 | 3.0 | 1 of 1 ")
     assert relearning([row for row in rows if row.quantity == ROBUSTNESS]) == []

@@ -13,23 +13,24 @@ from unlearn_lightning.records.relearning import Ratio, Steps, mean_ratio, robus
 from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
 from unlearn_lightning.report.sections.dependence import spread
 
-SIGNS = {"": "", "at least": "≥ ", "at most": "≤ ", "unknown": "–"}
+SIGNS = {"": "", "at least": "≥ ", "at most": "≤ ", "unknown": ""}
 Model = tuple[int, str]
 """Seed and path of an unlearned model."""
 
 
 def relearning(rows: Sequence[Row]) -> list[str]:
     """The table with the sentence above it; nothing where no model was relearned."""
-    names = [name for name in OBJECTIVE_NAMES if any((row.objective, row.quantity) == (name, STEPS) for row in rows)]
+    names = [name for name in OBJECTIVE_NAMES if _steps(rows, name)]
     if not names:
         return []
     never = {(seed, path): steps for name in names for (seed, path), (steps, _) in _steps(rows, name).items() if steps}
-    counts = [float(steps.count) for steps in never.values()]
+    counts = [float(steps.count) for steps in never.values()] or [math.nan]
     gone = sum(steps.censored for steps in never.values())
     also = f", of which {gone} are not back by the last step" if gone else ""
+    seeds = sorted({seed for name in names for seed, _ in _steps(rows, name)})
     head = (
-        f"**Steps to relearn.** The retrained model takes {mean_text([fmean(counts)])} steps to the paths' levels ({min(counts):g} to "
-        f"{max(counts):g} over {len(counts)} pairs of a seed and a path{also})."
+        f"**Steps to relearn**, of those seeds of an objective in which every path was relearned, among {', '.join(map(str, seeds))}. The retrained model takes {mean_text([fmean(counts)])} steps to the paths' levels ({min(counts):g} to "
+        f"{max(counts):g} over {len(never)} pairs of a seed and a path{also})."
     )
     titles = ["objective", "steps", "their spread over paths", "p=4 back first, alone", "shares the first place", "not back", "ratio", "R"]
     lines = [head, "", f"| {' | '.join(titles)} |", "| --- |" + " ---: |" * (len(titles) - 1)]
@@ -38,12 +39,15 @@ def relearning(rows: Sequence[Row]) -> list[str]:
 
 
 def _steps(rows: Sequence[Row], name: str) -> dict[Model, tuple[Steps | None, Steps]]:
-    """Steps of the retrained and of the unlearned model, by seed and path."""
+    """Steps of the retrained and of the unlearned model, by seed and path, of the seeds that have every path."""
+    paths = {row.path for row in rows if row.objective and row.quantity == "label"}
     counts, gone = (
         {(r.seed, r.path): (r.before, r.after) for r in rows if (r.objective, r.quantity) == (name, of)} for of in (STEPS, NOT_BACK)
     )
     found = {}
     for model, (never, own) in counts.items():
+        if any((model[0], path) not in counts for path in paths):
+            continue
         retrained = None if math.isnan(never) else Steps(int(never), bool(gone[model][0]))
         found[model] = retrained, Steps(int(own), bool(gone[model][1]))
     return found
@@ -61,13 +65,15 @@ def _cells(rows: Sequence[Row], name: str) -> list[str]:
         for seed in sorted({seed for seed, _ in steps})
     ]
     censored = [own.censored for _, own in steps.values()]
-    said = SIGNS[bound] if math.isnan(ratio.mean) else SIGNS[bound] + ratio.text(2)
+    # Where neither model is back within the steps, nothing is known of their ratio.
+    unknown = sum(_ratio(pair).bound == "unknown" for pair in steps.values())
+    said = "–" if math.isnan(ratio.mean) else SIGNS[bound] + ratio.text(2)
     return [
         ("≥ " if any(censored) else "") + mean_text([fmean(one) for one in counts], 1),
         mean_text([spread(one) for one in counts], 1),
         *_first(by_seed),
         f"{sum(censored)} of {len(censored)}",
-        said or "–",
+        f"{said}, {unknown} left out" if unknown else said,
         mean_text(robust),
     ]
 
