@@ -29,9 +29,9 @@ def relearning(rows: Sequence[Row]) -> list[str]:
     also = f", of which {gone} are not back by the last step" if gone else ""
     seeds = sorted({seed for name in names for seed, _ in _steps(rows, name)})
     head = (
-        f"**Steps to relearn**, in seeds {', '.join(map(str, seeds))}, of an objective in those of which every path was relearned. The retrained "
-        f"model takes {mean_text([fmean(counts)])} steps to the paths' levels ({min(counts):g} to {max(counts):g} over {len(never)} pairs of a "
-        f"seed and a path{also})."
+        f"**Steps to relearn**, in seeds {', '.join(map(str, seeds))}, of an objective in those of which every path was relearned. "
+        f"The retrained model takes {mean_text([fmean(counts)])} steps to the paths' levels ({min(counts):g} to {max(counts):g} "
+        f"over {len(never)} pairs of a seed and a path{also})."
     )
     titles = ["objective", "steps", "their spread over paths", "p=4 back first, alone", "shares the first place", "not back", "ratio", "R"]
     lines = [head, "", f"| {' | '.join(titles)} |", "| --- |" + " ---: |" * (len(titles) - 1)]
