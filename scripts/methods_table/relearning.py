@@ -29,7 +29,7 @@ def relearning(rows: Sequence[Row]) -> list[str]:
     also = f", of which {gone} are not back by the last step" if gone else ""
     seeds = sorted({seed for name in names for seed, _ in _steps(rows, name)})
     head = (
-        f"**Steps to relearn**, in seeds {', '.join(map(str, seeds))}, of an objective in those of which every path was relearned. "
+        f"**Steps to relearn** (seeds: {', '.join(map(str, seeds))}; of an objective those in which every path was relearned). "
         f"The retrained model takes {mean_text([fmean(counts)])} steps to the paths' levels ({min(counts):g} to {max(counts):g} "
         f"over {len(never)} pairs of a seed and a path{also})."
     )
