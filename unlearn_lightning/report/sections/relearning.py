@@ -54,8 +54,8 @@ class Relearning(Section):
         columns += [
             Interval("lost", digits=2, rank=2), Interval("steps", digits=1, rank=0), Counted("not back", "not_back", rank=1),
             Interval("retrained model's", "retrained_steps", digits=1, rank=1),
-            Counted("retrained model not back", "retrained_not_back", rank=2), Interval("ratio", digits=2, rank=0), Text("which is", "bound", rank=0),
-            Interval("R", "robustness", digits=2, rank=1),
+            Counted("retrained model not back", "retrained_not_back", rank=2), Interval("ratio", digits=2, rank=0),
+            Text("which is", "bound", rank=0), Interval("R", "robustness", digits=2, rank=1),
         ]  # fmt: skip
         table = Table("relearning", columns, on_terminal=True)
         for name, found in self._found.items():
