@@ -7,6 +7,8 @@ import pytest
 
 from scripts.methods_table.ladder import Chosen, by_rule, with_rates
 from scripts.methods_table.page import methods_block
+from scripts.methods_table.relearning import relearning
+from scripts.methods_table.rows import NOT_BACK, ROBUSTNESS, STEPS
 from scripts.study_results.measured import NAN, Row
 from scripts.study_results.table_file import put, read
 
@@ -67,3 +69,29 @@ def test_the_table_by_hand():
     # Ranked by drop, p=1: ga, wga, rmu; p=4: wga, ga, rmu: two of three pairs agree.
     assert next(line for line in lines if line.startswith("| label drop |")).startswith("| label drop | 0.33")
     assert math.isnan(NAN)
+
+
+def test_the_table_of_relearning_by_hand():
+    rows = []
+    # Steps of the retrained model are 10 and 8 of 16; GA's are back on all paths, RMU's are not on p=1 in seed 2.
+    taken = {"ga": {1: {"p=1": 5, "p=4": 2}, 2: {"p=1": 4, "p=4": 4}}, "rmu": {1: {"p=1": 10, "p=4": 5}, 2: {"p=1": 16, "p=4": 8}}}
+    for name, seeds in taken.items():
+        for seed, paths in seeds.items():
+            for path, steps in paths.items():
+                rows.append(Row(seed, path, name, "label", 0.0, -1.0))
+                rows.append(Row(seed, path, name, STEPS, 10.0 if seed == 1 else 8.0, float(steps)))
+                rows.append(Row(seed, path, name, NOT_BACK, 0.0, float(steps == 16)))
+                rows.append(Row(seed, path, name, ROBUSTNESS, NAN, 0.5 if seed == 1 else 1.0))
+    head, _, _, _, ga, rmu, _ = relearning(rows)
+    assert "(8 to 10 over 4 pairs of a seed and a path)" in head
+    # GA: means 3.5 and 4, spreads 3 and 0, ratios (0.5 + 0.2) / 2 and 0.5; p=4 alone in seed 1, with p=1 in seed 2. t(0.975, 1) is 12.7.
+    half = 12.7062047
+    cells = [f"3.8 ± {half * 0.25:.1f}", f"1.5 ± {half * 1.5:.1f}", "1 of 2 (9% to 91%)", "1", "0 of 4"]
+    assert ga == f"| GA | {' | '.join(cells)} | 0.42 ± {half * 0.075:.2f} | 0.75 ± {half * 0.25:.2f} |"
+    # RMU: means 7.5 and at least 12, ratios 0.75 and at least 1.5.
+    assert rmu.startswith(f"| RMU | ≥ 9.8 ± {half * 2.25:.1f} |")
+    assert f"| 2 of 2 (34% to 100%) | 0 | 1 of 4 | ≥ 1.12 ± {half * 0.375:.2f} |" in rmu
+    # A seed in which a path is missing is left out, and without any seed there is no table.
+    some = [row for row in rows if (row.seed, row.path, row.quantity) != (2, "p=4", STEPS)]
+    assert next(line for line in relearning(some) if line.startswith("| GA |")).startswith("| GA | 3.5 | 3.0 | 1 of 1 ")
+    assert relearning([row for row in rows if row.quantity == ROBUSTNESS]) == []

@@ -32,10 +32,12 @@ def rates() -> None:
         print(f"{name}: {one.rate:g}, label drop {one.drop:.2f} nats, retention {one.retention:.2f}{why}")
 
 
-def table(study: Path) -> None:
+def table(study: Path, keep_costs: bool = False) -> None:
     """Writes the CSV, the page's tables and the figure."""
     made_with, rows = rows_of(study)
-    made_with["costs"] = ", ".join(f"{name}={cost:.2f}" for name, cost in costs(STUDY, STORE).items())
+    made_with["costs"] = (
+        read(CSV)[0]["costs"] if keep_costs else ", ".join(f"{name}={cost:.2f}" for name, cost in costs(STUDY, STORE).items())
+    )
     made_with["rates"] = ", ".join(f"{name}={rate:g}" for name, rate in _rates(study).items())
     write(CSV, made_with, rows)
     content = read(CSV)
@@ -54,6 +56,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="scripts/methods")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("rates", help=rates.__doc__)
-    verbs.add_parser("table", help=table.__doc__).add_argument("study", type=Path)
+    tables = verbs.add_parser("table", help=table.__doc__)
+    tables.add_argument("study", type=Path)
+    tables.add_argument("--keep-costs", action="store_true", help="Do not measure costs per step again, but keep those of the CSV.")
     given = parser.parse_args()
-    table(given.study) if given.verb == "table" else rates()
+    table(given.study, given.keep_costs) if given.verb == "table" else rates()

@@ -43,7 +43,7 @@ def costs(file: Path, store: Path) -> dict[str, float]:
 
 
 def _configs(file: Path, store: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    settings = {**read_study_file(file), "seeds": [1], "positions": [1], "probes": {}, "stage_probes": []}
+    settings = {**read_study_file(file), "seeds": [1], "positions": [1], "probes": {}, "stage_probes": [], "relearning": {}}
     runs = plan(StudyConfig(**settings), store, Resolver().resolve)
     last = next(run for run in reversed(runs) if run.kind == "stage" and run.tags.get("p") == 1)
     if not (last.folder / "model").is_dir():

@@ -31,7 +31,8 @@ class Chosen(NamedTuple):
 
 def write_ladder(study: Path, out: Path) -> None:
     """Writes the study of all objectives at all rates, with the two probes that the rule needs."""
-    objectives = yaml.safe_load(study.read_text())["objectives"]
+    given = yaml.safe_load(study.read_text())
+    objectives = given["objectives"]
     ladder: dict[str, object] = dict.fromkeys(objectives)
     for name, settings in objectives.items():
         for rate in RATES:
@@ -41,7 +42,7 @@ def write_ladder(study: Path, out: Path) -> None:
     probes = {"divergence": None, "behaviour": None, "gsm8k": None}
     content = {
         "like": str(study.absolute()), "name": out.stem, "seeds": [SEED], "positions": [*POSITIONS], "objectives": ladder,
-        "probes": probes, "stage_probes": ["forget", "retain"],
+        "probes": probes, "stage_probes": ["forget", "retain"], "relearning": dict.fromkeys(given.get("relearning") or {}),
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -6,7 +6,8 @@ from statistics import fmean
 
 from scipy.stats import binomtest
 
-from scripts.methods_table.rows import NOISE
+from scripts.methods_table.relearning import relearning
+from scripts.methods_table.rows import NOISE, STEPS
 from scripts.study_results.measured import Row
 from scripts.study_results.table_file import geometric, mean_text
 from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
@@ -118,7 +119,9 @@ def methods_block(made_with: dict[str, str], rows: Sequence[Row]) -> str:
     second += [f"| {OBJECTIVE_NAMES[one.name]} | {' | '.join(distances(rows, one))} |" for one in objectives]
     noise = [row.after for row in rows if row.quantity == NOISE]
     said = f"Between the retrained models of two seeds lie {geometric(noise)} nats² ({len(noise)} pairs): the noise.\n"
-    return "\n".join([head, *first, "", "**Distance to the retrained model**, nats². " + said, *second, "", *ranks(objectives), ""])
+    return "\n".join(
+        [head, *first, "", "**Distance to the retrained model**, nats². " + said, *second, "", *relearning(rows), *ranks(objectives), ""]
+    )
 
 
 def ranks(objectives: Sequence[Objective]) -> list[str]:
@@ -130,6 +133,8 @@ def ranks(objectives: Sequence[Objective]) -> list[str]:
         "math change": ("math", rise),
         "distance": ("to retrained", after),
     }
+    if any(row.quantity == STEPS for one in objectives for row in one.rows):
+        quantities[STEPS] = (STEPS, after)
     seeds = sorted({seed for one in objectives for seed in one.seeds})
     for title, (quantity, value) in quantities.items():
         found: list[list[float]] = [[], []]

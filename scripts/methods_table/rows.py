@@ -7,10 +7,13 @@ from pathlib import Path
 
 from scripts.study_results.measured import NAN, Row, measured, prediction_vectors
 from unlearn_lightning.inference.divergence import squared_distance
+from unlearn_lightning.records.relearning import relearned, relearning_robustness
 from unlearn_lightning.records.study_data import Study, load_study
 from unlearn_lightning.report.sections.matched import matched_in_seed
 
 NOISE = "between retrained"
+STEPS, NOT_BACK, ROBUSTNESS = "steps to relearn", "not back by relearning", "relearning robustness"
+"""Of the retrained model (before) and of the unlearned one (after): steps, and 1 where they are censored; and R, which has one number."""
 
 
 def rows_of(folder: Path) -> tuple[dict[str, str], list[Row]]:
@@ -18,16 +21,33 @@ def rows_of(folder: Path) -> tuple[dict[str, str], list[Row]]:
     made_with, rows = measured(folder)
     study = load_study(folder)
     made_with["local"] = ", ".join(sorted(_local(study)))
-    return made_with, [*rows, *_matched(study), *_noise(study)]
+    return made_with, [*rows, *_matched(study), *_noise(study), *_relearned(study)]
 
 
 def _local(study: Study) -> set[str]:
     return {str(run.tags["objective"]) for run in study.finished("unlearn") if run.info.get("local")}
 
 
+def _named(study: Study) -> dict[str, str]:
+    """The study's own name of each objective, by the one that tables print."""
+    return {run.objective: str(run.tags["objective"]) for run in study.finished("unlearn")}
+
+
+def _relearned(study: Study) -> Iterator[Row]:
+    """Steps until the forget set is back, by the study's first relearning."""
+    named = _named(study)
+    for one in relearned(study, next(iter(study.relearning))) if study.relearning else []:
+        where = one.seed, one.path.label, named[one.objective]
+        both = one.retrained_steps, one.steps
+        if one.steps:
+            yield Row(*where, STEPS, *(float(steps.count) if steps else NAN for steps in both))
+            yield Row(*where, NOT_BACK, *(float(steps.censored) if steps else NAN for steps in both))
+            yield Row(*where, ROBUSTNESS, NAN, relearning_robustness(one.unlearned, one.retrained))
+
+
 def _matched(study: Study) -> Iterator[Row]:
     """Retention and accuracy where all paths of an objective and seed have forgotten equally much."""
-    named = {run.objective: str(run.tags["objective"]) for run in study.finished("unlearn")}
+    named = _named(study)
     for objective in study.objectives:
         for seed in study.seeds:
             for index, match in matched_in_seed(study, objective, seed).items():

@@ -19,7 +19,7 @@ from unlearn_lightning.records.texts import plain_text
 Vectors = dict[str, list[float]]
 """Prediction vectors of one model: example id -> per-token log-likelihoods of its probe response, (T,) nats."""
 
-_KNOWN_TAGS = {"seed", "path", "p", "path_name", "objective", "retrained", "retrained_of", "requests"}
+_KNOWN_TAGS = {"seed", "path", "p", "path_name", "objective", "retrained", "retrained_of", "requests", "relearning"}
 OBJECTIVE_NAMES = {
     "ga": "GA", "npo": "NPO", "simnpo": "SimNPO", "simnpo_norm": "SimNPO (normalised)", "idk_dpo": "IdkDPO", "altpo": "AltPO", "wga": "WGA",
     "satimp": "SatImp", "ce_u": "CE-U", "undial": "UNDIAL", "kl_ascent": "KL ascent", "random_tokens": "random labels (tokens)",
@@ -144,15 +144,19 @@ class RunRecord:
 
 @dataclass
 class Study:
-    """All runs of a study, with the paths, objectives and seeds its unlearning runs are spread over."""
+    """All runs of a study, with the paths, objectives and seeds its unlearning runs are spread over.
+
+    `relearning` is what study.json says of each further fine-tuning behind the unlearned models, by name.
+    """
 
     name: str
     folder: Path
     forget: str
     runs: list[RunRecord]
+    relearning: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def finished(self, kind: str) -> list[RunRecord]:
-        """Returns the finished runs of a kind, which is `stage` or `unlearn`."""
+        """Returns the finished runs of a kind: `stage`, `unlearn`, `request` or `relearn`."""
         return self._finished.get(kind, [])
 
     @cached_property
@@ -264,7 +268,8 @@ def load_study(folder: Path) -> Study:
         info = _info(run_folder)
         tags = entry.get("tags") or {}
         runs.append(RunRecord(entry["key"], plain_text(entry["name"]), entry["kind"], run_folder, entry.get("parents") or [], tags, info))
-    return Study(content.get("name", folder.name), folder, content.get("forget", "the forget stage"), runs)
+    name, forget = content.get("name", folder.name), content.get("forget", "the forget stage")
+    return Study(name, folder, forget, runs, content.get("relearning") or {})
 
 
 def _retrained_path(run: RunRecord) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from unlearn_lightning.records.yaml_files import read_mapping
 from unlearn_lightning.study.flags import change, settings_flags
 from unlearn_lightning.study.launcher import Launcher, launcher_name, launcher_names
 from unlearn_lightning.study.local import Local
+from unlearn_lightning.study.relearning import RELEARN
 from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.study_file import StudyFile
@@ -210,8 +211,9 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
             refuse_other_store(folder, read_study(folder), runs)
     named = _named(config, settings["measure"])
     work = Work(config, runs, folder, console, chosen(runs, settings["until"], settings["only"]), settings["retry_failed"], named)
-    stages = sum(run.kind == "stage" for run in runs)
-    console.print(f"Study [b]{config.name}[/]: {stages} training runs, {len(runs) - stages} unlearning runs.")
+    counted = [sum(run.kind == "stage" for run in runs), sum(run.kind == RELEARN for run in runs)]
+    relearning = f", {counted[1]} relearning runs" if counted[1] else ""
+    console.print(f"Study [b]{config.name}[/]: {counted[0]} training runs, {len(runs) - sum(counted)} unlearning runs{relearning}.")
     if (folder / "study.json").is_file():
         for line in explain_changes(read_study(folder), runs):
             console.print(line, markup=False, style="yellow")

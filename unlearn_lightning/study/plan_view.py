@@ -24,6 +24,7 @@ from unlearn_lightning.cli.terminal import Column, TerminalTable
 from unlearn_lightning.records import is_finished, read_run, write_text
 from unlearn_lightning.runs.run_key import UNREAD
 from unlearn_lightning.study.estimate import Estimator, RunCost
+from unlearn_lightning.study.relearning import RELEARN
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.run_spec import asks_retrained, with_comparisons
 from unlearn_lightning.study.study_config import Settings, StudyConfig, merged
@@ -134,12 +135,15 @@ def _table(runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed) -> 
 
 def _summary(study: StudyConfig, runs: Sequence[Run], estimates: dict[str, RunCost], speed: Speed, states: dict[str, str]) -> list[str]:
     stages, alone = stage_runs(study, runs)
-    bases, unlearning = sum(not run.tags["path"] for run in runs), sum(run.kind == "unlearn" for run in runs)
+    bases = sum(run.kind == "stage" and not run.tags["path"] for run in runs)
+    unlearning = sum(run.kind == "unlearn" for run in runs)
     todo = [estimates[run.name] for run in runs if states[run.name] != "finished"]
+    more = {"runs of requests": "request", "relearning runs": RELEARN}
+    others = "".join(f", {count} {what}" for what, kind in more.items() if (count := sum(run.kind == kind for run in runs)))
     base = f", {bases} base training{'s' if bases > 1 else ''}" if bases else ""
     lines = [
         "",
-        f"{stages} stage runs instead of {alone} ({alone - stages} shared), {unlearning} unlearning runs{base}; "
+        f"{stages} stage runs instead of {alone} ({alone - stages} shared), {unlearning} unlearning runs{others}{base}; "
         f"{len(runs) - len(todo)} are finished.",
     ]
     for name, part in {"All": list(estimates.values()), "Still to do": todo}.items():

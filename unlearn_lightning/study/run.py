@@ -16,7 +16,8 @@ class Run:
 
     Attributes:
         name: readable, such as seed1/p4/npo.
-        kind: stage, unlearn, or request where a part of the forget set is unlearned after others.
+        kind: stage, unlearn, request where a part of the forget set is unlearned after others, or relearn where a model is fine-tuned a
+            little to see how soon what it has unlearned is back.
         key, folder: what identifies it, and where it lies.
         config: its whole `unlearn fit` configuration.
         parents: the runs it starts from.

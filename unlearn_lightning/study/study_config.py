@@ -11,6 +11,7 @@ from typing import Any
 
 from unlearn_lightning.records.recovery import QUANTISATIONS
 from unlearn_lightning.records.texts import check_name
+from unlearn_lightning.study.relearning import Relearning, read_relearning
 
 # Not dict[str, Any]: jsonargparse would fill in the arguments of any class_path it meets there.
 Settings = dict
@@ -71,6 +72,10 @@ class StudyConfig:
             more runs for each objective, path and seed, 4 are 64.
         quantised: also measure the result of every objective with its backbone at `nf4` or `int8`, or both, which trains nothing and
             changes no key; the report says what share of unlearning that undoes.
+        relearning: name -> settings of a further fine-tuning behind each unlearned and each retrained model, which tells how many steps it
+            takes until all is back: `{examples: 16, steps: 24}` trains on the forget set's first examples, `stage` on another stage's data
+            (benign relearning). `metric` (forget/label_log_lik) is back within `tolerance` (0.1) of its value before unlearning; it is
+            measured `every_n_steps` (1). `probes` names more to measure at start and end; `model`, `data` and `trainer` as in `stages`.
         seeds: every run is repeated with each.
         source: of the data of every stage that does not state its own (`world`, `files`, `hub`, ...).
         threads: CPU threads per run; small models are fastest with 1.
@@ -94,6 +99,7 @@ class StudyConfig:
     unlearned: str | None = None
     requests: int | None = None
     quantised: tuple[str, ...] = ()
+    relearning: dict[str, Settings] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     source: str = "world"
     threads: int | None = None
@@ -116,6 +122,8 @@ class StudyConfig:
         if self.requests is not None and not 2 <= self.requests <= MOST_REQUESTS:
             raise ValueError(f"`requests` is the number of parts of the forget set, 2 to {MOST_REQUESTS}; got {self.requests}.")
         self._check_quantised()
+        for one in self.each_relearning():
+            one.check(self.stages.keys(), self.probes.keys())
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` needs at least one seed, and each once; got {list(self.seeds)}.")
         if unknown := set(self.stage_probes) - self.probes.keys():
@@ -175,6 +183,10 @@ class StudyConfig:
     def retrained_paths(self) -> list[tuple[str, ...]]:
         """The retrained models' paths, each once; an empty one is the base itself."""
         return list(dict.fromkeys(path.retrained for path in self.all_paths() if path.retrained is not None))
+
+    def each_relearning(self) -> list[Relearning]:
+        """The further fine-tunings of `relearning`, checked."""
+        return [read_relearning(name, given) for name, given in self.relearning.items()]
 
     def other_stages(self) -> list[str]:
         """All stages but the forget stage, in the order in which the paths bring them up."""

@@ -6,8 +6,8 @@
       simnpo: null                        # left out
       ga: {model: {init_args: {lr_scheduler: {class_path: Cosine, init_args: {warmup: 0.02}}}}}
 
-Mappings are merged and lists replaced (`study_config.merged`). An entry of `stages`, `objectives`, `probes` or `paths` that is null is
-left out.
+Mappings are merged and lists replaced (`study_config.merged`). An entry of `stages`, `objectives`, `probes`, `paths` or `relearning`
+that is null is left out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unlearn_lightning.study.study_config import Settings, merged
 
 LIKE = "like"
 # Mappings whose keys are names of ours and not of settings, so that null can only mean: not this one.
-NAMED = ("stages", "objectives", "probes", "paths")
+NAMED = ("stages", "objectives", "probes", "paths", "relearning")
 
 
 def read_study_file(path: Path) -> Settings:

@@ -18,6 +18,7 @@ from unlearn_lightning.records import is_finished
 from unlearn_lightning.runs.content import refuse_changed
 from unlearn_lightning.runs.cut_short import check_whole
 from unlearn_lightning.runs.run_key import Reader, digest, read_content, run_inputs
+from unlearn_lightning.study.relearning import RELEARN, Relearning
 from unlearn_lightning.study.requests import Request, each_request, parts_of
 from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import Settings, StudyConfig, StudyPath, merged
@@ -64,6 +65,9 @@ class _Planner:
                     run.compare = {**({"retrained": without} if without else {}), **siblings}
                     siblings[path.name] = run
                     self._requests(seed, path, objective, end, without)
+                    self._relearn(seed, run, path.stages, without)
+            for stages, run in retrained.items():
+                self._relearn(seed, run, stages, None)
         return list(self.runs.values())
 
     def _base(self, seed: int) -> Run:
@@ -99,6 +103,30 @@ class _Planner:
             run = self._unlearn(seed, path, name, runs[request.order[:-1]], request)
             run.compare = {"retrained": without} if without else {}
             runs[request.order] = run
+
+    def _relearn(self, seed: int, start: Run, path: tuple[str, ...], without: Run | None) -> None:
+        """A little more fine-tuning behind a model that has unlearned, or has never seen, the forget set."""
+        for one in self.study.each_relearning():
+            config = self._relearning_config(seed, one, start)
+            # The retrained models' own places in the tree, and not what they are to others.
+            tags = {name: value for name, value in start.tags.items() if name not in ("retrained", "retrained_of")}
+            tags |= {"path": list(path), "relearning": one.name}
+            run = self._add(f"{start.name}/{RELEARN}-{one.name}", RELEARN, config, [start], tags)
+            run.compare = {"retrained": without} if without else {}
+
+    def _relearning_config(self, seed: int, one: Relearning, start: Run) -> Settings:
+        stage = one.stage or self.study.unlearned or self.study.forget
+        usual, own = one.fine_tuning()
+        measured = self._probes((one.probe,), {"every_n_steps": one.every_n_steps})
+        others = self._probes(tuple(name for name in one.probes if name != one.probe), {"every_n_steps": 0})
+        measured["trainer"]["callbacks"] += others["trainer"]["callbacks"]
+        layers: list[Settings] = [self.study.fine_tuning, self.study.stages[stage], {"data": self._data(stage)}, usual, own]
+        layers.append(self._start_from([start]))
+        if start.kind == "unlearn":
+            # An objective may have trained all weights where the stages train adapters, or the other way round.
+            lora = start.config["model"]["init_args"]["backbone"]["lora"]
+            layers.append({"model": {"init_args": {"backbone": {"lora": lora}}}})
+        return self._config(seed, {"model": {"class_path": "StageFineTuning"}}, *layers, measured)
 
     @cached_property
     def each_request(self) -> list[Request]:
@@ -167,7 +195,7 @@ class _Planner:
         if backbone["lora"] is None:
             return {"model": str(parent.folder / "model")}
         own = str(parent.folder / "adapter")
-        if parent.kind != "request":
+        if parent.kind == "stage":
             return {"model": backbone["model"], "adapter": own}
         # Unlearning puts a new adapter on top of all, while a stage goes on with the last one.
         earlier = backbone["adapter"]

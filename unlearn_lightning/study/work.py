@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -21,7 +22,7 @@ from unlearn_lightning.study.run_spec import RunSpec, failure, note_failure, wri
 from unlearn_lightning.study.study_config import StudyConfig
 
 # The tags that a run's name says already, and the note that a run serves as a retrained model.
-IN_NAME = ("seed", "path", "p", "path_name", "objective", "retrained", "retrained_of", "requests")
+IN_NAME = ("seed", "path", "p", "path_name", "objective", "retrained", "retrained_of", "requests", "relearning")
 
 
 class RunFailed(Exception):
@@ -160,7 +161,14 @@ class Work:
 
 def write_study(study: StudyConfig, runs: Sequence[Run], folder: Path) -> None:
     """Writes study.json."""
-    content = {"name": study.name, "forget": study.forget, "stages": study.other_stages(), "runs": [r.entry(folder) for r in runs]}
+    content: dict[str, Any] = {
+        "name": study.name,
+        "forget": study.forget,
+        "stages": study.other_stages(),
+        "runs": [r.entry(folder) for r in runs],
+    }
+    if relearning := study.each_relearning():
+        content["relearning"] = {one.name: one.entry() for one in relearning}
     # Where a store is missing it was moved, and not merely empty as yet.
     for store in {run.folder.parent for run in runs}:
         store.mkdir(parents=True, exist_ok=True)

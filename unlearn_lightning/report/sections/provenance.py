@@ -59,7 +59,8 @@ def mixtures(study: Study) -> list[str]:
     """
     groups: dict[str, list[RunRecord]] = {}
     for run in study.runs:
-        name = "unlearning runs" if run.kind == "unlearn" else f"training runs of {(run.stages or ('the base',))[-1]}"
+        usual = {"unlearn": "unlearning runs", "relearn": f"runs of the relearning {run.tags.get('relearning')}"}
+        name = usual.get(run.kind) or f"training runs of {(run.stages or ('the base',))[-1]}"
         groups.setdefault(name, []).append(run)
     return [
         f"The {name} were not all computed alike: {'; '.join(found)}. {WARNING}" for name, runs in groups.items() if (found := _mixed(runs))
