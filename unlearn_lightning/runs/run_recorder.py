@@ -18,6 +18,7 @@ import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from unlearn_lightning import __version__
+from unlearn_lightning.data.examples import cut_in
 from unlearn_lightning.models.backbone import save_result
 from unlearn_lightning.preemption import was_asked
 from unlearn_lightning.records import is_finished, write_json, write_text
@@ -120,7 +121,7 @@ class RunRecorder(pl.Callback):
         return {
             "steps": trainer.global_step,
             "examples": len(data.encoded["train"]),
-            "truncated": sum(example.truncated for example in data.encoded["train"]),
+            "truncated": cut_in(data.encoded["train"]),
             "tokens": pl_module.tokens_seen,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(pl_module.tokens_seen / seconds, 1),

@@ -1,0 +1,85 @@
+"""As many examples at once as fit the memory at hand: which number that is, that it is told, and that the step stays the same."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from study_runs import fit, run_json, settings, weights
+
+from unlearn_lightning.data import ChatStage, micro_batch
+from unlearn_lightning.models import step_size
+from unlearn_lightning.models.backbone import Backbone, Lora
+from unlearn_lightning.models.scratch import Scratch
+from unlearn_lightning.study import memory
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [(None, 12), (10**9, 12), (1000, 10), (700, 5), (100, 1), (0, 1)],
+)
+def test_the_largest_part_that_divides_the_batch_and_fits(free, expected):
+    examples = 10 if expected in (10, 5) else 12
+    assert step_size.largest_share(examples, lambda rows: 80 * rows, free) == expected
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=8)], ids=["all weights", "lora"])
+def test_the_formula_is_no_less_than_what_a_step_takes(lora, corpus):
+    backbone = Backbone(scratch=Scratch("llama", 128, 4, 384, 4, 2, 4096, corpus=(corpus,)), lora=lora)
+    size = step_size.StepSize.of(backbone)
+    step = memory.Step(length=96, response=64, micro_batch_size=16)
+    config = memory.Estimator().architecture(vars(backbone) | {"scratch": vars(backbone.scratch)})
+    config.vocab_size = 4096
+    few, more = (memory.simulate(backbone, config, layers, step) for layers in (2, 3))
+    taken = memory.spread(few, more, 4, step).total
+    assert taken <= size.fixed + 16 * size.of_example(96, 64) <= 2 * taken
+
+
+def test_what_fits_is_chosen_told_and_gives_the_same_step(corpus, questions, tmp_path, monkeypatch, caplog):
+    null = {"data": {"init_args": {"micro_batch_size": None}}}
+    fit(settings(corpus, questions, tmp_path / "whole", **null))
+    assert run_json(tmp_path / "whole")["computed_with"]["micro_batch_size"] == 8
+    asked = []
+    size = step_size.StepSize.of(Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320), lora=None))
+
+    def scarce(device, processes):
+        asked.append((device.type, processes))
+        return round((size.fixed + 3 * size.of_example(40, 20)) / step_size.USABLE)
+
+    monkeypatch.setattr(micro_batch, "memory_at_hand", scarce)
+    with caplog.at_level("INFO"):
+        fit(settings(corpus, questions, tmp_path / "parts", **null))
+    assert asked == [("cpu", 1)]
+    chosen = run_json(tmp_path / "parts")["computed_with"]["micro_batch_size"]
+    assert chosen in (1, 2, 4)
+    assert f"micro_batch_size: {chosen} of 8 examples at once" in caplog.text
+    assert run_json(tmp_path / "whole")["key"] == run_json(tmp_path / "parts")["key"]
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, atol=1e-5, rtol=0)
+
+
+def test_the_device_with_the_least_memory_decides_for_all(corpus, questions):
+    stage = ChatStage(source=questions, held_out_source=questions, batch_size=8)
+    backbone = Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320, corpus=(corpus,)), lora=None)
+    stage.encoded["train"] = stage.encode(stage.examples("train"), backbone.load_tokenizer())
+    module = SimpleNamespace(backbone=backbone, sequences_per_example=lambda batch_size: 1.0)
+    reduced = []
+
+    def reduce(tensor, reduce_op):
+        reduced.append((int(tensor), reduce_op))
+        return torch.tensor(2)
+
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
+    trainer = SimpleNamespace(lightning_module=module, strategy=strategy, world_size=2)
+    assert micro_batch.what_fits(trainer, 8, stage.encoded["train"]) == 2
+    assert reduced == [(4, "min")]
+
+
+def test_a_control_group_bounds_what_a_process_can_have(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("700000\n")
+    (tmp_path / "memory.stat").write_text("anon 300000\ninactive_file 200000\n")
+    monkeypatch.setattr(step_size, "CGROUP", tmp_path)
+    assert step_size.memory_at_hand(torch.device("cpu"), processes=2) == 250_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert step_size.memory_at_hand(torch.device("cpu")) > 500_000
