@@ -239,6 +239,9 @@ SECRETS = [
     )),
     {"auth": "me:k-1a"}, {"HTTP_AUTH": "me:k-1a"}, {"pw": "k-1a"}, {"sessionid": "k-1a"}, {"\uff34oken": "k-1a"},
     {"x": "sk-proj-" + "aB3dE6gH9k" * 3},
+    {"x_secret_y": "K1abcd"}, {"setup": "x_secret_y: K1abcd"}, {"my_password_1": "hunter"}, {"token_2": "abcd"}, {"mysecret": "abc"},
+    {"hftoken": "abcde"}, {"wandbkey": "abcde"}, {"hf_token": 12345}, {"api_token": [1234567]}, {"token": 1234567}, {"env": "SECRET_2=abcd"},
+    {"args": ["--password", 1234]}, {"api_key_b": "K1abcd"},
     {"x": "AKIAIOSFODNN7EXAMPLE"}, {"x": "-----BEGIN RSA PRIVATE KEY-----"}, {"x": "glpat-" + "aB3dE6gH9k" * 2},
 ]  # fmt: skip
 NO_SECRETS = [
@@ -258,6 +261,8 @@ NO_SECRETS = [
         "docker run -u 1000:1000 x",
         "ls -u a:b", "python -u train.py", "setenv HF_HOME /scratch/me",
     )),
+    {"token": 128009}, {"max_token": 5}, {"end_token": 7}, {"forget_token": 3}, {"secret_prompts": "hide it"}, {"secret_file_path": "x"},
+    {"password_split": "train"}, {"secret_length": 5}, {"token_weight": 0.5}, {"first_token_2": 5}, {"args": ["--limit", 12345]},
     {"tokens": {"bos": "<s>", "pad": "[PAD]"}}, {"auth": "netrc"}, {"x": "sk-learn"}, {"keys": {"prompt": "question"}},
 ]  # fmt: skip
 

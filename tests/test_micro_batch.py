@@ -1,10 +1,11 @@
 """As many examples at once as fit the memory at hand: which number that is, that it is told, and that the step stays the same."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
-from study_runs import fit, run_json, settings, weights
+from study_runs import by_two_processes, fit, logged_steps, run_json, settings, weights
 
 from unlearn_lightning.data import ChatStage, micro_batch
 from unlearn_lightning.models import step_size
@@ -83,3 +84,27 @@ def test_a_control_group_bounds_what_a_process_can_have(tmp_path, monkeypatch):
     assert step_size.memory_at_hand(torch.device("cpu"), processes=2) == 250_000
     (tmp_path / "memory.max").write_text("max\n")
     assert step_size.memory_at_hand(torch.device("cpu")) > 500_000
+
+
+def test_two_processes_agree_on_what_fits_the_one_with_less_memory(corpus, questions, tmp_path, monkeypatch):
+    size = step_size.StepSize.of(Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320), lora=None))
+
+    def scarce(device, processes):
+        """Memory for a process's whole share of four, or on the second one for hardly two."""
+        asked = 2 if os.environ["RANK"] == "1" else 4
+        return round((size.fixed + (asked + 0.5) * size.of_example(40, 20)) / step_size.USABLE)
+
+    monkeypatch.setattr(micro_batch, "memory_at_hand", scarce)
+    two = {"trainer": {"devices": 2, "strategy": "ddp"}, "data": {"init_args": {"micro_batch_size": None}}}
+    said = by_two_processes("fit", settings(corpus, questions, tmp_path / "two", **two))
+    assert run_json(tmp_path / "two")["computed_with"]["micro_batch_size"] == 2
+    assert [text.count("micro_batch_size: 2 of 4 examples at once on each device") for text in said] == [1, 0], "told once"
+    fit(settings(corpus, questions, tmp_path / "one", data={"init_args": {"micro_batch_size": 8}}))
+    two, one = logged_steps(tmp_path / "two"), logged_steps(tmp_path / "one")
+    assert two.keys() == one.keys()
+    for step, row in one.items():
+        assert two[step] == pytest.approx(row, abs=1e-4), step
+    assert run_json(tmp_path / "two")["key"] == run_json(tmp_path / "one")["key"]
+    whole, shared = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in whole.items():
+        torch.testing.assert_close(shared[name], value, atol=1e-5, rtol=0)

@@ -41,6 +41,7 @@ from unlearn_lightning.runs.measured import (
     unmeasured,
 )
 from unlearn_lightning.runs.moved import read_config
+from unlearn_lightning.sources.readers import NoDataFile
 
 CHANGED = (
     "Give it another name (`name`, or its key in a study's `probes`), so that both stand beside each other, or have its former records "
@@ -116,7 +117,7 @@ def _measure_ends(folder: Path, config: Mapping[str, Any], names: Sequence[str],
     try:
         cli = _measured_at(folder, start, 0, about)
     except FileNotFoundError as error:
-        if not end:
+        if not end or isinstance(error, NoDataFile):
             raise
         rank_zero_info(f"{folder}: the model that the run began with is gone, so that only its end is measured ({error})")
     if end:

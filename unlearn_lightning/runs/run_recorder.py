@@ -28,6 +28,7 @@ from unlearn_lightning.runs.content import files_of, result_of
 from unlearn_lightning.runs.cut_short import cut_short_by
 from unlearn_lightning.runs.measured import entries
 from unlearn_lightning.runs.metrics_file import own_metrics
+from unlearn_lightning.runs.moved import STARTED_IN
 
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
@@ -134,7 +135,7 @@ class RunRecorder(pl.Callback):
         probes = entries(self.folder, self.probe_keys, facts.get("steps", 0))
         content = {
             "status": status, **self.identity, "error": None, **facts, "probes": probes, "computed_with": self._computed_with,
-            "versions": versions,
+            "versions": versions, STARTED_IN: str(Path.cwd()),
         }  # fmt: skip
         write_json(self.folder / "run.json", content, indent=1)
 
