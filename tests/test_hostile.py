@@ -240,7 +240,8 @@ SECRETS = [
     {"auth": "me:k-1a"}, {"HTTP_AUTH": "me:k-1a"}, {"pw": "k-1a"}, {"sessionid": "k-1a"}, {"\uff34oken": "k-1a"},
     {"x": "sk-proj-" + "aB3dE6gH9k" * 3},
     {"x_secret_y": "K1abcd"}, {"setup": "x_secret_y: K1abcd"}, {"my_password_1": "hunter"}, {"token_2": "abcd"}, {"mysecret": "abc"},
-    {"hftoken": "abcde"}, {"wandbkey": "abcde"}, {"hf_token": 12345}, {"api_token": [1234567]}, {"token": 1234567}, {"env": "SECRET_2=abcd"},
+    {"hftoken": "abcde"}, {"wandbkey": "abcde"}, {"hf_token": 12345}, {"api_token": [1234567]}, {"token": 1234567},
+    {"env": "SECRET_2=abcd"},
     {"args": ["--password", 1234]}, {"api_key_b": "K1abcd"},
     {"x": "AKIAIOSFODNN7EXAMPLE"}, {"x": "-----BEGIN RSA PRIVATE KEY-----"}, {"x": "glpat-" + "aB3dE6gH9k" * 2},
 ]  # fmt: skip

@@ -1,13 +1,13 @@
 """As many examples at once as fit the memory at hand: which number that is, that it is told, and that the step stays the same."""
 
 import os
-from types import SimpleNamespace
 
 import pytest
 import torch
 from study_runs import by_two_processes, fit, logged_steps, run_json, settings, weights
 
 from unlearn_lightning.data import ChatStage, micro_batch
+from unlearn_lightning.data.examples import longest
 from unlearn_lightning.models import step_size
 from unlearn_lightning.models.backbone import Backbone, Lora
 from unlearn_lightning.models.scratch import Scratch
@@ -59,23 +59,6 @@ def test_what_fits_is_chosen_told_and_gives_the_same_step(corpus, questions, tmp
         torch.testing.assert_close(parts[name], value, atol=1e-5, rtol=0)
 
 
-def test_the_device_with_the_least_memory_decides_for_all(corpus, questions):
-    stage = ChatStage(source=questions, held_out_source=questions, batch_size=8)
-    backbone = Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320, corpus=(corpus,)), lora=None)
-    stage.encoded["train"] = stage.encode(stage.examples("train"), backbone.load_tokenizer())
-    module = SimpleNamespace(backbone=backbone, sequences_per_example=lambda batch_size: 1.0)
-    reduced = []
-
-    def reduce(tensor, reduce_op):
-        reduced.append((int(tensor), reduce_op))
-        return torch.tensor(2)
-
-    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
-    trainer = SimpleNamespace(lightning_module=module, strategy=strategy, world_size=2)
-    assert micro_batch.what_fits(trainer, 8, stage.encoded["train"]) == 2
-    assert reduced == [(4, "min")]
-
-
 def test_a_control_group_bounds_what_a_process_can_have(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("700000\n")
@@ -87,18 +70,18 @@ def test_a_control_group_bounds_what_a_process_can_have(tmp_path, monkeypatch):
 
 
 def test_two_processes_agree_on_what_fits_the_one_with_less_memory(corpus, questions, tmp_path, monkeypatch):
-    size = step_size.StepSize.of(Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320), lora=None))
+    backbone = Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320, corpus=(corpus,)), lora=None)
+    stage, size = ChatStage(source=questions, held_out_source=questions), step_size.StepSize.of(backbone)
+    each = size.of_example(*longest(stage.encode(stage.examples("train"), backbone.load_tokenizer())))
 
-    def scarce(device, processes):
-        """Memory for a process's whole share of four, or on the second one for hardly two."""
-        asked = 2 if os.environ["RANK"] == "1" else 4
-        return round((size.fixed + (asked + 0.5) * size.of_example(40, 20)) / step_size.USABLE)
-
-    monkeypatch.setattr(micro_batch, "memory_at_hand", scarce)
+    # Memory for a process's whole share of four, and on the second one for hardly more than two.
+    scarce_on = [round((size.fixed + (examples + 0.5) * each) / step_size.USABLE) for examples in (4, 2)]
+    monkeypatch.setattr(micro_batch, "memory_at_hand", lambda device, processes: scarce_on[int(os.environ["RANK"])])
     two = {"trainer": {"devices": 2, "strategy": "ddp"}, "data": {"init_args": {"micro_batch_size": None}}}
     said = by_two_processes("fit", settings(corpus, questions, tmp_path / "two", **two))
     assert run_json(tmp_path / "two")["computed_with"]["micro_batch_size"] == 2
     assert [text.count("micro_batch_size: 2 of 4 examples at once on each device") for text in said] == [1, 0], "told once"
+    assert f" of the {scarce_on[1] / 1e9:.1f} GB that are free" in said[0], "the memory that decided"
     fit(settings(corpus, questions, tmp_path / "one", data={"init_args": {"micro_batch_size": 8}}))
     two, one = logged_steps(tmp_path / "two"), logged_steps(tmp_path / "one")
     assert two.keys() == one.keys()

@@ -29,7 +29,7 @@ def test_a_run_is_measured_from_another_folder(run, questions, tmp_path):
     assert list(read_records(run, "late")) == [0, 1]
     config = read_config(run)
     assert config["data"]["init_args"]["source"] == questions
-    assert config["data"]["class_path"] == "ChatStage", "a class path is no path"
+    assert config["data"]["class_path"] == "unlearn_lightning.data.ChatStage", "a class path is no path"
     assert json.loads(prepared(["-c", str(run / "config.yaml")])[1])["data"]["init_args"]["source"] == questions
 
 

@@ -19,7 +19,7 @@ SHOWN = {
     "--trainer.callbacks.help": ("ForgetLikelihood", "`--trainer.callbacks.help CLASS` shows the settings of one"),
     "--trainer.callbacks+.help": ("ForgetLikelihood",),
     "--trainer.logger.help": ("WandbLogger",),
-    "--model.backbone.adapter.help": ("--model.backbone.adapter", "Optional[Union[str, List[str]]]"),
+    "--model.backbone.adapter.help": ("--model.backbone.adapter", "folder(s) of earlier adapters"),
     "--model.backbone.dtype.help": ("--model.backbone.dtype", "bfloat16"),
     "--data.leave_out.help": ("--data.leave_out",),
     "--trainer.callbacks.data.help MathStage": ("--trainer.callbacks.data.max_length",),
