@@ -18,9 +18,13 @@ from forked import Forked
 from study_runs import fit, settings
 
 from unlearn_lightning.cli.errors import is_known, line
+from unlearn_lightning.cli.measuring import trained_config
 from unlearn_lightning.data import ChatStage, token_store
 from unlearn_lightning.main import main
 from unlearn_lightning.models.backbone import Backbone
+from unlearn_lightning.records.run_records import readable_records
+from unlearn_lightning.runs.content import RESULTS, refuse_changed_place
+from unlearn_lightning.runs.moved import CONFIG
 from unlearn_lightning.sources import readers
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -49,7 +53,7 @@ def swap_cases(folder, runs):
             more["model"] = {"init_args": {"backbone": {"model": str(runs / "whole/model"), "lora": lora}}}
         fit(settings(*files, folder / name, **more))
     for name in ("a", "lora a"):
-        run, other = folder / name, folder / name.replace("a", "b")
+        run, other = folder / name, folder / f"{name[:-1]}b"
         kept = shutil.copytree(run, folder / "kept" / name)
         for path in sorted(path for path in other.rglob("*") if path.is_file() and path.name != "logged_as.json"):
             place = run / path.relative_to(other)
@@ -62,15 +66,29 @@ def swap_cases(folder, runs):
 
 
 def _named_by_its_users(run, place):
-    """Whether a command that goes on from a run names the file of another: its report, an export, a verification."""
-    commands = [["report", str(run)]] if "records" in place.parts or place.name == "metrics.csv" else []
-    commands += [["export", str(run), "--out", str(run.parent / "out")]] if not commands else []
-    for command in [*commands, ["status", str(run), "--verify"]]:
-        shutil.rmtree(run.parent / "out", ignore_errors=True)
-        _, said = said_by(command)
-        if place.name not in said:
-            return "silent", f"{' '.join(command)}: {said[:300]}"
-    return "named", said[:200]
+    """Whether whoever uses a run names the file of another: the next run, a report, a measurement, a verification."""
+    if place.parent.name in RESULTS:
+        uses = [lambda: refuse_changed_place(str(place.parent))]
+    elif "records" in place.parts:
+        uses = [lambda: refuse_left_out(run, place.parent.name)]
+    else:
+        uses = [lambda: trained_config(run)] if place.name == CONFIG else []
+    for use in uses:
+        try:
+            use()
+            return "silent", "used"
+        except ValueError as error:
+            if place.name not in line(error):
+                return "silent", line(error)
+    status, said = said_by(["status", str(run), "--verify"])
+    # Where run.json is another's, no other file is as it says.
+    named = status and (place.name in said or place.name == "run.json")
+    return "named" if named else "silent", said[:300]
+
+
+def refuse_left_out(run, probe):
+    if left_out := readable_records(run, probe)[1]:
+        raise ValueError(" ".join(left_out))
 
 
 # --- caches -----------------------------------------------------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def stored(key: str, what: str, chunks: Callable[[], Iterator[Sequence[Encoded]]
 def kept_text(key: str, make: Callable[[], str]) -> str:
     """A short text, such as a fingerprint, that is kept under a key."""
     path = folder() / "texts" / f"{key}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["digest"] == _digest(content["text"].encode()):
             return str(content["text"])
@@ -145,7 +145,7 @@ def _read(place: Path) -> StoredExamples | None:
         with (place / TOKENS).open("rb") as file:
             is_whole = content["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
         return StoredExamples(place / TOKENS, content["facts"]) if is_whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
