@@ -1,6 +1,7 @@
 """What a probe gives is looked at before it is averaged or written, so that a mistake in one is named with its class.
 
-rows = checked_rows(probe, probe.predict(...), 16)       # ValueError: The probe length (my_metrics.ResponseLength): predict gave 15 rows ...
+rows = checked_rows(probe, probe.predict(...), 16)
+# ValueError: The probe length (my_metrics.ResponseLength): predict gave 15 rows for 16 examples; expected one for each.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ As in tests/fault_cases.py, every case ends in one word; scripts/faults does the
 
 import contextlib
 import copy
+import importlib
 import io
 import json
 import os
@@ -13,9 +14,11 @@ import shutil
 import sys
 import unittest.mock
 
+import yaml
 from fault_cases import DAMAGES, ended_the_same, unstopped
 from forked import Forked
 from study_runs import fit, settings
+from test_study import small
 
 from unlearn_lightning.cli.errors import is_known, line
 from unlearn_lightning.cli.measuring import trained_config
@@ -185,6 +188,49 @@ def code_cases(folder, runs):
         sys.path.remove(str(folder))
 
 
+SECTION = """
+from unlearn_lightning.report.section import Section
+{top}
+class FaultySection(Section):
+    place, heading, caption = 50, "Faulty", "x"
+    def __init__(self, *given):
+        super().__init__(*given)
+        {made}
+    def blocks(self):
+        {blocks}
+        return []
+    def problems(self):
+        {problems}
+        return []
+"""
+SECTIONS = {
+    **{f"{error} {part}": (part, BOOM.format(error=error)) 
+       for part in ("made", "blocks", "problems") for error in ("RuntimeError", "KeyError")},
+    "gives None for blocks": ("blocks", "return None"),
+    "gives texts for blocks": ("blocks", "return ['x']"),
+}  # fmt: skip
+
+
+def section_cases(folder, runs):
+    """(kind, outcome, what was said): a section of somebody else's that fails; the report is made without it and names it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (kind, (part, code)) in enumerate(SECTIONS.items()):
+        module = f"faulty_section_{number}"
+        parts = {**dict.fromkeys(("top", "made", "blocks", "problems"), "pass"), part: code}
+        (folder / f"{module}.py").write_text(SECTION.format(**parts))
+
+        def work(module=module):
+            sys.path.insert(0, str(folder))
+            importlib.import_module(module)
+            return main(["report", str(runs / "whole"), "--out", str(folder / module)])
+
+        process = Forked(work)
+        status, said = process.wait(), process.stdout() + process.stderr()
+        named = any(word in said for word in (module, "FaultySection")) and "not foreseen" not in said
+        page = (folder / module / "index.html").is_file()
+        yield f"a section, {kind}", "named" if named and page and not status else "crash", f"{status} {said[-400:]}"
+
+
 # --- hostile fields -----------------------------------------------------------------------------------------------------------------------
 
 HOSTILE = (
@@ -220,6 +266,40 @@ def field_cases(runs):
                 said = line(error)
                 obeys = CONTROL.search(said) or len(said) > 2000 or not ("hostile.jsonl" in said or "Example" in said)
                 yield f"{kind} {text[:12]!r}", "named" if is_known(error) and not obeys else "crash", said[:300]
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------------------------
+
+
+def plan_cases(folder, runs):
+    """(kind, outcome, what was said): a study folder that holds the plan of another study, of an older one, or a damaged one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    study = small(str(runs / "corpus.jsonl"), str(runs / "questions.jsonl"), seeds=[0])
+    file, place = folder / "small.yaml", folder / "study"
+
+    def plan(content, *words):
+        file.write_text(yaml.safe_dump(content))
+        return said_by(["study", str(file), *words, "--folder", str(place), "--store", str(folder / "store")])
+
+    plan(study, "--plan")
+    older = {**study, "seeds": [0, 1]}
+    for kind, content, before, words in (
+        ("of an older study", older, None, ""),
+        ("with study.json of another study", study, '{"format": 1, "name": "other", "runs": []}', "other"),
+        ("with a damaged study.json", study, "{", "study.json"),
+        ("with study.json of another format", study, '{"format": 99}', "study.json"),
+        ("whose study.json is a list", study, "[]", "study.json"),
+    ):
+        place.mkdir(exist_ok=True)
+        if before is not None:
+            (place / "study.json").write_text(before)
+        # The base alone is trained, and only once.
+        status, said = plan(content, "--only", "seed0/base")
+        planned = {run["name"] for run in json.loads((place / "study.json").read_text())["runs"]} if not status else set()
+        right = len(planned) == 15 * len(content["seeds"])
+        named = bool(status) and words in said and "not foreseen" not in said
+        yield f"a plan {kind}", "named" if named else "harmless" if right else "silent", f"{status} {said[:300]}"
+        (place / "study.json").unlink(missing_ok=True)
 
 
 # --- two at one run ----------------------------------------------------------------------------------------------------------------------

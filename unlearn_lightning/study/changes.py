@@ -62,6 +62,23 @@ def refuse_other_store(folder: Path, before: Mapping[str, Any], runs: Sequence[R
         )
 
 
+def refuse_other_study(folder: Path, before: Mapping[str, Any], name: str) -> None:
+    """Keeps a study from taking the folder of another, whose account of its runs would be lost.
+
+    Args:
+        folder: the study folder.
+        before: the content of its study.json.
+        name: of the study that is about to start.
+
+    Raises:
+        ValueError: the folder is another study's.
+    """
+    if (found := before.get("name", name)) != name:
+        raise ValueError(
+            f"{folder} holds the study {found!r}, and this one is {name!r}. Name another --folder, or remove {folder / 'study.json'}."
+        )
+
+
 def explain_changes(before: Mapping[str, Any], runs: Sequence[Run]) -> list[str]:
     """One line for each run whose own inputs changed; runs that only start from such a run are counted with it.
 
