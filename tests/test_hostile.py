@@ -303,3 +303,13 @@ def test_a_study_writes_no_secret_wherever_it_comes_from(words, tmp_path, monkey
     assert "k-1" not in told
     assert "abcdefg" not in told
     assert [path.name for path in tmp_path.iterdir()] == ["logger.yaml"]
+
+
+def test_a_value_of_another_kind_is_not_shown_where_it_holds_a_secret(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--launcher", "slurm", "--launcher.setup", "hf_token: k-1abcdef"]
+    with pytest.raises(SystemExit):
+        main(["study", str(ROOT / "configs/studies/demo.yaml"), *words])
+    told = capsys.readouterr().err
+    assert "launcher.setup: expected text, got a value that holds a key or a password" in told
+    assert "k-1" not in told

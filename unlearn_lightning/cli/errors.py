@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from unlearn_lightning.cli.secrets import looks_secret
 from unlearn_lightning.records.texts import plain_text
 
 # Bad input, missing files, broken networks, numbers that ran away, packages that are not installed. Hugging Face's errors are among them.
@@ -90,8 +91,7 @@ def is_known(error: BaseException) -> bool:
 def line(error: BaseException) -> str:
     """Words an error in one line of at most a few hundred characters."""
     words = plain_text(" ".join(short(str(error) or type(error).__name__).split()))
-    if place := foreign_place(error):
-        words = f"{words} ({type(innermost(error)).__name__}, raised in {plain_text(place)})"
+    words = f"{words}{raised_in(error)}"
     return words if len(words) <= LONGEST else f"{words[: LONGEST * 2 // 3]} [...] {words[-LONGEST // 3 :]}"
 
 
@@ -100,6 +100,12 @@ def innermost(error: BaseException) -> BaseException:
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return error
+
+
+def raised_in(error: BaseException | None) -> str:
+    """What a line says behind its words of an error that arose in a user's own code: its kind and place; empty for any other."""
+    place = "" if error is None else foreign_place(error)
+    return f" ({type(innermost(error)).__name__}, raised in {plain_text(place)})" if error is not None and place else ""
 
 
 def foreign_place(error: BaseException) -> str:
@@ -167,6 +173,8 @@ def _ended(text: str) -> str:
 def _value(got: str) -> str:
     found = NESTED.search(got)
     value = found[1] if found else "null" if got == "None" else repr(got)
+    if looks_secret(value):
+        return "a value that holds a key or a password, which is not shown"
     return value if len(value) <= 80 else f"{value[:80]}..."
 
 

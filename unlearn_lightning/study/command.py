@@ -207,9 +207,9 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
 
         runs = plan(config, Path(settings["store"]), Resolver().resolve)
         if (folder / "study.json").is_file():
-            before = read_study(folder)
-            refuse_other_study(folder, before, config.name)
-            refuse_other_store(folder, before, runs)
+            earlier = read_study(folder)
+            refuse_other_study(folder, earlier, config.name)
+            refuse_other_store(folder, earlier, runs)
     named = _named(config, settings["measure"])
     work = Work(config, runs, folder, console, chosen(runs, settings["until"], settings["only"]), settings["retry_failed"], named)
     stages = sum(run.kind == "stage" for run in runs)
