@@ -61,14 +61,6 @@ def test_code_that_ends_the_process_does_not_end_it_as_if_all_was_done(tmp_path,
     assert f"SystemExit, raised in {tmp_path / 'ends_it.py'}, line 1" in capsys.readouterr().err
 
 
-def test_code_that_fails_while_a_command_is_read_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "fails_early.py").write_text("\nraise KeyError('boom')")
-    with pytest.raises(SystemExit):
-        main(["fit", "--trainer.callbacks", "fails_early.Probe"])
-    assert f"(KeyError, raised in {tmp_path / 'fails_early.py'}, line 2)" in capsys.readouterr().err
-
-
 def test_an_error_of_this_package_has_no_foreign_place(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         fit(settings("none.jsonl", "none.jsonl", tmp_path / "run"))
