@@ -119,10 +119,13 @@ def check_label(probe: Probe, label: str, what: str, settings: str) -> None:
         ValueError: no response begins with the label.
     """
     assert probe.split is not None
-    responses = [example.response for example in probe.data.examples(probe.split)]
-    if not any(response.lstrip().startswith(label) for response in responses):
-        raise ValueError(
-            f"{type(probe).__name__}: none of the {len(responses):,} {probe.data.stage_name} responses begins with its {what} "
-            f"{quoted(label)}; the first is {quoted(responses[0])}. To measure the data's own responses, as configs/own_data.yaml does: "
-            f"--trainer.callbacks ResponseLikelihood. To measure another beginning: set the probe's {settings}."
-        )
+    first, count = "", 0
+    for example in probe.data.each_example(probe.split):
+        if example.response.lstrip().startswith(label):
+            return
+        first, count = first or example.response, count + 1
+    raise ValueError(
+        f"{type(probe).__name__}: none of the {count:,} {probe.data.stage_name} responses begins with its {what} "
+        f"{quoted(label)}; the first is {quoted(first)}. To measure the data's own responses, as configs/own_data.yaml does: "
+        f"--trainer.callbacks ResponseLikelihood. To measure another beginning: set the probe's {settings}."
+    )

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any
 
 from callbacks.greedy_continuation import GreedyContinuation
@@ -53,7 +54,7 @@ class KnowledgeMemorisation(GreedyContinuation):
     def question(self, example: Example, encoded: Encoded, tokenizer: Any) -> tuple[list[int], str]:
         """The examples and the question, up to where the answer begins."""
         if self._before is None:
-            shots = self.shots.examples(self.shots.usual_split)[: self.shot_count] if self.shots else []
+            shots = islice(self.shots.each_example(self.shots.usual_split), self.shot_count) if self.shots else []
             self._before = "".join(f"Question: {one.prompt}\nAnswer: {one.response}\n\n" for one in shots)
         return self.prompt_ids(f"{self._before}Question: {example.prompt}\nAnswer:", tokenizer), example.response
 

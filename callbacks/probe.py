@@ -26,6 +26,7 @@ import torch.distributed
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from callbacks.given import checked_metrics, checked_rows
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
 from unlearn_lightning.preemption import between_chunks
 from unlearn_lightning.records import Quantity, metric_key, record_path, write_json
@@ -201,7 +202,7 @@ class Probe(pl.Callback):
         if step == self._measured_step or not self.encoded:
             return {}
         rows = gather(self._predict_share(trainer, pl_module), len(self.examples))
-        metrics = self.metrics(rows)
+        metrics = checked_metrics(self, self.metrics(rows))
         metrics |= self.since_start(metrics)
         self._start = self._start or dict(metrics)
         self._measured_step = step
@@ -224,7 +225,7 @@ class Probe(pl.Callback):
         with pl_module.inference():
             for number, part in self._parts(trainer.global_rank, trainer.world_size):
                 examples = [self.examples[i] for i in part]
-                rows = self.predict(pl_module, examples, [self.encoded[i] for i in part], seed=number)
+                rows = checked_rows(self, self.predict(pl_module, examples, [self.encoded[i] for i in part], seed=number), len(part))
                 between_chunks()
                 for i, example, row in zip(part, examples, rows, strict=True):
                     mine[i] = {"id": example.id, "text": example.prompt, **row}

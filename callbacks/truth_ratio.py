@@ -95,9 +95,10 @@ class TruthRatio(Compared):
     def _texts(self) -> Iterator[list[str]]:
         """Of each example the correct answer and the wrong ones, as texts."""
         assert self.split is not None
-        records = {f"{self.data.stage_name}-{self.split}-{i:05d}": row for i, row in enumerate(self.data.rows(self.split))}
+        rows = self.data.rows(self.split)
+        places = {f"{self.data.stage_name}-{self.split}-{i:05d}": i for i in range(len(rows))}
         for example in self.examples:
-            record = records.get(example.id)
+            record = rows[places[example.id]] if example.id in places else None
             if record is None:
                 raise ValueError(f"TruthRatio: {type(self.data).__name__} has no record for each example; use ChatStage or TofuStage.")
             correct = example.response if self.correct_field is None else self._answers_in(record, self.correct_field)[0]

@@ -65,10 +65,10 @@ def command_fit(config):
 
 
 def by_two_processes(verb, config):
-    """A command on two devices of one machine, by two processes in the environment that torchrun gives them."""
+    """A command on two devices of one machine, by two processes in the environment that torchrun gives them; what they printed."""
     group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     ranks = [{**group, "RANK": rank, "LOCAL_RANK": rank, "TORCHELASTIC_RUN_ID": "two"} for rank in ("0", "1")]
-    together(*((lambda: bool(lightning_cli.run({"subcommand": verb, verb: config})) - 1, rank) for rank in ranks))
+    return together(*((lambda: bool(lightning_cli.run({"subcommand": verb, verb: config})) - 1, rank) for rank in ranks))
 
 
 def free_port():

@@ -200,6 +200,11 @@ def test_a_report_and_the_status_find_a_renamed_store_or_say_where_they_looked(t
     assert report([str(study)]) == 0
     assert main(["status", str(study)]) == 0
     assert "1 finished, of 1 run" in capsys.readouterr().out
+    (tmp_path / "store/other").mkdir(parents=True)
+    (tmp_path / "store/other/run.json").write_text('{"format": 1, "key": "k"}')
+    assert main(["status", str(study)]) == 0
+    assert "1 finished, of 1 run" in capsys.readouterr().out, "another store stands where it was"
+    shutil.rmtree(tmp_path / "store")
     (tmp_path / "kept").rename(tmp_path / ".hidden_elsewhere")
     shutil.rmtree(tmp_path / ".hidden_elsewhere")
     assert report([str(study)]) == 2
@@ -220,8 +225,10 @@ def test_a_study_whose_store_was_renamed_is_not_trained_again_unasked(tmp_path):
         refuse_other_store(study, read_study(study), planned)
     # Named in the command, the renamed store is the study's.
     refuse_other_store(study, read_study(study), [SimpleNamespace(key=run.name, folder=tmp_path / "kept" / run.name)])
+    # Another store that took its place changes nothing.
     (tmp_path / "store").mkdir()
-    refuse_other_store(study, read_study(study), planned)
+    with pytest.raises(ValueError, match=r"lie in .*kept, and not in .*store\. Go on from them with --store .*kept"):
+        refuse_other_store(study, read_study(study), planned)
 
 
 # --- limits -------------------------------------------------------------------------------------------------------------------------------

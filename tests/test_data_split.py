@@ -148,7 +148,7 @@ def test_what_is_trained_on_and_held_out_is_said_in_one_line(write):
         "tofu: 1 of 100 examples trained on, 10 of 12 asked for held out (by prompt)",
         "safety: 9 of 9 examples trained on, 3 held out (world)",
         f"chat: 6 of 6 examples trained on, 8 held out ({other}), 6 of them with a prompt that is trained on",
-        "chat: 8 of 8 examples trained on, held-out examples that cannot be read (FileNotFoundError: There is no data file none.jsonl. "
+        "chat: 8 of 8 examples trained on, held-out examples that cannot be read (FileNotFoundError: There is no data file none.jsonl in "
         "Give a .json / .jsonl file, or `hub:owner/name`.)",
     ]
 

@@ -239,6 +239,10 @@ SECRETS = [
     )),
     {"auth": "me:k-1a"}, {"HTTP_AUTH": "me:k-1a"}, {"pw": "k-1a"}, {"sessionid": "k-1a"}, {"\uff34oken": "k-1a"},
     {"x": "sk-proj-" + "aB3dE6gH9k" * 3},
+    {"x_secret_y": "K1abcd"}, {"setup": "x_secret_y: K1abcd"}, {"my_password_1": "hunter"}, {"token_2": "abcd"}, {"mysecret": "abc"},
+    {"hftoken": "abcde"}, {"wandbkey": "abcde"}, {"hf_token": 12345}, {"api_token": [1234567]}, {"token": 1234567},
+    {"env": "SECRET_2=abcd"},
+    {"args": ["--password", 1234]}, {"api_key_b": "K1abcd"},
     {"x": "AKIAIOSFODNN7EXAMPLE"}, {"x": "-----BEGIN RSA PRIVATE KEY-----"}, {"x": "glpat-" + "aB3dE6gH9k" * 2},
 ]  # fmt: skip
 NO_SECRETS = [
@@ -258,6 +262,8 @@ NO_SECRETS = [
         "docker run -u 1000:1000 x",
         "ls -u a:b", "python -u train.py", "setenv HF_HOME /scratch/me",
     )),
+    {"token": 128009}, {"max_token": 5}, {"end_token": 7}, {"forget_token": 3}, {"secret_prompts": "hide it"}, {"secret_file_path": "x"},
+    {"password_split": "train"}, {"secret_length": 5}, {"token_weight": 0.5}, {"first_token_2": 5}, {"args": ["--limit", 12345]},
     {"tokens": {"bos": "<s>", "pad": "[PAD]"}}, {"auth": "netrc"}, {"x": "sk-learn"}, {"keys": {"prompt": "question"}},
 ]  # fmt: skip
 
@@ -297,3 +303,13 @@ def test_a_study_writes_no_secret_wherever_it_comes_from(words, tmp_path, monkey
     assert "k-1" not in told
     assert "abcdefg" not in told
     assert [path.name for path in tmp_path.iterdir()] == ["logger.yaml"]
+
+
+def test_a_value_of_another_kind_is_not_shown_where_it_holds_a_secret(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--launcher", "slurm", "--launcher.setup", "hf_token: k-1abcdef"]
+    with pytest.raises(SystemExit):
+        main(["study", str(ROOT / "configs/studies/demo.yaml"), *words])
+    told = capsys.readouterr().err
+    assert "launcher.setup: expected text, got a value that holds a key or a password" in told
+    assert "k-1" not in told

@@ -45,14 +45,17 @@ def test_two_studies_are_compared(study, capsys):
 
 def test_wrong_folders_end_with_status_2_and_say_what_to_give(study, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "refused").mkdir()
+    (tmp_path / "refused/config.yaml").write_text("seed_everything: 1")
     for folder, words in (
-        (tmp_path / "nowhere", "which is no folder"),
-        (tmp_path / "empty", "No study.json in"),
+        (tmp_path / "nowhere", "There is no folder"),
+        (tmp_path / "empty", "empty is empty: there is no study.json and no run.json in it"),
+        (tmp_path / "file", "is a file. Name the folder of a study or of a run"),
+        (tmp_path / "refused", "starts it, and says what is wrong"),
     ):
         assert report([str(folder)]) == 2
-        told = capsys.readouterr().err
-        assert words in told
-        assert "Give the folder that `unlearn study` wrote" in told
+        assert words in capsys.readouterr().err
     assert report([str(study), "--against", str(tmp_path / "empty")]) == 2
     assert not (study / "report").exists()
 

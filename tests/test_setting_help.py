@@ -16,6 +16,12 @@ SHOWN = {
     "--model.optimizer.help": ("--model.optimizer.lr", "SGD"),
     "--model.optimizer.help=torch.optim.SGD": ("--model.optimizer.momentum",),
     "--model.init_args.backbone.init_args.lora.help": ("--model.backbone.lora.alpha",),
+    "--trainer.callbacks.help": ("ForgetLikelihood", "`--trainer.callbacks.help CLASS` shows the settings of one"),
+    "--trainer.callbacks+.help": ("ForgetLikelihood",),
+    "--trainer.logger.help": ("WandbLogger",),
+    "--model.backbone.adapter.help": ("--model.backbone.adapter", "folder(s) of earlier adapters"),
+    "--model.backbone.dtype.help": ("--model.backbone.dtype", "bfloat16"),
+    "--data.leave_out.help": ("--data.leave_out",),
     "--trainer.callbacks.data.help MathStage": ("--trainer.callbacks.data.max_length",),
 }
 
@@ -33,7 +39,7 @@ def test_a_nested_class_shows_its_settings(words, before, capsys):
     ("words", "why"),
     [
         ("--model.retained.help", "there is no setting 'retained' in CausalLMModule"),
-        ("--model.backbone.dtype.help", "'dtype' of Backbone is no class with settings"),
+        ("--model.backbone.dtype.x.help", "'dtype' of Backbone is no class with settings"),
         ("--model.lr_scheduler.help Nope", "there is no class 'Nope' for 'lr_scheduler'; there are"),
     ],
 )

@@ -6,23 +6,17 @@ import json
 import resource
 import threading
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
-import torch
 import yaml
-from study_runs import fit, run_json, settings, weights
 from test_study import config_of, small
 
 from unlearn_lightning.cli import resolver as resolving
 from unlearn_lightning.cli.resolver import Resolver
-from unlearn_lightning.data import ChatStage, Encoded, Encoder, Example, TextStage, micro_batch, store_keys, token_store
-from unlearn_lightning.models import step_size
-from unlearn_lightning.models.backbone import Backbone, Lora
-from unlearn_lightning.models.scratch import Scratch
+from unlearn_lightning.data import ChatStage, Encoded, Encoder, Example, TextStage, store_keys, token_store
+from unlearn_lightning.data.examples import cut_in
 from unlearn_lightning.runs.metrics_file import MetricsFile
 from unlearn_lightning.sources import readers
-from unlearn_lightning.study import memory
 from unlearn_lightning.study.plan_view import Sections, planned_config
 from unlearn_lightning.study.study_config import merged
 from unlearn_lightning.study.tree import plan
@@ -190,6 +184,33 @@ def test_damaged_tokens_are_made_again(name, damage, large, tokenizer, tmp_path)
     assert list(make().encoded_examples("train", tokenizer)) == expected
 
 
+def test_a_probe_with_a_limit_reads_no_more_records_than_it_measures(large, tokenizer, monkeypatch):
+    make = partial(ChatStage, source=str(large), held_out_examples=9)
+    expected = {split: make().measured(split, tokenizer, None) for split in ("train", "held_out")}
+    read, whole = [], readers._line_record
+    monkeypatch.setattr(readers, "_line_record", lambda *given: read.append(given[1]) or whole(*given))
+    for split, (examples, encoded) in expected.items():
+        assert make().measured(split, tokenizer, 4) == (examples[:4], encoded[:4])
+    # Its first line each time, by which a file of lines is recognised.
+    assert len(read) == 2 * (1 + 4)
+
+
+def test_a_limit_counts_what_is_left_after_long_prompts(large, tokenizer):
+    make = partial(ChatStage, source=str(large), held_out_examples=0)
+    middle = sorted(len(one.prompt_ids) for one in make().encode(make().examples("train"), tokenizer))[45]
+    stage = make(max_length=middle, skip_long_prompts=True)
+    whole = stage.fitting("train", tokenizer)
+    assert 5 < len(whole) < 90
+    assert stage.fitting("train", tokenizer, 5) == whole[:5]
+
+
+def test_what_is_cut_is_counted_without_a_look_at_each_example(large, tokenizer, monkeypatch):
+    kept = ChatStage(source=str(large), held_out_examples=0, max_length=40).encoded_examples("train", tokenizer)
+    expected = sum(one.truncated for one in kept)
+    monkeypatch.setattr(token_store.StoredExamples, "__getitem__", lambda *_: pytest.fail("an example was read"))
+    assert cut_in(kept) == expected > 0
+
+
 def test_whoever_wants_the_same_tokens_waits_for_the_one_who_makes_them(large):
     """A lock on an open file holds between threads as it does between processes."""
     chunk, others, made = [Encoded("a", [1], [2])], [], []
@@ -308,78 +329,3 @@ def test_fewer_rows_than_are_to_be_kept_are_refused(tmp_path):
     path.write_text("a,step\r\n1,0\r\n2,1\r\n")
     with pytest.raises(ValueError, match=r"has 2 rows where the checkpoint says 5"):
         MetricsFile(path).keep(5)
-
-
-# --- as many examples at once as fit -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("free", "expected"),
-    [(None, 12), (10**9, 12), (1000, 10), (700, 5), (100, 1), (0, 1)],
-)
-def test_the_largest_part_that_divides_the_batch_and_fits(free, expected):
-    examples = 10 if expected in (10, 5) else 12
-    assert step_size.largest_share(examples, lambda rows: 80 * rows, free) == expected
-
-
-@pytest.mark.parametrize("lora", [None, Lora(rank=8)], ids=["all weights", "lora"])
-def test_the_formula_is_no_less_than_what_a_step_takes(lora, corpus):
-    backbone = Backbone(scratch=Scratch("llama", 128, 4, 384, 4, 2, 4096, corpus=(corpus,)), lora=lora)
-    size = step_size.StepSize.of(backbone)
-    step = memory.Step(length=96, response=64, micro_batch_size=16)
-    config = memory.Estimator().architecture(vars(backbone) | {"scratch": vars(backbone.scratch)})
-    config.vocab_size = 4096
-    few, more = (memory.simulate(backbone, config, layers, step) for layers in (2, 3))
-    taken = memory.spread(few, more, 4, step).total
-    assert taken <= size.fixed + 16 * size.of_example(96, 64) <= 2 * taken
-
-
-def test_what_fits_is_chosen_told_and_gives_the_same_step(corpus, questions, tmp_path, monkeypatch, caplog):
-    null = {"data": {"init_args": {"micro_batch_size": None}}}
-    fit(settings(corpus, questions, tmp_path / "whole", **null))
-    assert run_json(tmp_path / "whole")["computed_with"]["micro_batch_size"] == 8
-    asked = []
-    size = step_size.StepSize.of(Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320), lora=None))
-
-    def scarce(device, processes):
-        asked.append((device.type, processes))
-        return round((size.fixed + 3 * size.of_example(40, 20)) / step_size.USABLE)
-
-    monkeypatch.setattr(micro_batch, "memory_at_hand", scarce)
-    with caplog.at_level("INFO"):
-        fit(settings(corpus, questions, tmp_path / "parts", **null))
-    assert asked == [("cpu", 1)]
-    chosen = run_json(tmp_path / "parts")["computed_with"]["micro_batch_size"]
-    assert chosen in (1, 2, 4)
-    assert f"micro_batch_size: {chosen} of 8 examples at once" in caplog.text
-    assert run_json(tmp_path / "whole")["key"] == run_json(tmp_path / "parts")["key"]
-    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
-    for name, value in whole.items():
-        torch.testing.assert_close(parts[name], value, atol=1e-5, rtol=0)
-
-
-def test_the_device_with_the_least_memory_decides_for_all(corpus, questions):
-    stage = ChatStage(source=questions, held_out_source=questions, batch_size=8)
-    backbone = Backbone(scratch=Scratch(hidden=32, layers=2, intermediate=64, heads=4, vocab_size=320, corpus=(corpus,)), lora=None)
-    stage.encoded["train"] = stage.encode(stage.examples("train"), backbone.load_tokenizer())
-    module = SimpleNamespace(backbone=backbone, sequences_per_example=lambda batch_size: 1.0)
-    reduced = []
-
-    def reduce(tensor, reduce_op):
-        reduced.append((int(tensor), reduce_op))
-        return torch.tensor(2)
-
-    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
-    trainer = SimpleNamespace(lightning_module=module, strategy=strategy, world_size=2)
-    assert micro_batch.what_fits(trainer, 8, stage.encoded["train"]) == 2
-    assert reduced == [(4, "min")]
-
-
-def test_a_control_group_bounds_what_a_process_can_have(tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("700000\n")
-    (tmp_path / "memory.stat").write_text("anon 300000\ninactive_file 200000\n")
-    monkeypatch.setattr(step_size, "CGROUP", tmp_path)
-    assert step_size.memory_at_hand(torch.device("cpu"), processes=2) == 250_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert step_size.memory_at_hand(torch.device("cpu")) > 500_000

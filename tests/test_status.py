@@ -63,7 +63,7 @@ def test_the_command_prints_the_tree_with_its_counts(study, capsys):
     assert "── seed0/base finished 2 steps" in said
     assert "── seed0/inst failed ValueError: [b]no[/]" in said
     assert main(["status", str(folder / "nowhere")]) == 2
-    assert "holds no study.json" in capsys.readouterr().err
+    assert "There is no folder" in capsys.readouterr().err
 
 
 def test_it_does_not_wait_for_torch(study):

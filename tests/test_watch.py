@@ -114,7 +114,7 @@ def test_once_prints_a_picture_from_the_files_alone_and_without_torch(study):
 
 def test_a_missing_study_and_a_wrong_interval_are_refused(tmp_path, capsys):
     assert main(["watch", str(tmp_path), "--once"]) == 2
-    assert "holds no study.json" in capsys.readouterr().err
+    assert "there is no study.json and no run.json" in capsys.readouterr().err
     assert main(["watch", str(tmp_path), "--every", "0"]) == 2
     assert "above 0, got 0" in capsys.readouterr().err
 

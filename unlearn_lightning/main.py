@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     """Runs one command and returns its exit status; whatever is raised ends as one line (errors.py)."""
     from unlearn_lightning.cli.environment import refuse_unknown
-    from unlearn_lightning.cli.errors import told
+    from unlearn_lightning.cli.errors import foreign_place, innermost, told
 
     # Class paths also name files of this folder, as with `python -m`; last, so that none takes an installed module's place.
     if os.getcwd() not in sys.path:
@@ -88,7 +88,10 @@ def _run(arguments: list[str]) -> int:
     try:
         refuse_unknown(os.environ)
         return _dispatch(verb, arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        # A user's own code that ends the process would end it as if all was done.
+        if isinstance(error, SystemExit) and (innermost(error) is not error or not foreign_place(error)):
+            raise
         if was_asked():
             raise
         return told(error, f"unlearn {verb}", 2) if verb in ROOMS else told(error, "unlearn", 1)

@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from callbacks import Probe
 from unlearn_lightning.cli.arguments import spelled
-from unlearn_lightning.cli.errors import short
+from unlearn_lightning.cli.errors import raised_in, short
 from unlearn_lightning.cli.parameters import parameters
 from unlearn_lightning.cli.parser_internals import is_inner
 from unlearn_lightning.data import StageData
@@ -62,7 +62,7 @@ class Parser(LightningArgumentParser):
         told = short(told)
         if not self.exit_on_error:
             return super().error(told, ex)
-        print(f"unlearn: {told}", file=sys.stderr)
+        print(f"unlearn: {told}{raised_in(ex)}", file=sys.stderr)
         sys.exit(2)
 
 

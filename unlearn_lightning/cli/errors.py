@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import site
 import sys
+import sysconfig
 import tempfile
 import time
 import traceback
@@ -20,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from unlearn_lightning.cli.secrets import looks_secret
 from unlearn_lightning.records.texts import plain_text
 
 # Bad input, missing files, broken networks, numbers that ran away, packages that are not installed. Hugging Face's errors are among them.
@@ -35,6 +38,8 @@ KNOWN_NAMES = {
     "HTTPError",
 }
 LONGEST = 700
+OWN = (Path(__file__).parents[1], Path(__file__).parents[2] / "callbacks")
+INSTALLED = tuple(Path(place) for place in {*sysconfig.get_paths().values(), *site.getsitepackages()} if len(Path(place).parts) > 3)
 TYPES = {
     "<class 'int'>": "a whole number", "<class 'float'>": "a number", "<class 'bool'>": "true or false", "<class 'str'>": "text",
     "<class 'NoneType'>": "null", "<class 'list'>": "a list", "<class 'dict'>": "a mapping", "<class 'tuple'>": "a list",
@@ -67,7 +72,7 @@ def told(error: BaseException, prog: str, status: int = 2) -> int:
     """
     if os.environ.get("UNLEARN_TRACEBACK"):
         raise error
-    if is_known(error):
+    if is_known(error) or foreign_place(error):
         print(f"{prog}: {line(error)} (UNLEARN_TRACEBACK=1 shows where.)", file=sys.stderr)
         return status
     file = _traceback_file(error)
@@ -86,7 +91,34 @@ def is_known(error: BaseException) -> bool:
 def line(error: BaseException) -> str:
     """Words an error in one line of at most a few hundred characters."""
     words = plain_text(" ".join(short(str(error) or type(error).__name__).split()))
+    words = f"{words}{raised_in(error)}"
     return words if len(words) <= LONGEST else f"{words[: LONGEST * 2 // 3]} [...] {words[-LONGEST // 3 :]}"
+
+
+def innermost(error: BaseException) -> BaseException:
+    """The error that was raised first, of those that led to this one."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
+
+
+def raised_in(error: BaseException | None) -> str:
+    """What a line says behind its words of an error that arose in a user's own code: its kind and place; empty for any other."""
+    place = "" if error is None else foreign_place(error)
+    return f" ({type(innermost(error)).__name__}, raised in {plain_text(place)})" if error is not None and place else ""
+
+
+def foreign_place(error: BaseException) -> str:
+    """File and line of code that belongs neither to this package nor to an installed one, where an error arose in it; else empty.
+
+    Such code is a user's own probe, stage, objective or section. What it calls here words its errors itself.
+    """
+    for frame in reversed(traceback.extract_tb(innermost(error).__traceback__)):
+        if any(Path(frame.filename).is_relative_to(place) for place in OWN):
+            return ""
+        if Path(frame.filename).is_file() and not any(Path(frame.filename).is_relative_to(place) for place in INSTALLED):
+            return f"{frame.filename}, line {frame.lineno}"
+    return ""
 
 
 def short(message: str) -> str:
@@ -141,6 +173,8 @@ def _ended(text: str) -> str:
 def _value(got: str) -> str:
     found = NESTED.search(got)
     value = found[1] if found else "null" if got == "None" else repr(got)
+    if looks_secret(value):
+        return "a value that holds a key or a password, which is not shown"
     return value if len(value) <= 80 else f"{value[:80]}..."
 
 

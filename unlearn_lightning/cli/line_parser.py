@@ -14,7 +14,7 @@ from typing import Any
 import jsonargparse
 
 from unlearn_lightning.cli.arguments import spelled
-from unlearn_lightning.cli.errors import short
+from unlearn_lightning.cli.errors import raised_in, short
 from unlearn_lightning.cli.parser_internals import is_inner, options
 
 WRONG_KEY = re.compile(r"[Oo]ption '([\w.-]+)' is not accepted|[Uu]nrecognized arguments: --([\w.-]+)")
@@ -31,7 +31,7 @@ class LineParser(jsonargparse.ArgumentParser):
         """Ends the command with one readable line."""
         if is_inner(self):
             return super().error(self._short(str(message)), ex)
-        print(f"{self.prog}: {' '.join(short(self._short(str(message))).split())}", file=sys.stderr)
+        print(f"{self.prog}: {' '.join(short(self._short(str(message))).split())}{raised_in(ex)}", file=sys.stderr)
         sys.exit(2)
 
     def _short(self, message: str) -> str:

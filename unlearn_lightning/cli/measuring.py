@@ -27,7 +27,7 @@ from unlearn_lightning.loggers.factory import run_loggers
 from unlearn_lightning.loggers.resume import LoggedRun, logged_run
 from unlearn_lightning.records import is_finished, locked, metric_key, read_json, read_run, record_path
 from unlearn_lightning.records.recovery import original_name
-from unlearn_lightning.runs.content import refuse_changed
+from unlearn_lightning.runs.content import changed_records, refuse_changed
 from unlearn_lightning.runs.measured import (
     MEASURED,
     ResultBackbone,
@@ -40,7 +40,8 @@ from unlearn_lightning.runs.measured import (
     result_backbone,
     unmeasured,
 )
-from unlearn_lightning.runs.moved import read_config
+from unlearn_lightning.runs.moved import CONFIG, read_config
+from unlearn_lightning.sources.readers import NoDataFile
 
 CHANGED = (
     "Give it another name (`name`, or its key in a study's `probes`), so that both stand beside each other, or have its former records "
@@ -103,9 +104,15 @@ def trained_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no run.
+        ValueError: its configuration was changed since.
     """
     if not (folder / "run.json").is_file() or not (folder / "config.yaml").is_file():
         raise FileNotFoundError(f"{folder} is no run folder: it has no run.json and config.yaml.")
+    if CONFIG in changed_records(folder):
+        raise ValueError(
+            f"{folder / CONFIG} is not as its run wrote it, so that it does not say what would be measured: it was edited, damaged or is "
+            f"another run's. Put it back; to measure with other settings, give them in the command."
+        )
     return read_config(folder)
 
 
@@ -116,7 +123,7 @@ def _measure_ends(folder: Path, config: Mapping[str, Any], names: Sequence[str],
     try:
         cli = _measured_at(folder, start, 0, about)
     except FileNotFoundError as error:
-        if not end:
+        if not end or isinstance(error, NoDataFile):
             raise
         rank_zero_info(f"{folder}: the model that the run began with is gone, so that only its end is measured ({error})")
     if end:

@@ -37,6 +37,10 @@ KEY_OF = {
     "openai",
     "anthropic",
 }
+# Words that end so are as good: mysecret, dbpassword.
+SECRET_ENDINGS = ("secret", "password", "passwd", "passphrase")
+# Digits of a number that is a token of access, and of one that may be a token's place in the largest vocabularies.
+SHORTEST_NUMBER, LONGEST_TOKEN_ID = 4, 6
 # A name of one of these endings says where a secret is to be found, or how many there are, and is none itself.
 NOT_ITSELF = {"variable", "env", "file", "path", "name", "id", "ids", "count", "length", "class", "type", "field"}
 # A `*_token` of these is one of a text, such as <s> or [PAD].
@@ -96,7 +100,7 @@ def _places(config: Any, path: str) -> Iterator[str]:
             else:
                 yield from _places(value, place)
     elif isinstance(config, list | tuple | set):
-        words = [one for one in config if isinstance(one, str)]
+        words = [str(one) for one in config if isinstance(one, str | int)]
         for number, value in enumerate(config):
             yield from _places(value, f"{path}.{number}" if path else str(number))
         # A command's words: ["--api_key", "k-1"].
@@ -104,6 +108,16 @@ def _places(config: Any, path: str) -> Iterator[str]:
             yield path
     elif isinstance(config, str) and looks_secret(config):
         yield path
+
+
+def _names_secret(before: str, word: str) -> bool:
+    """Whether a word within a setting's name, with the one before it, says that the setting is a secret: x_secret_y, hf_token_2b."""
+    return (word in SECRET_WORDS and word != "token") or word.endswith(SECRET_ENDINGS) or (before in KEY_OF and word in ("token", "key"))
+
+
+def _is_written_as_one(text: str) -> bool:
+    """Whether a text is one word with letters and digits, as a key is and the value of a setting about secrets is not."""
+    return len(text) >= 4 and bool(re.fullmatch(r"(?=.*[A-Za-z])(?=.*[0-9])[^\s/,;]+", text))
 
 
 def _texts_of(value: Any) -> Iterator[Any]:
@@ -124,9 +138,15 @@ def _is_secret(name: str, value: Any) -> bool:
     words, text = _words(name), value.decode(errors="replace") if isinstance(value, bytes) else str(value)
     if not words or words[-1] in NOT_ITSELF or not text.strip() or _says_where(text):
         return False
+    if words[-1] == "token" and words[-2:-1] and words[-2] in KEY_OF:
+        return len(text) >= SHORTEST_NUMBER or not isinstance(value, int)
     if words[-1] == "token":
-        return isinstance(value, str) and not TEXT_TOKEN.fullmatch(text) and (words[-2:-1] == [] or words[-2] not in TEXT_TOKENS)
-    if words[-1] in SECRET_WORDS or "".join(words[-2:]) in SECRET_WORDS:
+        is_text = TEXT_TOKEN.fullmatch(text) or (words[-2:-1] and words[-2] in TEXT_TOKENS)
+        # A number of fewer digits is a token's place in a vocabulary.
+        return not is_text and (isinstance(value, str) or len(text) > LONGEST_TOKEN_ID)
+    if words[-1] in SECRET_WORDS or "".join(words[-2:]) in SECRET_WORDS or words[-1].endswith(SECRET_ENDINGS):
+        return True
+    if any(_names_secret(*pair) for pair in pairwise(["", *words[:-1]])) and _is_written_as_one(text):
         return True
     if words[-1] == "key" and len(words) > 1 and words[-2] in KEY_OF:
         return True
@@ -162,8 +182,16 @@ def _is_assigned(name: str, sign: str, value: str) -> bool:
 def _words(name: str) -> list[str]:
     # In compatible letters, as some are wider and mean the same.
     spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", unicodedata.normalize("NFKC", name))
-    words = [word for word in re.split(r"[^a-z0-9]+", spaced.lower()) if word]
+    # Without numbers behind them: password1, token_2.
+    words = [short for word in re.split(r"[^a-z0-9]+", spaced.lower()) if (short := word.rstrip("0123456789"))]
+    words = [part for word in words for part in _parts(word)]
     return words[:-1] if words[-1:] in (["value"], ["values"], ["string"], ["text"]) else words
+
+
+def _parts(word: str) -> list[str]:
+    """A word that is two without a sign between them: hftoken, wandbkey."""
+    end = next((end for end in ("token", "key") if word.endswith(end) and word.removesuffix(end) in KEY_OF), None)
+    return [word] if end is None else [word.removesuffix(end), end]
 
 
 def _says_where(text: str) -> bool:

@@ -14,20 +14,21 @@ from typing import Any, get_args, get_origin
 
 from unlearn_lightning.cli.arguments import spelled
 
-FLAG = re.compile(r"--(model|data|trainer)((?:\.\w+)+)\.help(?:=(.*))?")
+FLAG = re.compile(r"--(model|data|trainer)((?:\.\w+)+)\+?\.help(?:=(.*))?")
 
 
 def asked(words: Sequence[str]) -> tuple[str, list[str], str | None] | None:
     """The part, the settings below it and the class that a command asks about; None where it asks for no such help.
 
-    What lies directly below the trainer (`--trainer.callbacks.help CLASS`) is jsonargparse's own to show.
+    A class that is named for a setting directly below the trainer (`--trainer.callbacks.help CLASS`) is jsonargparse's own to show.
     """
     for place, word in enumerate(words):
         if found := FLAG.fullmatch(spelled(word)):
             path = [name for name in found[2].split(".") if name and name != "init_args"]
             following = [one for one in words[place + 1 : place + 2] if not one.startswith("-")]
-            if path and (found[1] != "trainer" or len(path) > 1):
-                return found[1], path, found[3] or next(iter(following), None)
+            name = found[3] or next(iter(following), None)
+            if path and (found[1] != "trainer" or len(path) > 1 or name is None):
+                return found[1], path, name
     return None
 
 
@@ -58,8 +59,10 @@ def setting_help(part: str, path: Sequence[str], name: str | None) -> str:
             raise ValueError(f"there is no setting {setting!r} in {owner.__name__}, so --{part}.{'.'.join(path)}.help has nothing to show.")
         parameter = next(one for one in signature_parameters(holder) if one.name == setting)
         owner, bases, arguments = _class_of(parameter)
-        if owner is None:
+        if owner is None and setting != path[-1]:
             raise ValueError(f"{setting!r} of {holder.__name__} is no class with settings: `unlearn fit --{part}.help` shows it.")
+        if owner is None:
+            return _of_one(holder, ".".join([part, *path[:-1]]), setting)
     known = {one.__name__: one for base in bases for one in (base, *_below(base)) if not one.__name__.startswith("_")}
     if name is not None:
         if (short := name.rpartition(".")[2]) not in known:
@@ -71,8 +74,19 @@ def setting_help(part: str, path: Sequence[str], name: str | None) -> str:
     skip = {one.name for one in signature_parameters(owner)[:arguments]}
     parser.add_class_arguments(owner, prefix, skip=skip, fail_untyped=False)
     others = sorted(known.keys() - {base.__name__ for base in bases})
-    listed = f"\nClasses for --{prefix}: {', '.join(others)}\n" if others else ""
+    listed = f"\nClasses for --{prefix}: {', '.join(others)}\n`--{prefix}.help CLASS` shows the settings of one.\n" if others else ""
     return str(parser.format_help()) + listed
+
+
+def _of_one(holder: Any, prefix: str, setting: str) -> str:
+    """The help of one setting that takes no class."""
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from unlearn_lightning.cli.parameters import parameters
+
+    parser = LightningArgumentParser(prog="unlearn fit", description=f"{setting} of {holder.__name__}", usage="%(prog)s ...")
+    parser.add_class_arguments(holder, prefix, skip={name for name in parameters(holder) if name != setting}, fail_untyped=False)
+    return str(parser.format_help())
 
 
 def _names(owner: Any) -> set[str]:

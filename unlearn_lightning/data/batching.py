@@ -150,6 +150,20 @@ class EpochPlan:
         """Micro-batches per device and optimizer step."""
         return self.batch_size // (self.micro_batch_size * self.world_size)
 
+    def limited(self, limit: int | float) -> int | float:
+        """`trainer.limit_train_batches` in batches, as everywhere: Lightning counts micro-batches, whose size must not matter.
+
+        Raises:
+            ValueError: it is less than one optimizer step.
+        """
+        if limit in (0, 1.0) and isinstance(limit, float):
+            return limit
+        per_epoch = math.ceil(len(self.lengths) / self.batch_size)
+        steps = limit if isinstance(limit, int) else int(per_epoch * limit)
+        if steps < 1 and limit:
+            raise ValueError(f"trainer.limit_train_batches {limit} of {per_epoch} optimizer steps an epoch is less than one step.")
+        return steps * self.accumulation
+
     def batches(self, seed: int, epoch: int) -> list[list[int]]:
         """The example indices of every optimizer step, similar lengths together, each batch sorted by length."""
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)

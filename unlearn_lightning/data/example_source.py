@@ -13,7 +13,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -204,13 +204,19 @@ class ExampleSource:
                 f"{self.source} holds {len(rows)} records, and {count} of them are to be held out: nothing is left to "
                 "train on. Lower held_out_examples or name a held_out_source."
             )
-        held_out, train = split_by_prompt(rows, self._prompts(rows), count, self.data_seed)
-        if count and not held_out:
+        if not count:
+            return rows[:0], pick(rows, shuffled(len(rows), self.data_seed))
+        held_out, train = parted(rows, self.held_out_places(count), self.data_seed)
+        if not held_out:
             raise ValueError(
                 f"{self.source}: every prompt stands in more records than the {count} that are to be held out, and all "
                 "records of one prompt are held out together. Raise held_out_examples, set it to 0, or name a held_out_source."
             )
         return held_out, train
+
+    def held_out_places(self, count: int) -> list[int]:
+        """Which records of `source` are held out, at most `count`; all of them are read for it, as whole prompts are held out."""
+        return places_by_prompt(self._prompts(self.source_rows()), count, self.data_seed)
 
     @property
     def _is_split_by_prompt(self) -> bool:
@@ -242,28 +248,34 @@ class ExampleSource:
         return source
 
 
-def split_by_prompt(
-    rows: Sequence[SourceRecord], prompts: Sequence[Hashable], count: int, seed: int
-) -> tuple[Sequence[SourceRecord], Sequence[SourceRecord]]:
-    """Holds out at most `count` rows, whole prompts at a time, so that no prompt is both held out and trained on.
+def shuffled(count: int, seed: int) -> list[int]:
+    """The numbers below `count` in the order of a seed."""
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def places_by_prompt(prompts: Sequence[Hashable], count: int, seed: int) -> list[int]:
+    """Chooses at most `count` rows to be held out, whole prompts at a time, so that no prompt is both held out and trained on.
 
     Prompts are taken in a shuffled order, and one with more rows than there is still room for is trained on. Where every prompt stands
     in one row, exactly `count` rows are held out.
 
     Args:
-        rows: the records.
-        prompts: of each, or what stands for it.
+        prompts: of each record, or what stands for it.
         count: rows to be held out.
         seed: of the order.
-
-    Returns:
-        The held-out rows and the others, both in the shuffled order.
     """
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
+    order = shuffled(len(prompts), seed)
     sizes, chosen, room = Counter(prompts), set[Hashable](), count
     for i in order:
         if sizes[prompts[i]] <= room and prompts[i] not in chosen:
             chosen.add(prompts[i])
             room -= sizes[prompts[i]]
-    return pick(rows, (i for i in order if prompts[i] in chosen)), pick(rows, (i for i in order if prompts[i] not in chosen))
+    return [i for i in order if prompts[i] in chosen]
+
+
+def parted(rows: Sequence[SourceRecord], held_out: Iterable[int], seed: int) -> tuple[Sequence[SourceRecord], Sequence[SourceRecord]]:
+    """The rows that are held out and the others, both in the shuffled order."""
+    chosen, order = set(held_out), shuffled(len(rows), seed)
+    return pick(rows, (i for i in order if i in chosen)), pick(rows, (i for i in order if i not in chosen))

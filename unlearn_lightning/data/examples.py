@@ -56,6 +56,12 @@ def longest(encoded: Sequence[Encoded]) -> tuple[int, int]:
     return known or (max(map(len, encoded)), max(len(one.response_ids) for one in encoded))
 
 
+def cut_in(encoded: Sequence[Encoded]) -> int:
+    """How many of the examples have a response that was cut; those that are kept in a file know it (`token_store.StoredExamples`)."""
+    known: int | None = getattr(encoded, "cut", None)
+    return sum(one.truncated for one in encoded) if known is None else known
+
+
 class Encoder:
     """Turns examples into tokens with the tokenizer's chat template.
 

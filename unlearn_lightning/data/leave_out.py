@@ -53,7 +53,8 @@ def _having(rows: Sequence[SourceRecord], field: str, unwanted: Sequence[JSONVal
     if absent := [key for key in keys if key not in values and key not in names]:
         named = f", named {_values(names)}" if names else ""
         raise ValueError(
-            f"leave_out: no record's field {quoted(field)} is {shortened(absent[0])}. Its values are {_values(values)}"
+            f"leave_out: no record's field {quoted(field)} is {shortened(absent[0])}, from {rows[0].where} on. "
+            f"Its values are {_values(values)}"
             f'{named}. Types count: the text "1" is not the number 1.'
         )
     return found

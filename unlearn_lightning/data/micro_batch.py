@@ -14,6 +14,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from unlearn_lightning.data.examples import Encoded, longest
 from unlearn_lightning.models.step_size import StepSize, largest_share, memory_at_hand, processes_here
 
+# Bytes, where a device does not say how many it has.
+UNKNOWN = 2**62
+
 
 def what_fits(trainer: Any, batch_size: int, encoded: Sequence[Encoded]) -> int | None:
     """Examples that each device can take at once, the same on all of them; None where that is its whole share, or is not known."""
@@ -23,14 +26,15 @@ def what_fits(trainer: Any, batch_size: int, encoded: Sequence[Encoded]) -> int 
         return None
     sequences: float = module.sequences_per_example(batch_size)
     each = size.of_example(*longest(encoded)) * sequences
-    at_hand = memory_at_hand(strategy.root_device, processes_here())
-    fits = largest_share(share, lambda examples: round(size.fixed + examples * each), at_hand)
+    known = memory_at_hand(strategy.root_device, processes_here())
     # The device with the least memory decides for all.
-    agreed = int(strategy.reduce(torch.tensor(fits, device=strategy.root_device), reduce_op="min"))
+    least = torch.tensor(UNKNOWN if known is None else known, dtype=torch.int64, device=strategy.root_device)
+    at_hand = int(strategy.reduce(least, reduce_op="min"))
+    agreed = largest_share(share, lambda examples: round(size.fixed + examples * each), None if at_hand == UNKNOWN else at_hand)
     if agreed == share:
         return None
     rank_zero_info(
         f"micro_batch_size: {agreed} of {share} examples at once on each device, about {(size.fixed + agreed * each) / 1e9:.1f} GB of "
-        f"the {(at_hand or 0) / 1e9:.1f} GB that are free; the step is the same. data.micro_batch_size sets another number."
+        f"the {at_hand / 1e9:.1f} GB that are free; the step is the same. data.micro_batch_size sets another number."
     )
     return agreed

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,17 +19,17 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.data.batching import Batch, BatchSource, EpochPlan, EpochSampler, second_responses
-from unlearn_lightning.data.example_source import HELD_OUT, ExampleSource, Split
+from unlearn_lightning.data.example_source import HELD_OUT, Split
 from unlearn_lightning.data.examples import Encoded, Encoder, Example, lengths_of
+from unlearn_lightning.data.kept_source import KeptSource
 from unlearn_lightning.data.leave_out import JSONValue
 from unlearn_lightning.data.micro_batch import what_fits
 from unlearn_lightning.data.record_format import RecordFormat
-from unlearn_lightning.data.store_keys import ANY_USE, kept_examples, text_key
-from unlearn_lightning.data.token_store import kept_text
+from unlearn_lightning.data.store_keys import ANY_USE, kept_examples
 from unlearn_lightning.sources.quoting import quoted
 
 
-class StageData(ExampleSource, pl.LightningDataModule):
+class StageData(KeptSource, pl.LightningDataModule):
     """The examples of one training stage, in batches that give the same optimizer step on any number of devices.
 
     Args:
@@ -130,11 +130,20 @@ class StageData(ExampleSource, pl.LightningDataModule):
         """Turns this stage's prompts and responses into tokens."""
         return Encoder(tokenizer, self.system_prompt, self.max_length)
 
-    def fitting(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> list[Example]:
-        """The stage's examples, without those whose prompt is too long where these are to be skipped."""
-        examples = self.examples(split)
-        kept = self._fitting(examples, tokenizer)
-        self._tell(len(examples) - len(kept), len(examples), "examples were left out: long prompts")
+    def fitting(self, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None = None) -> list[Example]:
+        """The stage's examples, without those whose prompt is too long where these are to be skipped; no more are read than are asked for.
+
+        Args:
+            split: of the examples.
+            tokenizer: of the model.
+            limit: how many; null for all.
+        """
+        kept: list[Example] = []
+        read, there = 0, self.each_example(split)
+        while (limit is None or len(kept) < limit) and (some := list(islice(there, None if limit is None else limit - len(kept)))):
+            kept += self._fitting(some, tokenizer)
+            read += len(some)
+        self._tell(read - len(kept), read, "examples were left out: long prompts")
         return kept
 
     def _fitting(self, examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
@@ -153,7 +162,7 @@ class StageData(ExampleSource, pl.LightningDataModule):
 
     def measured(self, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> tuple[list[Example], list[Encoded]]:
         """What a probe measures: the first `limit` examples of a split (null for all), and the same as tokens."""
-        examples = self.fitting(split, tokenizer)[:limit]
+        examples = self.fitting(split, tokenizer, limit)
         return examples, self.encode(examples, tokenizer)
 
     def tokens_of(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
@@ -163,11 +172,6 @@ class StageData(ExampleSource, pl.LightningDataModule):
     def _tell(self, count: int, there: int, what: str) -> None:
         if count:
             rank_zero_warn(f"{count} of {there} {self.stage_name} {what}.")
-
-    def fingerprint(self, split: Split = "train") -> str:
-        """As `ExampleSource.fingerprint`; that of a large source is kept with its tokens."""
-        key = text_key(self, split)
-        return super().fingerprint(split) if key is None else kept_text(key, partial(super().fingerprint, split))
 
     def encoded_examples(self, split: Split, tokenizer: PreTrainedTokenizerBase) -> Sequence[Encoded]:
         """The examples of a split as tokens. Those of a large file are made once, and kept for whoever asks again (token_store.py)."""
@@ -209,32 +213,21 @@ class StageData(ExampleSource, pl.LightningDataModule):
                     "from data.batch_size and data.micro_batch_size."
                 )
             self.trainer.accumulate_grad_batches = plan.accumulation
-            self.trainer.limit_train_batches = self._limit(plan, self.trainer.limit_train_batches)
+            self.trainer.limit_train_batches = self._limit(plan)
         elif stage in ("validate", "test"):
             self.validated = self.usual_split
             if self.validated == "train":
                 rank_zero_info(f"{self.stage_name}: no examples are held out, so that the validation goes through all examples.")
             self.encoded[self.validated] = self.encoded_examples(self.validated, tokenizer)
 
-    def _limit(self, plan: EpochPlan, limit: int | float) -> int | float:
-        """`trainer.limit_train_batches` in batches, as everywhere: Lightning counts micro-batches, whose size must not matter.
-
-        Raises:
-            ValueError: it is less than one optimizer step; or overfit_batches is set.
-        """
+    def _limit(self, plan: EpochPlan) -> int | float:
         assert self.trainer is not None
         if getattr(self.trainer, "overfit_batches", 0):
             raise ValueError(
                 "trainer.overfit_batches would replace the stage's sampler. To train on a few examples set data.train_examples, and to "
                 "stop an epoch early trainer.limit_train_batches."
             )
-        if limit in (0, 1.0) and isinstance(limit, float):
-            return limit
-        per_epoch = math.ceil(len(plan.lengths) / plan.batch_size)
-        steps = limit if isinstance(limit, int) else int(per_epoch * limit)
-        if steps < 1 and limit:
-            raise ValueError(f"trainer.limit_train_batches {limit} of {per_epoch} optimizer steps an epoch is less than one step.")
-        return steps * plan.accumulation
+        return plan.limited(self.trainer.limit_train_batches)
 
     def plan(self, split: Split) -> EpochPlan:
         """How this split's examples are batched on the trainer's devices."""

@@ -60,7 +60,7 @@ class TextStage(StageData):
 
     def measured(self, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> tuple[list[Example], list[Encoded]]:
         """The first `limit` pieces of the texts, as they are trained on."""
-        pieces = self.encode(self.fitting(split, tokenizer)[:limit], tokenizer)[:limit]
+        pieces = self.encode(self.fitting(split, tokenizer, limit), tokenizer)[:limit]
         texts: list[str] = tokenizer.batch_decode([piece.response_ids for piece in pieces], skip_special_tokens=True)
         return [Example(piece.id, "", text) for piece, text in zip(pieces, texts, strict=True)], pieces
 

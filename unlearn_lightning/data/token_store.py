@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from unlearn_lightning.data.examples import Encoded
@@ -52,6 +54,7 @@ class StoredExamples(Sequence[Encoded]):
     Attributes:
         lengths: tokens of each example.
         longest: the most tokens that an example has, and that a response has.
+        cut: how many responses were longer than there was room for.
         facts: what was noted when they were made.
     """
 
@@ -65,6 +68,7 @@ class StoredExamples(Sequence[Encoded]):
         prompt, response = (pyarrow.compute.list_value_length(column).to_numpy() for column in columns)
         self.lengths: tuple[int, ...] = tuple((prompt + response).tolist())
         self.longest = (int((prompt + response).max()), int(response.max()))
+        self.cut = int(pyarrow.compute.sum(self._rows.data.column("truncated")).as_py())
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -114,7 +118,7 @@ def stored(key: str, what: str, chunks: Callable[[], Iterator[Sequence[Encoded]]
 def kept_text(key: str, make: Callable[[], str]) -> str:
     """A short text, such as a fingerprint, that is kept under a key."""
     path = folder() / "texts" / f"{key}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["digest"] == _digest(content["text"].encode()):
             return str(content["text"])
@@ -141,28 +145,27 @@ def _read(place: Path) -> StoredExamples | None:
         with (place / TOKENS).open("rb") as file:
             is_whole = content["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
         return StoredExamples(place / TOKENS, content["facts"]) if is_whole else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _write(place: Path, chunks: Iterator[Sequence[Encoded]], facts: Callable[[], dict[str, Any]]) -> None:
     """Writes the tokens and then, as the sign that they are whole, the facts."""
-    from datasets import Features, List, Value
+    import pyarrow
     from datasets.arrow_writer import ArrowWriter
 
     (place / FACTS).unlink(missing_ok=True)
-    tokens = List(Value("int32"))
-    features = Features({
-        "id": Value("string"), "prompt": tokens, "response": tokens, "truncated": Value("bool"), "second_prompt": tokens,
-        "second": tokens, "second_truncated": Value("bool"),
+    tokens, flag = pyarrow.list_(pyarrow.int32()), pyarrow.bool_()
+    schema = pyarrow.schema({
+        "id": pyarrow.string(), "prompt": tokens, "response": tokens, "truncated": flag, "second_prompt": tokens, "second": tokens,
+        "second_truncated": flag,
     })  # fmt: skip
     # Under another name until it is whole: a process that has mapped the damaged file keeps what it sees.
     unfinished = place / f".{TOKENS}"
-    with ArrowWriter(path=str(unfinished), features=features) as writer:
+    with ArrowWriter(path=str(unfinished), schema=schema) as writer:
         for chunk in chunks:
-            rows = [_row(one) for one in chunk]
-            if rows:
-                writer.write_batch({name: [row[name] for row in rows] for name in features})
+            if chunk:
+                writer.write_table(pyarrow.table(_columns(chunk), schema=schema))
         writer.finalize()
     unfinished.replace(place / TOKENS)
     with (place / TOKENS).open("rb") as file:
@@ -170,10 +173,24 @@ def _write(place: Path, chunks: Iterator[Sequence[Encoded]], facts: Callable[[],
     write_json(place / FACTS, {"sha256": digest, "facts": facts()})
 
 
-def _row(one: Encoded) -> dict[str, Any]:
-    second = one.alternative
+def _columns(chunk: Sequence[Encoded]) -> dict[str, Any]:
+    seconds = [one.alternative for one in chunk]
     return {
-        "id": one.id, "prompt": one.prompt_ids, "response": one.response_ids, "truncated": one.truncated,
-        "second_prompt": None if second is None else second.prompt_ids, "second": None if second is None else second.response_ids,
-        "second_truncated": None if second is None else second.truncated,
-    }  # fmt: skip
+        "id": [one.id for one in chunk],
+        "prompt": _lists([one.prompt_ids for one in chunk]),
+        "response": _lists([one.response_ids for one in chunk]),
+        "truncated": [one.truncated for one in chunk],
+        "second_prompt": _lists([None if one is None else one.prompt_ids for one in seconds]),
+        "second": _lists([None if one is None else one.response_ids for one in seconds]),
+        "second_truncated": [None if one is None else one.truncated for one in seconds],
+    }
+
+
+def _lists(lists: Sequence[list[int] | None]) -> Any:
+    """Lists of tokens as one array of Arrow's, which looks at each number of a list of lists ten times as long."""
+    import pyarrow
+
+    there = [one or [] for one in lists]
+    ends = np.cumsum([0, *map(len, there)], dtype=np.int32)
+    values = np.fromiter(itertools.chain.from_iterable(there), dtype=np.int32, count=int(ends[-1]))
+    return pyarrow.ListArray.from_arrays(ends, values, mask=pyarrow.array([one is None for one in lists]))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.records import read_run, read_study
-from unlearn_lightning.records.texts import natural
+from unlearn_lightning.records.texts import natural, plain_text
 
 Entry = dict[str, Any]
 
@@ -32,10 +32,7 @@ def entries(folder: Path) -> list[Entry]:
         place for place in (sorted(folder.iterdir(), key=lambda place: natural(place.name)) if folder.is_dir() else []) if _is_one(place)
     ]
     if not below:
-        raise FileNotFoundError(
-            f"{folder} holds no study.json and no run.json, and neither do the folders in it. A study writes the one at its start, to "
-            "runs/<its name>, and a run the other, to its run folder."
-        )
+        raise FileNotFoundError(no_runs_in(folder))
     runs: dict[str, Entry] = {}
     for place in below:
         if (place / "study.json").is_file():
@@ -45,6 +42,25 @@ def entries(folder: Path) -> list[Entry]:
         for run in several:
             runs.setdefault(run["key"], run)
     return list(runs.values())
+
+
+def no_runs_in(folder: Path) -> str:
+    """Says of a folder without study and run what it is instead, and what to do."""
+    if not folder.exists():
+        return f"There is no folder {folder}. `unlearn study` writes its folder to runs/<its name>, and a run has its own, its run_folder."
+    if not folder.is_dir():
+        return f"{folder} is a file. Name the folder of a study or of a run, such as runs/demo."
+    if (folder / "config.yaml").is_file():
+        return (
+            f"{folder} holds the configuration of a run and no run.json: the run was refused or ended before it began, so that nothing is "
+            f"recorded. `unlearn fit -c {folder / 'config.yaml'}` starts it, and says what is wrong if it is refused."
+        )
+    there = sorted(place.name for place in folder.iterdir())
+    holds = f"holds {', '.join(map(plain_text, there[:3]))}{', ...' if len(there) > 3 else ''}" if there else "is empty"
+    return (
+        f"{folder} {holds}: there is no study.json and no run.json in it, nor in the folders in it. A study writes the one at its start, "
+        "to runs/<its name>, and a run the other, to its run folder."
+    )
 
 
 def _is_one(place: Path) -> bool:

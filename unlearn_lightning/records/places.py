@@ -5,8 +5,10 @@ place_of(Path("runs/demo"), entry)      # runs/store/NPO-5b1c..., or runs/old_st
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,10 @@ def place_of(study: Path, entry: Mapping[str, Any]) -> Path:
         entry: the run's entry in study.json.
     """
     named = study / str(entry["folder"])
-    if named.is_dir() or named.parent.is_dir():
-        # Where the store is there and the run is not, it was not made yet.
+    if named.is_dir():
         return named
-    sought = (folder / named.name for root in roots(study, named) for folder in (root, *sorted(filter(Path.is_dir, root.iterdir()))))
+    # Also where a store is there: it may be another one, that took the place of one that was renamed.
+    sought = (store / named.name for root in roots(study, named) for store in _stores(root, root.stat().st_mtime_ns))
     return next((place for place in sought if _is_run(place, entry["key"])), named)
 
 
@@ -31,6 +33,18 @@ def roots(study: Path, named: Path) -> list[Path]:
     around = [study.absolute().parent, named.parent.absolute().parent]
     # With dots resolved by name, as the named folder need not exist.
     return [root for root in dict.fromkeys(Path(*_without_dots(folder.parts)) for folder in around) if root.is_dir()]
+
+
+@functools.lru_cache(maxsize=64)
+def _stores(root: Path, _changed: int) -> tuple[Path, ...]:
+    """The folders with runs in them, of a folder and those in it; looked at again when one is added or renamed."""
+    folders = (root, *sorted(filter(Path.is_dir, root.iterdir())))
+    return tuple(folder for folder in folders if any((run / "run.json").is_file() for run in _in(folder)))
+
+
+def _in(folder: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        yield from folder.iterdir()
 
 
 def missing(study: Path, entries: Sequence[Mapping[str, Any]]) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn_lightning.records import UnknownFormat, read_run, read_study
+from unlearn_lightning.records.entries import no_runs_in
 from unlearn_lightning.records.places import missing, place_of
 from unlearn_lightning.records.run_records import readable_records
 from unlearn_lightning.records.texts import plain_text
@@ -256,9 +257,8 @@ def load_study(folder: Path) -> Study:
         ValueError: a file has a format this version does not know.
     """
     if not (folder / "study.json").is_file():
-        raise FileNotFoundError(
-            f"No study.json in {folder}{_what_it_is(folder)}. Give the folder that `unlearn study` wrote, e.g. `unlearn report runs/demo`."
-        )
+        is_run = (folder / "run.json").is_file()
+        raise FileNotFoundError(f"{folder} is a run, not a study; `unlearn report {folder}` is about it." if is_run else no_runs_in(folder))
     content = read_study(folder)
     runs = []
     if (gone := missing(folder, content["runs"])) and not any(place_of(folder, entry).is_dir() for entry in content["runs"]):
@@ -285,12 +285,6 @@ def _info(run_folder: Path) -> dict[str, Any]:
         raise
     except ValueError as error:
         return {"status": "unreadable", "error": str(error)}
-
-
-def _what_it_is(folder: Path) -> str:
-    if not folder.is_dir():
-        return ", which is no folder"
-    return ", which is a run, not a study" if (folder / "run.json").is_file() else ""
 
 
 def _in_order(items: Iterable[str]) -> list[str]:

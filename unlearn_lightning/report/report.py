@@ -123,7 +123,7 @@ def _build(material: Material, folder: Path, live: bool) -> Report:
     verdict = max(candidates, key=lambda one: one.weight, default=Verdict("Nothing was measured."))
     report = Report(study, found, verdict, [], folder)
     # Runs know what is wrong with records once they were looked at, so that they are asked last.
-    report.problems = [problem for section in found for problem in section.problems()]
+    report.problems = [*material.left_out, *(problem for section in found for problem in section.problems())]
     report.problems += [problem for run in study.runs for problem in run.problems]
     if other := material.against:
         report.problems += [f"In {other.study.name}: {problem}" for run in other.study.runs for problem in run.problems]

@@ -52,6 +52,8 @@ class Material:
     def __init__(self, study: Study, against: "Material | None" = None, match_at: float | None = None):
         self.study, self.against, self.match_at = study, against, match_at
         self.distances = Distances(study)
+        self.left_out: list[str] = []
+        """The sections of others that failed, in a line each."""
         self.drawn: set[str] = set()
         """The metrics that a section of their own draws, by their full names."""
 

@@ -64,7 +64,7 @@ def run_examples(run: Path, tokenizer: PreTrainedTokenizerBase) -> Examples:
     """The first training examples of a run, or a fixed text where its data cannot be read any more."""
     try:
         stage = instantiate_class((), read_config(run)["data"])
-        found = stage.encode(stage.fitting("train", tokenizer)[:EXAMPLES], tokenizer)
+        found = stage.encode(stage.fitting("train", tokenizer, EXAMPLES), tokenizer)
         origin = f"{len(found)} of the run's examples"
     except (OSError, ValueError, ImportError, AttributeError) as error:
         tokens = tokenizer(TEXT, add_special_tokens=False)["input_ids"]

@@ -18,6 +18,7 @@ import yaml
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from unlearn_lightning import __version__
+from unlearn_lightning.data.examples import cut_in
 from unlearn_lightning.models.backbone import save_result
 from unlearn_lightning.preemption import was_asked
 from unlearn_lightning.records import is_finished, write_json, write_text
@@ -27,6 +28,7 @@ from unlearn_lightning.runs.content import files_of, result_of
 from unlearn_lightning.runs.cut_short import cut_short_by
 from unlearn_lightning.runs.measured import entries
 from unlearn_lightning.runs.metrics_file import own_metrics
+from unlearn_lightning.runs.moved import STARTED_IN
 
 LIBRARIES = ("torch", "lightning", "transformers", "peft")
 
@@ -120,7 +122,7 @@ class RunRecorder(pl.Callback):
         return {
             "steps": trainer.global_step,
             "examples": len(data.encoded["train"]),
-            "truncated": sum(example.truncated for example in data.encoded["train"]),
+            "truncated": cut_in(data.encoded["train"]),
             "tokens": pl_module.tokens_seen,
             "seconds": round(seconds, 3),
             "tokens_per_second": round(pl_module.tokens_seen / seconds, 1),
@@ -133,7 +135,7 @@ class RunRecorder(pl.Callback):
         probes = entries(self.folder, self.probe_keys, facts.get("steps", 0))
         content = {
             "status": status, **self.identity, "error": None, **facts, "probes": probes, "computed_with": self._computed_with,
-            "versions": versions,
+            "versions": versions, STARTED_IN: str(Path.cwd()),
         }  # fmt: skip
         write_json(self.folder / "run.json", content, indent=1)
 

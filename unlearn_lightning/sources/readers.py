@@ -34,6 +34,10 @@ OR_FOLDER = ": unpack or convert it, or put it into a folder of its own and name
 _UTF_16_OR_32 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
 
+class NoDataFile(FileNotFoundError):
+    """A data file that a setting names is not there."""
+
+
 class SourceRecord(NamedTuple):
     """One record and where it came from, for error messages.
 
@@ -120,7 +124,7 @@ def read_rows(source: str, split: str = "train") -> Sequence[SourceRecord]:
         split: what is read of a folder or Hub data set that names no split itself; a file has none.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        NoDataFile: there is no such file.
         ValueError: the file is empty, is not UTF-8, or a line is not a JSON object (the message names file and line).
     """
     if source.startswith(HUB):
@@ -169,7 +173,8 @@ def _table_rows(where: str, table: Any) -> list[SourceRecord]:
 
 def _file_rows(path: Path) -> Sequence[SourceRecord]:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no data file {path}. Give a .json / .jsonl file, or `hub:owner/name`.")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise NoDataFile(f"There is no data file {path}{where}. Give a .json / .jsonl file, or `hub:owner/name`.")
     if path.stat().st_size >= LARGE:
         with path.open("rb") as file:
             _refuse_other_kinds(path, file.read(16))

@@ -6,6 +6,7 @@ explain_changes(read_study(folder), runs)
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,12 +45,37 @@ def refuse_other_store(folder: Path, before: Mapping[str, Any], runs: Sequence[R
         ValueError: the runs of the last time lie in another store, and the one in which they would be looked for is not there.
     """
     wanted = {run.key: run.folder for run in runs}
-    found = {entry["key"]: place_of(folder, entry) for entry in before["runs"] if entry["key"] in wanted}
-    there = [place for key, place in found.items() if is_finished(place) and not wanted[key].parent.is_dir()]
+    there = []
+    for entry in before["runs"]:
+        key = entry["key"]
+        if key not in wanted or wanted[key].is_dir() or not is_finished(place := place_of(folder, entry)):
+            continue
+        # Whoever names another store that is there means it.
+        if not wanted[key].parent.is_dir() or os.path.realpath(folder / entry["folder"]) == os.path.realpath(wanted[key]):
+            there.append(place)
     if there:
+        store = runs[0].folder.parent
+        why = f"not in {store}" if store.is_dir() else f"there is no {store}"
         raise ValueError(
-            f"{len(there)} finished runs of this study lie in {there[0].parent}, and there is no {runs[0].folder.parent}. "
+            f"{len(there)} finished runs of this study lie in {there[0].parent}, and {why}. "
             f"Go on from them with --store {there[0].parent}; to train all again instead, remove {folder / 'study.json'}."
+        )
+
+
+def refuse_other_study(folder: Path, before: Mapping[str, Any], name: str) -> None:
+    """Keeps a study from taking the folder of another, whose account of its runs would be lost.
+
+    Args:
+        folder: the study folder.
+        before: the content of its study.json.
+        name: of the study that is about to start.
+
+    Raises:
+        ValueError: the folder is another study's.
+    """
+    if (found := before.get("name", name)) != name:
+        raise ValueError(
+            f"{folder} holds the study {found!r}, and this one is {name!r}. Name another --folder, or remove {folder / 'study.json'}."
         )
 
 

@@ -201,14 +201,16 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
     console = terminal_console()
     with console.status("planning"):
         from unlearn_lightning.cli.resolver import Resolver
-        from unlearn_lightning.study.changes import explain_changes, refuse_other_store
+        from unlearn_lightning.study.changes import explain_changes, refuse_other_store, refuse_other_study
         from unlearn_lightning.study.measuring import account
         from unlearn_lightning.study.tree import plan
         from unlearn_lightning.study.work import RunFailed, Work
 
         runs = plan(config, Path(settings["store"]), Resolver().resolve)
         if (folder / "study.json").is_file():
-            refuse_other_store(folder, read_study(folder), runs)
+            earlier = read_study(folder)
+            refuse_other_study(folder, earlier, config.name)
+            refuse_other_store(folder, earlier, runs)
     named = _named(config, settings["measure"])
     work = Work(config, runs, folder, console, chosen(runs, settings["until"], settings["only"]), settings["retry_failed"], named)
     counted = [sum(run.kind == "stage" for run in runs), sum(run.kind == RELEARN for run in runs)]
