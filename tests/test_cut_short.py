@@ -74,7 +74,7 @@ def test_a_run_that_would_not_be_recorded_is_refused(check):
 
 
 def runs(*facts, kind="unlearn", stages=("inst",)):
-    return [SimpleNamespace(kind=kind, stages=stages, info={"computed_with": one} if one else {}) for one in facts]
+    return [SimpleNamespace(kind=kind, stages=stages, tags={}, info={"computed_with": one} if one else {}) for one in facts]
 
 
 @pytest.mark.parametrize("setting", ["shortcuts", "attention", "compile", "micro_batch_size", "threads", "processor"])

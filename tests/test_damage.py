@@ -17,6 +17,7 @@ from test_report_study_data import StudyWriter
 from unlearn_lightning.cli.arguments import prepared
 from unlearn_lightning.main import main
 from unlearn_lightning.records import is_finished, read_run, read_study, write_json
+from unlearn_lightning.records.digests import digests
 from unlearn_lightning.records.disk import DiskFull, writing
 from unlearn_lightning.records.yaml_files import load_yaml, read_yaml
 from unlearn_lightning.report.command import report
@@ -150,8 +151,9 @@ def test_a_report_leaves_out_a_record_that_was_edited(tmp_path, capsys, monkeypa
     curve = {0: 0.0, 2: -1.0}
     run = writer.unlearn(1, 1, "npo", label=curve, phrases=curve, tofu=curve, accuracy=curve)
     about = json.loads((run / "run.json").read_text())
-    wrong = {"sha256": "0" * 64, "size": 1, "mtime_ns": 1}
-    (run / "run.json").write_text(json.dumps({**about, "files": {"records/forget/000002.json": wrong}}))
+    facts = digests(run, ["records/forget/000000.json", "records/forget/000002.json"])
+    facts["records/forget/000002.json"]["size"] += 1
+    (run / "run.json").write_text(json.dumps({**about, "files": facts}))
     assert report([str(writer.write())]) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "seed1/p1/npo: a record is left out, as records/forget/000002.json is not as its run wrote it" in told

@@ -2,6 +2,7 @@
 
 import random
 
+import fault_code
 import fault_uses as uses
 import pytest
 from fault_cases import make_runs
@@ -46,12 +47,12 @@ CODE = (
 
 
 def test_a_probe_of_others_that_fails_is_named(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(uses, "CODE", {name: uses.CODE[name] for name in CODE})
-    assert faulty(uses.code_cases(tmp_path, runs)) == []
+    monkeypatch.setattr(fault_code, "CODE", {name: fault_code.CODE[name] for name in CODE})
+    assert faulty(fault_code.code_cases(tmp_path, runs)) == []
 
 
 def test_a_section_of_others_that_fails_is_left_out_and_named(runs, tmp_path):
-    assert faulty(uses.section_cases(tmp_path, runs)) == []
+    assert faulty(fault_code.section_cases(tmp_path, runs)) == []
 
 
 def test_code_that_ends_the_process_does_not_end_it_as_if_all_was_done(tmp_path, monkeypatch, capsys):

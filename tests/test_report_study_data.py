@@ -161,7 +161,7 @@ def test_an_unknown_tag_makes_a_variant_of_the_objective(tmp_path):
 
 
 def test_a_folder_without_a_study_says_what_to_give(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no study.json and no run.json in it"):
+    with pytest.raises(FileNotFoundError, match=r"there is no study\.json and no run\.json in it"):
         load_study(tmp_path)
 
 

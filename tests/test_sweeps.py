@@ -153,7 +153,7 @@ def test_trials_that_differ_in_a_setting_become_its_variants(tmp_path):
 
 
 def test_a_folder_of_neither_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match="No study"):
+    with pytest.raises(FileNotFoundError, match=r"is empty: there is no study\.json and no run\.json in it"):
         load(tmp_path)
 
 

@@ -27,7 +27,8 @@ def readable_records(folder: Path, probe: str) -> tuple[dict[int, Record], list[
     for path in record_paths(folder, probe):
         try:
             facts = digests.get(path.relative_to(folder).as_posix())
-            if facts is None and any(name.startswith("records/") for name in digests):
+            # A probe of which the run recorded nothing is one that somebody added, or that is measured just now.
+            if facts is None and any(name.startswith(f"records/{probe}/") for name in digests):
                 raise ValueError("is none of those that its run recorded: it is another run's, or its measurement was stopped")
             if facts is not None and not is_as_recorded(path, facts):
                 raise ValueError("is not as its run wrote it: it was edited or damaged since")

@@ -22,7 +22,7 @@ from typing import Any
 
 OWN = {"unlearn_lightning", "callbacks"}
 # Every run rests on these, so a change of theirs that changes results raises `run_key.RESULTS_VERSION`, as with other shared code.
-SHARED = {"CausalLMModule", "Queries", "Unlearning", "StageData", "ExampleSource", "Probe"}
+SHARED = {"CausalLMModule", "Queries", "Unlearning", "StageData", "ExampleSource", "KeptSource", "Probe"}
 # Their versions are in run.json, and results of two versions are equal to rounding.
 LIBRARIES = {"torch", "torchmetrics", "lightning", "pytorch_lightning", "transformers", "peft", "bitsandbytes"}
 

@@ -8,6 +8,7 @@ Every message that shows what a file, a record or another library said goes thro
 
 from __future__ import annotations
 
+import json
 import reprlib
 from collections.abc import Iterable
 from itertools import islice
@@ -48,3 +49,18 @@ def first_line(error: BaseException, longest: int = 200) -> str:
     """What another library's error says first, behind the error's type."""
     said = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {shortened(said, longest)}" if said else type(error).__name__
+
+
+def check_characters(where: str, item: object) -> None:
+    """Refuses a record with half of a surrogate pair in it, which no tokenizer and no file can hold.
+
+    Raises:
+        ValueError: names the place and what stands before the half.
+    """
+    try:
+        json.dumps(item, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{where}: {quoted(error.object[error.start])} is half of a surrogate pair and no character, near "
+            f"{quoted(error.object[max(0, error.start - 20) : error.start])}. Write the whole character, or take it out."
+        ) from None

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from unlearn_lightning.sources.hub_error import HubError as HubError
 from unlearn_lightning.sources.line_records import EXPECTED, LineRecords, not_utf8
-from unlearn_lightning.sources.quoting import first_line, listed, quoted, shortened
+from unlearn_lightning.sources.quoting import check_characters, first_line, listed, quoted, shortened
 
 HUB, ROOT_VARIABLE = "hub:", "UNLEARN_DATA"
 # Lines of a file of so many bytes are parsed when they are asked for, and what was made of them is kept (data/token_store.py).
@@ -208,7 +208,7 @@ def _record(where: str, item: Any, surrogates: bool) -> SourceRecord:
     if not isinstance(item, dict):
         raise ValueError(f"{where}: expected a JSON object with named fields, got {type(item).__name__} {quoted(item)}. {EXPECTED}.")
     if surrogates:
-        _check_characters(where, item)
+        check_characters(where, item)
     return SourceRecord(where, item)
 
 
@@ -292,13 +292,3 @@ def _whole(text: str) -> Any:
         return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _check_characters(where: str, item: Any) -> None:
-    try:
-        json.dumps(item, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{where}: {quoted(error.object[error.start])} is half of a surrogate pair and no character, near "
-            f"{quoted(error.object[max(0, error.start - 20) : error.start])}. Write the whole character, or take it out."
-        ) from None
