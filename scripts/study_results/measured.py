@@ -30,6 +30,7 @@ QUANTITIES = {
     "margin": [("forget", "forget/label_margin")],
     "phrases": [("forget", "forget/phrases_log_lik")],
     "tofu": [("retain", "retain/tofu_log_lik")],
+    "solutions": [("solutions", "solutions/math_log_lik")],
     "math": [("gsm8k", "gsm8k/accuracy"), ("problems", "problems/accuracy")],
 }
 """Each quantity's probe and metric; of several, what a study has."""

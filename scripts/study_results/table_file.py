@@ -82,14 +82,14 @@ def _start(rows: Sequence[Row]) -> str:
 
 
 def _objectives(rows: Sequence[Row], steps: int) -> str:
-    heads = ["label", "refused", "math right", "TOFU, nats", "distance to retrained", "its growth a step", "gradient weight"]
+    scored = {"label": "label", "refused": "refused", "math": "math right", "solutions": "held-out solutions, nats", "tofu": "TOFU, nats"}
+    # Of a model that solves no problem, a study measures the likelihood of right solutions as well.
+    scored = {what: head for what, head in scored.items() if what != "solutions" or any(row.quantity == what for row in rows)}
+    heads = [*scored.values(), "distance to retrained", "its growth a step", "gradient weight"]
     lines = ["| path | objective | " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(heads)]
     for objective in [name for name in OBJECTIVE_NAMES if any(row.objective == name for row in rows)]:
         for path in _order({row.path for row in rows if row.objective == objective and row.quantity == "label"}):
-            cells = [
-                " → ".join(_mean(rows, path, objective, what, when) for when in ("before", "after"))
-                for what in ("label", "refused", "math", "tofu")
-            ]
+            cells = [" → ".join(_mean(rows, path, objective, what, when) for when in ("before", "after")) for what in scored]
             cells.append(" → ".join(geometric(getattr(row, when) for row in _of(rows, path, objective, "to retrained"))
                                     for when in ("before", "after")))  # fmt: skip
             cells.append(mean_text([math.log(row.after / row.before) / steps for row in _of(rows, path, objective, "to retrained")], 3))
