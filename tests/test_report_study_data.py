@@ -6,6 +6,7 @@ folder = writer.write()
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,21 @@ def test_paths_with_the_same_position_are_told_apart_by_their_stages(tmp_path):
     for order in ("RCU", "CRU", "UCR"):
         writer.run(f"seed1/{order}/ga", "unlearn", {"seed": 1, "path": list(order), "p": order.index("U") + 1, "objective": "ga"})
     assert [path.label for path in load_study(writer.write()).paths] == ["p=1", "R→C→U", "C→R→U"]
+
+
+def test_paths_of_the_same_stages_are_told_apart_by_their_names(tmp_path):
+    """Two names for one order, as for two sizes of a stage; a run without a name belongs to the first of them."""
+    writer, curve = StudyWriter(tmp_path), {0: -1.0, 16: -2.0}
+    for name in ("short", "long"):
+        run = writer.unlearn(1, 4, "ga", curve, more_tags={"path_name": name})
+        entry = writer.content["runs"][-1]
+        entry |= {"key": name, "folder": f"../store/{name}", "name": name}
+        run.rename(run.with_name(name))
+    study = load_study(writer.write())
+    found = {path.label: [run.key for run in study.unlearned("GA", path)] for path in study.paths}
+    assert found == {"short": ["short"], "long": ["long"]}
+    unnamed = replace(study.runs[0], tags={**study.runs[0].tags, "path_name": ""})
+    assert study.path_of(unnamed).label == "short"
 
 
 def test_an_unknown_tag_makes_a_variant_of_the_objective(tmp_path):

@@ -198,11 +198,14 @@ class Study:
 
     def path_of(self, run: RunRecord) -> TrainingPath:
         """Returns the path that a run of the study belongs to."""
-        return self._path_by_identity[run.path_identity[:2]]
+        p, stages, name = run.path_identity
+        return self._path_by_identity.get((p, stages, name)) or self._path_by_identity[p, stages, ""]
 
     @cached_property
-    def _path_by_identity(self) -> dict[tuple[int, tuple[str, ...]], TrainingPath]:
-        return {(path.p, path.stages): path for path in self.paths}
+    def _path_by_identity(self) -> dict[tuple[int, tuple[str, ...], str], TrainingPath]:
+        named = {(path.p, path.stages, path.label): path for path in self.paths}
+        # A run without a name belongs to the path of its stages, whatever that is called.
+        return {(path.p, path.stages, ""): path for path in reversed(self.paths)} | named
 
     @cached_property
     def objectives(self) -> list[str]:
