@@ -103,7 +103,8 @@ def _lines(folder: Path) -> list[Result]:
     write_lines(folder / "lines.jsonl")
     fit = [*UNLEARN, "fit", "-c", str(ROOT / "configs/stages/safety.yaml"), "-c", str(ROOT / "configs/backbones/tiny-llama.yaml")]
     fit += ["--data", "ChatStage", "--data.source", "lines.jsonl", "--data.held_out_examples", "0", "--trainer.callbacks", "null"]
-    fit += ["--trainer.max_steps", "1", "--trainer.logger", "false"]
+    # Small batches, as the memory is to be that of the data and not of a step.
+    fit += ["--data.batch_size", "8", "--trainer.max_steps", "1", "--trainer.logger", "false"]
     results = []
     for turn, wall in (("first", 60.0), ("second", 20.0)):
         found = cost([*fit, "--run_folder", turn], folder)
