@@ -90,13 +90,26 @@ RESUMED = {
     "subspaces": ("PGU", {}, {"loss": "subspace"}),
     "subspaces of an adapter": ("PGU", ADAPTER, {"loss": "subspace"}),
     "a permutation": ("RandomLabels", {"labels": "permuted"}, None),
+    "tokens that are drawn": ("RandomLabels", {"labels": "tokens"}, None),
+    "logits that are kept": ("UNDIAL", {}, None),
+    "logits of the starting model": ("KLAscent", {}, None),
+    "weights of tokens": ("WGA", {}, None),
+    "two weights of tokens": ("SatImp", {}, None),
+    "an entropy": ("CEU", {}, None),
+    "likelihoods that are kept": ("NPO", {"cache_reference": True}, None),
+    "likelihoods of two responses": ("AltPO", {"cache_reference": True}, None),
 }
+# An objective of two responses is given the prompt as the second one.
+DATA = {"AltPO": {"alternative_field": "prompt"}}
 
 
 @pytest.mark.parametrize("case", RESUMED)
 def test_a_killed_run_ends_with_the_same_weights_and_numbers(case, corpus, questions, kept, tmp_path):  # noqa: F811
     cls, values, term = RESUMED[case]
-    more = merged({"model": {"init_args": values}}, {} if term is None else retain(kept, batch_size=4, **term))
+    more = merged(
+        {"model": {"init_args": values}, "data": {"init_args": DATA.get(cls, {})}},
+        {} if term is None else retain(kept, batch_size=4, **term),
+    )
 
     def run(name):
         return settings(corpus, questions, tmp_path / name, cls, checkpoint_every_n_steps=1, **more)
