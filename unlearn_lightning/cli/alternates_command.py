@@ -40,28 +40,25 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )  # fmt: skip
     found.add_argument("--out", required=True, type=Path, metavar="FILE", help="the JSON-lines file to write; it must not exist")
-    found.add_argument("--samples", type=_count, default=5, metavar="K", help="alternates of each prompt (default: 5, the paper's)")
+    found.add_argument(
+        "--samples", type=subcommand.count, default=5, metavar="K", help="alternates of each prompt (default: 5, the paper's)"
+    )
     found.add_argument("--temperature", type=float, default=1.0, help="of the sampling (default: 1, the paper's)")
     found.add_argument(
-        "--max_new_tokens", type=_count, default=200, metavar="N", help="longest alternate, tokens (default: 200, the paper's)"
+        "--max_new_tokens", type=subcommand.count, default=200, metavar="N", help="longest alternate, tokens (default: 200, the paper's)"
     )
     found.add_argument("--seed", type=int, default=0, help="of the sampling (default: 0)")
     found.add_argument("--template", default=TEMPLATE, help="what the model is asked; '{prompt}' asks the forget set's prompt alone")
     found.add_argument("--opening", default=OPENING, help=f"how its answer begins, which is left out of the file (default: {OPENING!r})")
-    found.add_argument("--batch_size", type=_count, default=64, metavar="N", help="answers sampled at once; changes time and memory only")
+    found.add_argument(
+        "--batch_size", type=subcommand.count, default=64, metavar="N", help="answers sampled at once; changes time and memory only"
+    )
     return found
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     return subcommand.run(parser(), arguments or ["--help"], _alternates)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def _alternates(options: argparse.Namespace) -> None:

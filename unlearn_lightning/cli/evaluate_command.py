@@ -24,9 +24,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--tasks", required=True, help="names of tasks or groups, with commas between them, such as gsm8k,mmlu,wmdp_bio")
     found.add_argument("--start", action="store_true", help="measure the model that each run began with, too")
     found.add_argument("--kind", choices=["unlearn", "stage", "all"], default="unlearn", help="of a folder's runs (default: unlearn)")
-    found.add_argument("--limit", type=_count, metavar="N", help="only the first N examples of each task (default: all)")
+    found.add_argument("--limit", type=subcommand.count, metavar="N", help="only the first N examples of each task (default: all)")
     found.add_argument("--num_fewshot", type=_whole, metavar="N", help="solved examples before each question (default: the task's own)")
-    found.add_argument("--batch_size", type=_count, metavar="N", default=8, help="examples at once (default: 8)")
+    found.add_argument("--batch_size", type=subcommand.count, metavar="N", default=8, help="examples at once (default: 8)")
     found.add_argument("--apply_chat_template", action="store_true", help="ask by the model's chat template, as an instruct model expects")
     found.add_argument("--include_path", metavar="DIR", type=Path, help="a folder with tasks of your own, as YAML files")
     return found
@@ -41,13 +41,6 @@ def _whole(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
 
 

@@ -20,3 +20,15 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str], work: Callabl
     except Exception as error:
         return told(error, parser.prog)
     return 0
+
+
+def count(text: str) -> int:
+    """The argument of a flag that counts something.
+
+    Raises:
+        ArgumentTypeError: it is below 1.
+    """
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
