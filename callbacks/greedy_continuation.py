@@ -7,7 +7,6 @@ from statistics import fmean
 from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from rouge_score.rouge_scorer import RougeScorer
 
 from callbacks.probe import Probe, Quantity, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
@@ -53,6 +52,9 @@ class GreedyContinuation(Probe):
                 "least 1."
             )
         self.chat, self.max_new_tokens, self.generation_batch_size = chat, max_new_tokens, generation_batch_size
+        # It brings nltk, scikit-learn and pandas: 96 MB that a command without it is spared.
+        from rouge_score.rouge_scorer import RougeScorer
+
         self._rouge = RougeScorer(["rougeL"], use_stemmer=stemmer)
 
     def question(self, example: Example, encoded: Encoded, tokenizer: Any) -> tuple[list[int], str]:

@@ -129,8 +129,9 @@ class ExampleSource:
             use: what is done with the examples: `trained on`, `unlearned` or `retained`.
         """
         train = self.rows("train")
-        parts = [f"{len(train) - too_long:,} of {len(self.source_rows()):,} examples {use}", self._held_out_account()]
-        if repeats := len(train) - len(set(self._train_prompts)):
+        prompts = frozenset(self._prompts(train))
+        parts = [f"{len(train) - too_long:,} of {len(self.source_rows()):,} examples {use}", self._held_out_account(prompts)]
+        if repeats := len(train) - len(prompts):
             parts.append(f"{repeats:,} of those {use} repeat the prompt of another")
         if left_out := self._read[1]:
             parts.append(f"{left_out:,} left out by {', '.join(self.leave_out)}")
@@ -138,18 +139,17 @@ class ExampleSource:
             parts.append(f"{too_long:,} left out with prompts that fill max_length")
         return f"{self.stage_name}: {', '.join(parts)}"
 
-    def _held_out_account(self) -> str:
+    def _held_out_account(self, trained: frozenset[bytes]) -> str:
         if not self.held_out_examples:
             return "none held out"
         if self._is_split_by_prompt:
             asked = f" of {self.held_out_examples:,} asked for" if len(self._split[0]) < self.held_out_examples else ""
             return f"{len(self._split[0]):,}{asked} held out (by prompt)"
         try:
-            held_out = self._prompts(self.rows("held_out"))
+            held_out = list(self._prompts(self.rows("held_out")))
         except (OSError, ValueError) as error:
             # A training run that measures nothing on them does not need them.
             return f"held-out examples that cannot be read ({first_line(error)})"
-        trained = set(self._train_prompts)
         both = sum(prompt in trained for prompt in held_out)
         also = f", {both:,} of them with a prompt that is trained on" if both else ""
         place, split = self._held_out_place
@@ -174,10 +174,6 @@ class ExampleSource:
         rows = read_rows(self.location())
         kept = leave_out(rows, self.leave_out)
         return kept, len(rows) - len(kept)
-
-    @cached_property
-    def _train_prompts(self) -> list[bytes]:
-        return self._prompts(self.rows("train"))
 
     @cached_property
     def _train_rows(self) -> Sequence[SourceRecord]:
@@ -216,7 +212,7 @@ class ExampleSource:
 
     def held_out_places(self, count: int) -> list[int]:
         """Which records of `source` are held out, at most `count`; all of them are read for it, as whole prompts are held out."""
-        return places_by_prompt(self._prompts(self.source_rows()), count, self.data_seed)
+        return places_by_prompt(list(self._prompts(self.source_rows())), count, self.data_seed)
 
     @property
     def _is_split_by_prompt(self) -> bool:
@@ -229,9 +225,9 @@ class ExampleSource:
         on_hub = self.hub_name is not None and place == HUB + self.hub_name
         return place, (on_hub and self.hub_held_out_split) or "train"
 
-    def _prompts(self, rows: Sequence[SourceRecord]) -> list[bytes]:
+    def _prompts(self, rows: Sequence[SourceRecord]) -> Iterator[bytes]:
         """A digest of each row's prompt, because whole prompts may be many; white space around it makes no other prompt."""
-        return [hashlib.blake2b(self.prompt(row).strip().encode(), digest_size=16).digest() for row in rows]
+        return (hashlib.blake2b(self.prompt(row).strip().encode(), digest_size=16).digest() for row in rows)
 
     def _world(self, count: int, split: Split) -> list[SourceRecord]:
         return [SourceRecord(f"world {self.stage_name} {split}[{i}]", dict(row)) for i, row in enumerate(self.world_rows(count, split))]

@@ -22,7 +22,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from tqdm import tqdm
 
 from unlearn_lightning.data import token_store
-from unlearn_lightning.data.examples import AT_ONCE, Encoded, Example
+from unlearn_lightning.data.examples import AT_ONCE, Encoded, Example, cut_in
+from unlearn_lightning.data.token_workers import in_order
 from unlearn_lightning.sources import readers
 from unlearn_lightning.sources.readers import SourceRecord
 
@@ -99,27 +100,28 @@ class Making:
         self.stage, self.split, self.tokenizer = stage, split, tokenizer
         self.count = dict.fromkeys(("rows", "long", "cut", "seconds_cut"), 0)
 
-    def chunks(self) -> Iterator[Sequence[Encoded]]:
-        """All tokens, with a bar on a terminal that shows how far they are."""
-        rows, name = self.stage.rows(self.split), self.stage.stage_name
-        self.count["rows"] = len(rows)
+    def chunks(self) -> Iterator[Any]:
+        """All tokens as tables of Arrow's, with a bar on a terminal that shows how far they are."""
+        rows = len(self.stage.rows(self.split))
+        self.count["rows"] = rows
         hidden = None if getattr(rank_zero_only, "rank", None) in (None, 0) else True
-        with tqdm(total=len(rows), desc=f"{name} ({self.split}): tokens", unit=" examples", disable=hidden, leave=False) as bar:
-            for start in range(0, len(rows), AT_ONCE):
-                some = [
-                    self.stage.example(f"{name}-{self.split}-{i:05d}", row) for i, row in enumerate(rows[start : start + AT_ONCE], start)
-                ]
-                encoded = self._encoded(some)
-                bar.update(len(some))
-                yield encoded
+        what = f"{self.stage.stage_name} ({self.split}): tokens"
+        with tqdm(total=rows, desc=what, unit=" examples", disable=hidden, leave=False) as bar:
+            for table, count in in_order(self._piece, range(0, rows, AT_ONCE)):
+                for name, more in count.items():
+                    self.count[name] += more
+                bar.update(min(AT_ONCE, rows - int(bar.n)))
+                yield table
 
-    def _encoded(self, examples: list[Example]) -> list[Encoded]:
+    def _piece(self, start: int) -> tuple[Any, dict[str, int]]:
+        """The tokens of some examples, and what is told of them."""
+        rows, name = self.stage.rows(self.split)[start : start + AT_ONCE], f"{self.stage.stage_name}-{self.split}"
+        examples = [self.stage.example(f"{name}-{i:05d}", row) for i, row in enumerate(rows, start)]
         kept = self.stage._fitting(examples, self.tokenizer)
         encoded: list[Encoded] = self.stage.tokens_of(kept, self.tokenizer)
-        self.count["long"] += len(examples) - len(kept)
-        self.count["cut"] += sum(one.truncated for one in encoded)
-        self.count["seconds_cut"] += sum(one.alternative.truncated for one in encoded if one.alternative is not None)
-        return encoded
+        seconds = [one.alternative for one in encoded if one.alternative is not None]
+        count = {"long": len(examples) - len(kept), "cut": cut_in(encoded), "seconds_cut": cut_in(seconds)}
+        return token_store.table(encoded), count
 
     def facts(self) -> dict[str, Any]:
         """What is told of the tokens whenever they are read."""

@@ -1,6 +1,6 @@
-"""What is made of a large source once and read again: the tokens of its examples, in Arrow by `datasets`, and its fingerprint.
+"""What is made of a large source once and read again: the tokens of its examples, in Arrow, and its fingerprint.
 
-    examples = stored(key, chunks, facts)       # a sequence of Encoded whose tokens stay on disk
+    examples = stored(key, what, tables, facts)       # a sequence of Encoded whose tokens stay on disk
     kept_text(key, make)
 
 Everything lies below UNLEARN_CACHE, or else the user's usual folder for such files, in a folder named by a digest of all that decides it:
@@ -59,16 +59,19 @@ class StoredExamples(Sequence[Encoded]):
     """
 
     def __init__(self, path: Path, facts: dict[str, Any]) -> None:
-        import datasets
         import pyarrow.compute
 
         self.facts = facts
-        self._rows = datasets.Dataset.from_file(str(path))
-        columns = (self._rows.data.column(name) for name in ("prompt", "response"))
-        prompt, response = (pyarrow.compute.list_value_length(column).to_numpy() for column in columns)
+        with pyarrow.memory_map(str(path)) as file:
+            self._rows = pyarrow.ipc.open_stream(file).read_all()
+        columns = (self._rows.column(name) for name in ("prompt", "response"))
+        # By DLPack, as `to_numpy` imports pandas.
+        prompt, response = (
+            np.concatenate([np.from_dlpack(chunk) for chunk in pyarrow.compute.list_value_length(column).chunks]) for column in columns
+        )
         self.lengths: tuple[int, ...] = tuple((prompt + response).tolist())
         self.longest = (int((prompt + response).max()), int(response.max()))
-        self.cut = int(pyarrow.compute.sum(self._rows.data.column("truncated")).as_py())
+        self.cut = int(pyarrow.compute.sum(self._rows.column("truncated")).as_py())
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -83,13 +86,13 @@ class StoredExamples(Sequence[Encoded]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        row = self._rows[index]
+        row = self._rows.slice(index % len(self), 1).to_pylist()[0]
         name, prompt = row["id"], row["prompt"]
         second = None if row["second"] is None else Encoded(name, row["second_prompt"], row["second"], row["second_truncated"])
         return Encoded(name, prompt, row["response"], row["truncated"], second)
 
 
-def stored(key: str, what: str, chunks: Callable[[], Iterator[Sequence[Encoded]]], facts: Callable[[], dict[str, Any]]) -> StoredExamples:
+def stored(key: str, what: str, tables: Callable[[], Iterator[Any]], facts: Callable[[], dict[str, Any]]) -> StoredExamples:
     """The examples that are kept under a key, which are made where they are not there or damaged.
 
     Several processes may ask at once: one makes them, and the others wait.
@@ -97,7 +100,7 @@ def stored(key: str, what: str, chunks: Callable[[], Iterator[Sequence[Encoded]]
     Args:
         key: a digest of all that decides them.
         what: they are, for the line that says where they lie.
-        chunks: makes them, some at a time.
+        tables: makes them, some at a time, as `table` has them.
         facts: what else is kept with them, as JSON; asked when all are made.
     """
     place = folder() / "tokens" / key
@@ -106,7 +109,7 @@ def stored(key: str, what: str, chunks: Callable[[], Iterator[Sequence[Encoded]]
         if found is None:
             if (place / FACTS).exists():
                 rank_zero_info(f"{place} is damaged, so that the tokens are made again.")
-            _write(place, chunks(), facts)
+            _write(place, tables(), facts)
             found = _read(place)
             assert found is not None
             rank_zero_info(f"{what}: the tokens are kept in {place}; {VARIABLE} names another folder.")
@@ -149,28 +152,37 @@ def _read(place: Path) -> StoredExamples | None:
         return None
 
 
-def _write(place: Path, chunks: Iterator[Sequence[Encoded]], facts: Callable[[], dict[str, Any]]) -> None:
+def _write(place: Path, tables: Iterator[Any], facts: Callable[[], dict[str, Any]]) -> None:
     """Writes the tokens and then, as the sign that they are whole, the facts."""
     import pyarrow
-    from datasets.arrow_writer import ArrowWriter
 
     (place / FACTS).unlink(missing_ok=True)
-    tokens, flag = pyarrow.list_(pyarrow.int32()), pyarrow.bool_()
-    schema = pyarrow.schema({
-        "id": pyarrow.string(), "prompt": tokens, "response": tokens, "truncated": flag, "second_prompt": tokens, "second": tokens,
-        "second_truncated": flag,
-    })  # fmt: skip
     # Under another name until it is whole: a process that has mapped the damaged file keeps what it sees.
     unfinished = place / f".{TOKENS}"
-    with ArrowWriter(path=str(unfinished), schema=schema) as writer:
-        for chunk in chunks:
-            if chunk:
-                writer.write_table(pyarrow.table(_columns(chunk), schema=schema))
-        writer.finalize()
+    with pyarrow.OSFile(str(unfinished), "wb") as file, pyarrow.ipc.new_stream(file, _schema()) as writer:
+        for some in tables:
+            writer.write_table(some)
     unfinished.replace(place / TOKENS)
     with (place / TOKENS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     write_json(place / FACTS, {"sha256": digest, "facts": facts()})
+
+
+def table(examples: Sequence[Encoded]) -> Any:
+    """Examples as a table of Arrow's."""
+    import pyarrow
+
+    return pyarrow.table(_columns(examples), schema=_schema())
+
+
+def _schema() -> Any:
+    import pyarrow
+
+    tokens, flag = pyarrow.list_(pyarrow.int32()), pyarrow.bool_()
+    return pyarrow.schema({
+        "id": pyarrow.string(), "prompt": tokens, "response": tokens, "truncated": flag, "second_prompt": tokens, "second": tokens,
+        "second_truncated": flag,
+    })  # fmt: skip
 
 
 def _columns(chunk: Sequence[Encoded]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ records[7], records[:100], records.pick([3, 1])
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -36,16 +37,16 @@ class LineRecords(Sequence[Any]):
     @classmethod
     def of(cls, path: Path, parse: Callable[[int, str], Any]) -> LineRecords | None:
         """All lines that are not blank; None where the first of them is no record by itself, as in a file that is one JSON value."""
-        found, start = [], 0
+        found, start = array("q"), 0
         with path.open("rb") as file:
             stamp = _stamp(file)
             for number, line in enumerate(file, start=1):
                 mark = len(BYTE_ORDER_MARK) if number == 1 and line.startswith(BYTE_ORDER_MARK) else 0
                 text = line[mark:]
                 if text.strip() and (len(text) >= SHORT or text.decode("utf-8", "ignore").strip()):
-                    found.append((start + mark, len(text), number))
+                    found.extend((start + mark, len(text), number))
                 start += len(line)
-        records = cls(path, np.array(found, dtype=np.int64).reshape(-1, 3), parse, stamp)
+        records = cls(path, np.frombuffer(found, dtype=np.int64).reshape(-1, 3), parse, stamp)
         try:
             return records if found and records[0] is not None else None
         except ValueError:

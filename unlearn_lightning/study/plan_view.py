@@ -196,8 +196,7 @@ def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
             console.print(command, markup=False, highlight=False, soft_wrap=True)
         if run not in unread:
             head = f"# {run.name} of the study {study.name}\n#   {command}\n"
-            # Not forced to the disk one by one: the next plan writes them again.
-            path.write_text(head + sections.text(planned_config(run)), encoding="utf-8")
+            _put(path, head + sections.text(planned_config(run)), path.name in written)
         elif path.name in written:
             # A configuration of an earlier plan would start another run than the one that is shown.
             path.unlink()
@@ -214,6 +213,13 @@ def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
             "Plan again with the Hub in reach (or name another --source); runs that are finished are recognised then, too.",
             markup=False, highlight=False, style="yellow",
         )  # fmt: skip
+
+
+def _put(path: Path, text: str, is_there: bool) -> None:
+    """Writes a file without forcing it to the disk, as the next plan would write it again; one that says the same stays."""
+    content = text.encode()
+    if not (is_there and path.stat().st_size == len(content) and path.read_bytes() == content):
+        path.write_bytes(content)
 
 
 class Sections:
