@@ -104,6 +104,16 @@ def test_flags_of_any_depth_are_merged_and_not_replaced():
         parser().parse_args(["--config", str(ROOT / "configs/studies/demo.yaml"), "--match_at=0"])
 
 
+@pytest.mark.parametrize("name", ["demo_learning_rates", "demo_retain", "demo_steps", "demo_methods"])
+def test_every_variant_of_a_study_can_be_left_out_by_a_flag(name):
+    """Some names have a dot in them, such as ga-1.5e-4."""
+    parsed = parser().parse_args(["--config", str(ROOT / f"configs/studies/{name}.yaml")])
+    for variant in list(parsed.objectives):
+        change(parsed, settings_flags([f"--objectives.{variant}", "null"])[1])
+        assert variant not in parsed.objectives
+    assert settings_flags(["--objectives.npo-1.5e-4.model.init_args.beta=0.3"])[1]["objectives"].keys() == {"npo-1.5e-4"}
+
+
 # --- the compared number ---------------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ jsonargparse takes such a flag for one key of a free mapping, and would replace 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,8 @@ from unlearn_lightning.records.yaml_files import load_yaml
 from unlearn_lightning.study.study_config import Settings, merged
 from unlearn_lightning.study.study_file import NAMED
 
+# Between the names of settings; one between digits belongs to a name such as `npo-1.5e-4`.
+DOT = re.compile(r"(?<!\d)\.|\.(?!\d)")
 # The free mappings of `StudyConfig`.
 FREE = (*NAMED, "backbone", "base", "common", "fine_tuning", "unlearning")
 
@@ -35,7 +38,7 @@ def settings_flags(arguments: Sequence[str]) -> tuple[list[str], Settings]:
     waiting = iter(arguments)
     for argument in waiting:
         key, equals, text = argument.removeprefix("--").partition("=")
-        first, *below = key.split(".")
+        first, *below = DOT.split(key)
         if not argument.startswith("--") or first not in FREE or not below:
             if argument.startswith("--"):
                 # What is set as a whole later takes the place of what was set in it before.
