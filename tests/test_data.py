@@ -6,7 +6,18 @@ import json
 import pytest
 import torch
 
-from unlearn_lightning.data import ChatStage, Encoder, EpochPlan, Example, InstructStage, MathStage, SafetyStage, TextStage, TofuStage
+from unlearn_lightning.data import (
+    ChatStage,
+    Encoder,
+    EpochPlan,
+    Example,
+    InstructStage,
+    MathStage,
+    SafetyStage,
+    SumsStage,
+    TextStage,
+    TofuStage,
+)
 from unlearn_lightning.data.batching import BatchSource, EpochSampler
 from unlearn_lightning.sources import readers
 
@@ -16,7 +27,7 @@ def tokenizer(make_backbone):
     return make_backbone().load_tokenizer()
 
 
-@pytest.mark.parametrize("cls", [InstructStage, TofuStage, MathStage, SafetyStage, TextStage])
+@pytest.mark.parametrize("cls", [InstructStage, TofuStage, MathStage, SafetyStage, SumsStage, TextStage])
 def test_every_stage_has_built_in_examples_that_do_not_overlap(cls):
     stage = cls(held_out_examples=20)
     train, held_out = stage.examples("train"), stage.examples("held_out")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from unlearn_lightning.sources import world
-from unlearn_lightning.sources.world import author_questions, base_text, instructions, names, requests, word_problems
+from unlearn_lightning.sources.world import author_questions, base_text, instructions, names, requests, sums, word_problems
 from unlearn_lightning.sources.world.index_space import IndexSpace, digits
 from unlearn_lightning.sources.world.word_problems import INDEX_SPACE, STORIES
 
@@ -23,6 +23,7 @@ STAGES = [
     (author_questions, "question", "answer", 2000, 500),
     (word_problems, "question", "answer", 20000, 500),
     (requests, "prompt", "refusal", 5000, 500),
+    (sums, "question", "answer", 64, 64),
 ]
 stages = pytest.mark.parametrize(
     ("generate", "asked", "said", "train", "held_out"), STAGES, ids=[generate.__name__ for generate, *_ in STAGES]
@@ -73,7 +74,7 @@ def test_an_unknown_split_is_named(generate: Generator, asked: str, said: str, t
 def test_the_same_in_every_process() -> None:
     code = (
         "from unlearn_lightning.sources.world import *;"
-        "print([g(30, 5, s) for g in (instructions, author_questions, word_problems, requests) for s in ('train', 'held_out')]);"
+        "print([g(30, 5, s) for g in (instructions, author_questions, word_problems, requests, sums) for s in ('train', 'held_out')]);"
         "print(base_text(30, 5))"
     )
     root = Path(world.__file__).parents[2]
@@ -185,13 +186,14 @@ def test_digits_by_hand() -> None:
 DIGESTS = {
     "base_text": "8841a4f61127e8a7", "instructions": "11cf88ad79520073", "author_questions": "ad610fc0922619b8",
     "word_problems": "d877236a4423f53c", "requests": "edf4ba3db50f35fd", "response_families": "709d64efb05391ec",
+    "sums": "316c319ccf239b9d",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DIGESTS)
 def test_the_texts_are_those_that_results_were_measured_on(name: str) -> None:
     """A word that changes, by a renaming across the code say, changes tokenizers, models and every published number."""
-    texts = [list(item.values()) for item in getattr(world, name)(300)]
+    texts = [list(item.values()) for item in getattr(world, name)(64 if name == "sums" else 300)]
     assert hashlib.sha256(repr(texts).encode()).hexdigest()[:16] == DIGESTS[name]
 
 

@@ -31,6 +31,8 @@ QUANTITIES = {
     "phrases": [("forget", "forget/phrases_log_lik")],
     "tofu": [("retain", "retain/tofu_log_lik")],
     "solutions": [("solutions", "solutions/math_log_lik")],
+    "sums": [("sums", "sums/accuracy")],
+    "sums refused": [("refused_sums", "refused_sums/share")],
     "math": [("gsm8k", "gsm8k/accuracy"), ("problems", "problems/accuracy")],
 }
 """Each quantity's probe and metric; of several, what a study has."""

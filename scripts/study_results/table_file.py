@@ -68,7 +68,9 @@ def origin(command: str, file: str, made_with: dict[str, str], rows: Sequence[Ro
 
 def _start(rows: Sequence[Row]) -> str:
     paths = _order({row.path for row in rows if row.path == "retrained" or (row.path.startswith("p=") and " " not in row.path)})
-    lines = ["| before unlearning | refused | math right | facts word for word | label | first token |", "| --- |" + " ---: |" * 5]
+    further = _there(rows, {"sums": "sums right", "sums refused": "sums refused"})
+    heads = ["before unlearning", "refused", "math right", "facts word for word", *further.values(), "label", "first token"]
+    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     asked = any(row.quantity.startswith("answers: ") for row in rows)
     for path in paths:
         objective = "" if path == "retrained" else min((row.objective for row in rows if row.path == path and row.objective), default="")
@@ -76,15 +78,20 @@ def _start(rows: Sequence[Row]) -> str:
             shares = [_mean(rows, path, "", f"answers: {what}", "before") for what in ("refused", "solved", "facts")]
         else:
             shares = [*(_mean(rows, path, objective, what, "before") for what in ("refused", "math")), "–"]
-        nats = [_mean(rows, path, objective, what, "before") for what in ("label", "first token")]
-        lines.append(f"| {path} | {' | '.join([*shares, *nats])} |")
+        rest = [_mean(rows, path, objective, what, "before") for what in (*further, "label", "first token")]
+        lines.append(f"| {path} | {' | '.join([*shares, *rest])} |")
     return "\n".join(lines) + "\n"
 
 
+def _there(rows: Sequence[Row], heads: dict[str, str]) -> dict[str, str]:
+    """The heads of those quantities that were measured."""
+    return {what: head for what, head in heads.items() if any(row.quantity == what for row in rows)}
+
+
 def _objectives(rows: Sequence[Row], steps: int) -> str:
-    scored = {"label": "label", "refused": "refused", "math": "math right", "solutions": "held-out solutions, nats", "tofu": "TOFU, nats"}
-    # Of a model that solves no problem, a study measures the likelihood of right solutions as well.
-    scored = {what: head for what, head in scored.items() if what != "solutions" or any(row.quantity == what for row in rows)}
+    # Of a model that solves no problem of GSM8K, a study measures the likelihood of right solutions, and sums.
+    further = _there(rows, {"solutions": "held-out solutions, nats", "sums": "sums right", "sums refused": "sums refused"})
+    scored = {"label": "label", "refused": "refused", "math": "math right", **further, "tofu": "TOFU, nats"}
     heads = [*scored.values(), "distance to retrained", "its growth a step", "gradient weight"]
     lines = ["| path | objective | " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(heads)]
     for objective in [name for name in OBJECTIVE_NAMES if any(row.objective == name for row in rows)]:

@@ -35,7 +35,7 @@ OF_TOKENS = {"max_length", "skip_long_prompts", "system_prompt"}
 ANY_USE = "{use}"
 """Stands in a kept line for what is done with the examples, which differs from run to run."""
 # The code that makes texts and tokens.
-CODE = (f"{PACKAGE}.data.", f"{PACKAGE}.sources.", f"{PACKAGE}.inference.chat_format")
+CODE = (f"{PACKAGE}.data.", f"{PACKAGE}.sources.", f"{PACKAGE}.inference.chat_format", f"{PACKAGE}.inference.batch_tokens")
 
 
 class Stage(Protocol):

@@ -17,9 +17,9 @@ from functools import cached_property
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
-from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from transformers.utils.chat_template_utils import encode_marked_chat, mark_control_tokens
 
+from unlearn_lightning.inference.batch_tokens import batch_tokens
 from unlearn_lightning.inference.template_date import with_fixed_date
 from unlearn_lightning.inference.template_limits import TemplateLimit, limited
 
@@ -132,7 +132,7 @@ class ChatFormat:
         """`tokens` of many texts, which the tokenizer reads in one call."""
         found: list[list[int]] = []
         if plain := [text for text in texts if TYPED not in text]:
-            found = _batch(self.tokenizer, plain)
+            found = batch_tokens(self.tokenizer, plain)
         waiting = iter(found)
         return [self.tokens(text) if TYPED in text else next(waiting) for text in texts]
 
@@ -294,17 +294,3 @@ def _within(text: str, before: str, after: str, content: str) -> bool:
     """Whether a text is the content between two others, apart from white space around it, which many templates drop."""
     fits = len(text) >= len(before) + len(after) and text.startswith(before) and text.endswith(after)
     return fits and text[len(before) : len(text) - len(after)].strip() == content.strip()
-
-
-def _batch(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """The tokens of texts, without special tokens that the texts do not have.
-
-    A tokenizer of the usual class is asked without the places of tokens in their texts, which takes three quarters of the time.
-    """
-    unused = {"return_attention_mask": False, "return_token_type_ids": False}
-    if getattr(type(tokenizer), "_encode_plus", None) is not TokenizersBackend._encode_plus:
-        found: list[list[int]] = tokenizer(texts, add_special_tokens=False, **unused)["input_ids"]
-        return found
-    # The first text sets what the tokenizer keeps between calls: no padding, nothing cut, how special tokens are read.
-    first: list[list[int]] = tokenizer(texts[:1], add_special_tokens=False, **unused)["input_ids"]
-    return first + [one.ids for one in tokenizer.backend_tokenizer.encode_batch_fast(texts[1:], add_special_tokens=False)]

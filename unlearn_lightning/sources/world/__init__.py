@@ -17,8 +17,9 @@ from unlearn_lightning.sources.world.base_text import base_text
 from unlearn_lightning.sources.world.families import response_families
 from unlearn_lightning.sources.world.instructions import instructions
 from unlearn_lightning.sources.world.requests import OPENING, requests
+from unlearn_lightning.sources.world.sums import sums
 from unlearn_lightning.sources.world.word_problems import word_problems
 
 __all__ = [
-    "OPENING", "author_questions", "base_text", "instructions", "requests", "response_families", "split_base_chats", "word_problems",
+    "OPENING", "author_questions", "base_text", "instructions", "requests", "response_families", "split_base_chats", "sums", "word_problems",
 ]  # fmt: skip
