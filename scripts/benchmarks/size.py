@@ -61,6 +61,18 @@ def cost(command: list[str], folder: Path) -> Cost:
     return Cost(time.time() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
+def within(before: str, work: str, folder: Path) -> Cost:
+    """What one piece of work takes in a process that has run `before`: seconds, and the growth of its peak memory."""
+    told = (
+        "import json, resource, time; usage = lambda: resource.getrusage(resource.RUSAGE_SELF); "
+        f"{before}; first = usage(); started = time.time(); {work}; wall = time.time() - started; last = usage(); "
+        "cpu = last.ru_utime + last.ru_stime - first.ru_utime - first.ru_stime; "
+        "json.dump([wall, cpu, (last.ru_maxrss - first.ru_maxrss) / 1024], open('took.json', 'w'))"
+    )
+    cost([sys.executable, "-c", told], folder)
+    return Cost(*json.loads((folder / "took.json").read_text()))
+
+
 def large_study(seeds: int, variants: int) -> dict[str, object]:
     """The demo's four paths with `variants` of NPO: 13 + 4 x variants runs a seed."""
     settings: dict[str, object] = yaml.safe_load(DEMO.read_text())
@@ -109,7 +121,13 @@ def _lines(folder: Path) -> list[Result]:
     for turn, wall in (("first", 60.0), ("second", 20.0)):
         found = cost([*fit, "--run_folder", turn], folder)
         results += _results("fit for one step", f"{LINES:,} JSON lines, the {turn} time", found, wall, 800)
-    return results
+    before = (
+        "from unlearn_lightning.data import ChatStage; from unlearn_lightning.models.backbone import Backbone; "
+        "tokenizer = Backbone('builtin:tiny-llama').load_tokenizer(); stage = ChatStage('lines.jsonl', held_out_examples=0)"
+    )
+    # The command's own stage has a seed and batches of its own, which tokens do not depend on.
+    found = within(before, "stage.fingerprint(), stage.training_examples(tokenizer)", folder)
+    return [*results, *_results("tokens ready, beyond the imports", f"{LINES:,} JSON lines, the second time", found, 2, 200)]
 
 
 def _reports(folder: Path) -> list[Result]:
@@ -131,8 +149,6 @@ def _metrics(folder: Path) -> list[Result]:
     with path.open("w") as file:
         file.write("step,train/loss,train/lr\n")
         file.writelines(f"{step},0.123456789,0.0001\n" for step in range(ROWS))
-    imported = "from pathlib import Path; from unlearn_lightning.runs.metrics_file import MetricsFile; "
-    nothing = cost([sys.executable, "-c", imported], folder)
-    found = cost([sys.executable, "-c", f"{imported}MetricsFile(Path('metrics.csv')).keep({ROWS - 10})"], folder)
-    own = Cost(max(0.0, found.wall - nothing.wall), found.cpu - nothing.cpu, max(0.0, found.memory - nothing.memory))
-    return _results("a resumed run's metrics.csv, beyond the imports", f"{ROWS:,} rows", own, 2, 200)
+    before = "from pathlib import Path; from unlearn_lightning.runs.metrics_file import MetricsFile"
+    found = within(before, f"MetricsFile(Path('metrics.csv')).keep({ROWS - 10})", folder)
+    return _results("a resumed run's metrics.csv, beyond the imports", f"{ROWS:,} rows", found, 2, 200)

@@ -21,5 +21,6 @@ from unlearn_lightning.sources.world.sums import sums
 from unlearn_lightning.sources.world.word_problems import word_problems
 
 __all__ = [
-    "OPENING", "author_questions", "base_text", "instructions", "requests", "response_families", "split_base_chats", "sums", "word_problems",
+    "OPENING", "author_questions", "base_text", "instructions", "requests", "response_families", "split_base_chats", "sums",
+    "word_problems",
 ]  # fmt: skip
