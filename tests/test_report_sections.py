@@ -3,7 +3,9 @@
 import csv
 import io
 import math
+from itertools import combinations
 
+import matplotlib as mpl
 import pytest
 from rich.console import Console
 from test_report_study_data import StudyWriter, section_of
@@ -14,7 +16,7 @@ from unlearn_lightning.report import build
 from unlearn_lightning.report.blocks import Prose, Table
 from unlearn_lightning.report.chart import MOST_LINES, MOST_PANELS, Chart, Line, Panel
 from unlearn_lightning.report.columns import Change, Counted, Flag, Interval, Number, Text
-from unlearn_lightning.report.print_figures import draw
+from unlearn_lightning.report.print_figures import STYLE, draw
 from unlearn_lightning.report.section import Material, Section, Verdict
 from unlearn_lightning.report.sections import sections
 from unlearn_lightning.report.sections.gradient_weight import GradientWeight
@@ -173,3 +175,18 @@ def test_an_objective_that_spent_its_gradient_is_named(tmp_path):
     assert list(section.sentences()) == [
         "The gradient's weight was below 1% of its start under NPO, p=4 from step 3: what follows there is the optimizer's momentum."
     ]
+
+
+@pytest.mark.parametrize(("panels", "columns"), [(1, 0), (2, 2), (9, 3), (5, 0), (8, 4), (12, 6)])
+def test_no_title_of_a_panel_reaches_into_the_next_or_out_of_the_figure(panels, columns):
+    titles = ["SimNPO (normalised) · lr=0.00015", "GA", "NPO and the authors: paraphrases, logit margin and forget score"]
+    lines = [Line("p=1", (0,), [0.0, 1.0], [0.0, -1.0])]
+    with mpl.rc_context(STYLE):
+        figure = draw(Chart("a", "", "", "step", "nats", [Panel(titles[i % 3], lines) for i in range(panels)], columns=columns))
+        figure.draw_without_rendering()
+    # The title that stands on the left.
+    boxes = [axes._left_title.get_window_extent() for axes in figure.axes if axes.get_visible()]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+    plots = [axes.get_window_extent() for axes in figure.axes if axes.get_visible()]
+    assert not any(box.overlaps(plot) for box in boxes for plot in plots)

@@ -15,6 +15,9 @@ PATH_COLOURS = ("#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#cc79a7", "#009e73"
 MOST_LEGEND_ROWS = 5
 """A legend of more rows would take the room of the figure, and is left out."""
 
+LEFT, BETWEEN, TITLE_LINE = 0.62, 0.1, 0.14
+"""Inches: left of the panels, between two of them, and of a title's further line."""
+
 MARKERS = "osD^vPXh"
 STYLE: Any = {
     "font.family": "sans-serif", "font.size": 8, "axes.titlesize": 8, "axes.titleweight": "bold", "axes.labelsize": 8, "axes.titley": 1.0,
@@ -47,14 +50,16 @@ def draw(chart: Chart) -> Any:
     columns = chart.columns or min(3, len(chart.panels))
     rows = math.ceil(len(chart.panels) / columns)
     width = {1: 3.4, 2: 5.2}.get(columns, 6.9)
-    height = 2.0 * rows + 0.55
+    titles = [_wrapped(panel.title, (width - LEFT) / columns - BETWEEN) for panel in chart.panels]
+    further = TITLE_LINE * max(title.count("\n") for title in titles)
+    height = (2.0 + further) * rows + 0.55
     figure = Figure(figsize=(width, height))
     grid = figure.subplots(rows, columns, sharey=False if chart.own_scales else "row", squeeze=False)
-    for axes, panel, limits in zip(grid.flat, chart.panels, chart.y_ranges, strict=False):
+    for axes, panel, title, limits in zip(grid.flat, chart.panels, titles, chart.y_ranges, strict=False):
         axes.set_ylim(*limits)
         for line in panel.lines:
             _draw_line(axes, line)
-        axes.set_title(panel.title, loc="left")
+        axes.set_title(title, loc="left")
         axes.set_xlabel(chart.x_title)
         if chart.x_ticks:
             axes.set_xticks(range(len(chart.x_ticks)), chart.x_ticks)
@@ -83,8 +88,25 @@ def draw(chart: Chart) -> Any:
     if note:
         figure.text(0.5, 0.05 / height, note, ha="center", size=7)
     bottom = (0.47 + 0.17 * (legend_rows + bool(note))) / height
-    figure.subplots_adjust(left=0.62 / width, right=1 - 0.08 / width, top=1 - 0.22 / height, bottom=bottom, wspace=0.1, hspace=0.45)
+    top = 1 - (0.22 + further) / height
+    figure.subplots_adjust(left=LEFT / width, right=1 - 0.08 / width, top=top, bottom=bottom, wspace=0.1, hspace=0.45 + further / 1.4)
     return figure
+
+
+def _wrapped(title: str, inches: float) -> str:
+    """The title with line breaks between its words, so that no line is wider than its panel unless one word is."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    font = FontProperties(family=STYLE["font.family"], weight=STYLE["axes.titleweight"], size=STYLE["axes.titlesize"])
+    lines = [""]
+    for word in title.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and TextPath((0, 0), longer, prop=font).get_extents().width / 72 > inches:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
 
 
 def _draw_line(axes: "Axes", line: Line) -> None:
