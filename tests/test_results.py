@@ -8,7 +8,7 @@ from scipy.stats import t
 from test_report_study_data import write_full_study
 
 from scripts.study_results.earlier import with_earlier
-from scripts.study_results.measured import Row, measured
+from scripts.study_results.measured import Row, measured, names_the_answer
 from scripts.study_results.pages import DOCS, PAGES
 from scripts.study_results.table_file import block, put, read, write
 from scripts.study_results.twins import as_twin, spread, verdicts
@@ -114,3 +114,20 @@ def test_seeds_of_a_store_that_is_gone_stand_beside_those_measured_now():
         with_earlier(now, now)
     with pytest.raises(ValueError, match="8 steps, these in 16"):
         with_earlier(now, (before[0] | {"steps": "8"}, before[1]))
+
+
+@pytest.mark.parametrize(
+    ("said", "named"), [("It is 12. The 6 + 6 problem", True), ("6 + 6 = 11", False), ("It is 112.", False), ("", False)]
+)
+def test_the_right_number_of_a_sum_counts_wherever_it_stands(said, named):
+    assert names_the_answer({"answer": "12", "attempts": [said]}) == named
+
+
+def test_sums_have_columns_where_they_were_measured():
+    made_with = {"commit": "abc", "processor": "a processor", "versions": "python 3", "runs": "1 run", "steps": "8"}
+    rows = [Row(1, "p=1", "ga", "label", 0.0, -1.0), Row(1, "p=1", "ga", "to retrained", 2.0, 1.0)]
+    further = [Row(1, "p=1", "ga", "sums", 0.75, 0.25), Row(1, "p=1", "ga", "sums named", 0.75, 0.5)]
+    assert "sums right" not in block("a", made_with, rows)
+    shown = block("a", made_with, [*rows, *further])
+    assert shown.count("| sums right | number named |") == 2
+    assert "0.75 → 0.25 | 0.75 → 0.50" in shown

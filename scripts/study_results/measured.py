@@ -2,10 +2,12 @@
 
 import csv
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from unlearn_lightning.inference.divergence import squared_distance
@@ -77,6 +79,13 @@ def recorded(folder: Path) -> Iterator[tuple[str, dict[int, float]]]:
         for probe, key in places:
             if found := read_records(folder, probe):
                 yield quantity, {step: record["metrics"].get(key, NAN) for step, record in found.items()}
+    if sums := read_records(folder, "sums"):
+        yield "sums named", {step: fmean(map(names_the_answer, record["examples"])) for step, record in sums.items()}
+
+
+def names_the_answer(example: dict[str, Any]) -> bool:
+    """Whether the right number stands anywhere in the answer to a sum; it equals neither of the two that the question has."""
+    return example["answer"] in re.findall(r"\d+", example["attempts"][0])
 
 
 def _pairs(study: Path, runs: list[dict[str, Any]]) -> Iterator[Row]:

@@ -68,7 +68,7 @@ def origin(command: str, file: str, made_with: dict[str, str], rows: Sequence[Ro
 
 def _start(rows: Sequence[Row]) -> str:
     paths = _order({row.path for row in rows if row.path == "retrained" or (row.path.startswith("p=") and " " not in row.path)})
-    further = _there(rows, {"sums": "sums right", "sums refused": "sums refused"})
+    further = _there(rows, SUMS)
     heads = ["before unlearning", "refused", "math right", "facts word for word", *further.values(), "label", "first token"]
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     asked = any(row.quantity.startswith("answers: ") for row in rows)
@@ -83,6 +83,9 @@ def _start(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+SUMS = {"sums": "sums right", "sums named": "number named", "sums refused": "sums refused"}
+
+
 def _there(rows: Sequence[Row], heads: dict[str, str]) -> dict[str, str]:
     """The heads of those quantities that were measured."""
     return {what: head for what, head in heads.items() if any(row.quantity == what for row in rows)}
@@ -90,7 +93,7 @@ def _there(rows: Sequence[Row], heads: dict[str, str]) -> dict[str, str]:
 
 def _objectives(rows: Sequence[Row], steps: int) -> str:
     # Of a model that solves no problem of GSM8K, a study measures the likelihood of right solutions, and sums.
-    further = _there(rows, {"solutions": "held-out solutions, nats", "sums": "sums right", "sums refused": "sums refused"})
+    further = _there(rows, {"solutions": "held-out solutions, nats", **SUMS})
     scored = {"label": "label", "refused": "refused", "math": "math right", **further, "tofu": "TOFU, nats"}
     heads = [*scored.values(), "distance to retrained", "its growth a step", "gradient weight"]
     lines = ["| path | objective | " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(heads)]
