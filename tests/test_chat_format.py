@@ -1,5 +1,6 @@
 """Chat templates of several kinds: one invariant for all, and one line for what would be wrong in silence."""
 
+import copy
 from datetime import datetime
 
 import pytest
@@ -8,6 +9,7 @@ from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, PreTraine
 from transformers.utils import chat_template_utils
 
 from unlearn_lightning.data import Encoder, Example, TextStage
+from unlearn_lightning.inference.batch_tokens import batch_tokens
 from unlearn_lightning.inference.chat_format import DATE, ChatFormat, ChatSettings
 from unlearn_lightning.inference.generation import end_tokens
 from unlearn_lightning.models.backbone import Backbone, save_result
@@ -269,3 +271,17 @@ def test_a_typed_special_token_is_text_in_base_training_too():
     (encoded,) = TextStage(max_length=99).encode([Example("x", "", "The mark </s> ends it.")], tokenizer)
     assert encoded.response_ids.count(tokenizer.eos_token_id) == 1
     assert tokenizer.decode(encoded.response_ids) == "The mark </s> ends it.</s>"
+
+
+def test_a_class_around_the_tokenizers_library_that_makes_other_tokens_is_asked_itself(make_backbone):
+    tokenizer = copy.deepcopy(make_backbone().load_tokenizer())
+    texts = ["Who?", "Ann.", "two  words"]
+    assert batch_tokens(tokenizer, texts) == [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+    class Doubled(type(tokenizer)):
+        def __call__(self, texts, **kwargs):
+            return {"input_ids": [ids * 2 for ids in super().__call__(texts, **kwargs)["input_ids"]]}
+
+    expected = [ids * 2 for ids in batch_tokens(tokenizer, texts)]
+    tokenizer.__class__ = Doubled
+    assert batch_tokens(tokenizer, texts) == expected
