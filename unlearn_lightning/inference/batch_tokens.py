@@ -8,8 +8,8 @@ from typing import Any
 def batch_tokens(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     """The tokens of texts, without special tokens that the texts do not have.
 
-    The `tokenizers` library is asked directly, for tokens without their places, which takes three quarters of the time. Where there is none,
-    or the class around it makes something else of the first or the last text, the tokenizer itself is asked.
+    The `tokenizers` library is asked directly, for tokens without their places, which takes three quarters of the time. Where there is
+    none, or the class around it makes something else of the first or the last text, the tokenizer itself is asked.
     """
     # This call also sets what the library keeps between calls: no padding, nothing cut, how special tokens are read.
     known = _asked(tokenizer, [texts[0], texts[-1]])
