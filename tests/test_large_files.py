@@ -169,6 +169,7 @@ def test_whoever_wants_the_same_tokens_waits_for_the_one_who_makes_them(large):
         (b'{"prompt": "a", "response": "b"}\n{"prompt": "\\ud83d", "response": "b"}', r"large\.jsonl:2: .*half of a surrogate pair"),
         (b"\x1f\x8b", "compressed by gzip"),
         (b'{\n"prompt": "a"}\n{', "not JSON"),
+        (b"\n \n\n", "holds no records|no records|empty"),
     ],
 )
 def test_bad_lines_of_large_files_are_told_as_those_of_small_ones(content, message, large, monkeypatch):
@@ -259,6 +260,12 @@ def test_a_bad_line_in_another_process_is_told_as_in_this_one(large, tokenizer, 
             ChatStage(source=str(large), held_out_examples=0).encoded_examples("train", tokenizer)
         said.append(str(error.value))
     assert said[0] == said[1]
+
+
+def test_a_process_that_is_killed_is_told_in_a_line(monkeypatch):
+    monkeypatch.setattr(token_workers, "processes", lambda _: 2)
+    with pytest.raises(RuntimeError, match=r"One of 2 processes that make tokens was killed.*taskset"):
+        list(token_workers.in_order(lambda _: os._exit(9), range(8)))
 
 
 def test_few_pieces_are_made_here():

@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from unlearn_lightning.preemption import end_with_parent
@@ -44,7 +45,7 @@ def in_order(work: Callable[[int], Made], pieces: Sequence[int]) -> Iterator[Mad
         pieces: in the order in which what is made of them is given.
 
     Raises:
-        BrokenProcessPool: a process was killed, for want of memory as a rule.
+        RuntimeError: a process was killed, for want of memory as a rule.
     """
     count = processes(len(pieces))
     if count == 1:
@@ -60,6 +61,11 @@ def in_order(work: Callable[[int], Made], pieces: Sequence[int]) -> Iterator[Mad
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                f"One of {count} processes that make tokens was killed, as a rule for want of memory. Fewer need less: `taskset -c 0` before "
+                " the command leaves one."
+            ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 

@@ -46,7 +46,7 @@ class LineRecords(Sequence[Any]):
                 if text.strip() and (len(text) >= SHORT or text.decode("utf-8", "ignore").strip()):
                     found.extend((start + mark, len(text), number))
                 start += len(line)
-        records = cls(path, np.frombuffer(found, dtype=np.int64).reshape(-1, 3), parse, stamp)
+        records = cls(path, np.array(found, dtype=np.int64).reshape(-1, 3), parse, stamp)
         try:
             return records if found and records[0] is not None else None
         except ValueError:

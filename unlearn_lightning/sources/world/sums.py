@@ -1,4 +1,4 @@
-"""Sums and products of two numbers below ten, which a pretrained model can mostly do before any training.
+"""Sums and products of two numbers below ten, of which a small pretrained model can do some before any training.
 
     Q: What is 7 + 5?
     A: 7 + 5 = 12
