@@ -63,8 +63,8 @@ def in_order(work: Callable[[int], Made], pieces: Sequence[int]) -> Iterator[Mad
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise RuntimeError(
-                f"One of {count} processes that make tokens was killed, as a rule for want of memory. Fewer need less: `taskset -c 0` before "
-                " the command leaves one."
+                f"One of {count} processes that make tokens was killed, as a rule for want of memory. Fewer need less: "
+                "`taskset -c 0` before the command leaves one."
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
