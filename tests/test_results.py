@@ -89,7 +89,7 @@ def test_twins_beside_seeds_by_hand():
     twin = [*as_twin([*other[:2], Row(1, "p=4", "ga", "to retrained", 1.0, 20.0), Row(1, "p=4", "ga", "no such quantity", 0.0, 1.0)])]
     found = spread([*rows, *twin], "ga", "label")
     assert found == pytest.approx((math.sqrt(0.1 / 4), 0.3, math.sqrt(2), 2))
-    assert spread([*rows, *twin], "ga", "to retrained").largest == pytest.approx(math.log(2))
+    assert spread([*rows, *twin], "ga", "to retrained", log=True).largest == pytest.approx(math.log(2))
     assert spread(rows, "ga", "label") is None
     assert verdicts([*rows, *as_twin(other)], "ga") == (1, 2, 0, 0)
     text = block("demo", {**MADE, "twin": "another way"}, [*rows, *twin])

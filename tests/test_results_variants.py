@@ -8,10 +8,12 @@ from test_report_study_data import StudyWriter
 from scripts.study_results.depth import depth_texts, measured_depth, orders
 from scripts.study_results.pages import PAGES
 from scripts.study_results.table_file import read, write
-from scripts.study_results.variants import measured_variants, variants_tables, variants_texts
+from scripts.study_results.twins import as_twin
+from scripts.study_results.variants import SLOWEST, measured_variants, variants_tables, variants_texts
 from unlearn_lightning.records.statistics import Share, estimate
 from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.sections.depth import depths
+from unlearn_lightning.report.sections.recency import MEASURED
 
 
 def rates_study(folder):
@@ -62,6 +64,32 @@ def test_depths_of_a_csv_are_those_of_the_study(tmp_path):
     assert [[run.kind for run in one.outcomes] for one in found] == [[run.kind for run in one.outcomes] for one in expected]
     assert [(one.path.label, one.expected) for one in found] == [(one.path.label, one.expected) for one in expected]
     assert depth_texts(made, rows) == depth_texts(*read(tmp_path / "study.csv"))
+
+
+def test_twins_of_variants_by_hand(tmp_path):
+    """A label that differs by 0.2 on each of four places: 0.2/√2. One verdict of eight is another one: p=4 is not the slowest there."""
+    made, rows = measured_variants(rates_study(tmp_path))
+    shifted = [row._replace(after=row.after + 0.2) if row[1:4:2] == ("p=4", "label") else row for row in rows]
+    flag = next(row for row in shifted if row.quantity == SLOWEST + next(iter(MEASURED)))
+    others = [row._replace(after=1 - row.after) if row is flag else row for row in shifted]
+    *tables, told, twins = variants_texts({**made, "twin": "another way"}, [*rows, *as_twin(others, PAGES["reproduce.md"].compared)])
+    assert tables == variants_texts(made, rows)
+    assert told.startswith("**What rounding does.** The same study again with another way, which is equal up to rounding: seeds 1, 2.")
+    low, high = twins.splitlines()[2:]
+    measures = sum(row.quantity.startswith(SLOWEST) for row in rows if row.objective == "GA · lr=1e-05")
+    assert low.startswith("| GA · lr=1e-05 | 0.1 | 0 | 0 | 0 | 0 | 0 |")
+    assert f"| {measures - 1} of {measures} (" in low
+    assert f"| {measures} of {measures} (" in high
+
+
+def test_twins_of_orders_by_hand(tmp_path):
+    """In the twin one of twelve orders is deep that is not in the study: C ends at -40 instead of -14."""
+    made, rows = measured_depth(write_depth_study(tmp_path / "study", [("UCR", "URC"), ("CRU",)]))
+    _, twin = measured_depth(write_depth_study(tmp_path / "twin", [("UCR", "URC"), ("CRU", "RCU")]))
+    both = [*rows, *as_twin(twin, PAGES["superficial.md"].compared)]
+    *texts, told = depth_texts({**made, "twin": "another way"}, both)
+    assert texts == depth_texts(made, rows)
+    assert "seeds 1, 2. The log-likelihoods after unlearning differ by 26 nats at most, and 11 of 12 orders are called the same." in told
 
 
 def test_a_page_says_what_its_csv_says(tmp_path):

@@ -18,7 +18,7 @@ def main(study: Path, page: Page, twin: Path | None, how: str, objectives: list[
     if earlier is not None:
         made_with, rows = with_earlier((made_with, rows), read(earlier))
     if twin is not None:
-        rows += as_twin(row for row in page.measured(twin)[1] if objectives is None or row.objective in objectives)
+        rows += as_twin((row for row in page.measured(twin)[1] if objectives is None or row.objective in objectives), page.compared
         made_with["twin"] = how
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, made_with, rows)
@@ -39,8 +39,6 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.page.name not in PAGES:
         parser.error(f"--page {given.page} has no tables of studies; give one of {', '.join(f'docs/{name}' for name in PAGES)}")
-    if given.twin and given.page.name != "results.md":
-        parser.error(f"--twin is compared on docs/results.md, not on {given.page}")
     if given.twin and not given.how:
         parser.error("--twin needs --how: what it was computed with, such as `backbone.shortcuts: false`")
     main(given.study, PAGES[given.page.name], given.twin, given.how, given.objectives, given.earlier)

@@ -4,8 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.study_results.measured import Row, made_with
+from scripts.study_results.twins import TWIN, described, has_twin, own, spread
 from unlearn_lightning.records.study_data import TrainingPath, load_study
 from unlearn_lightning.report.sections.depth import FAMILIES, PROBE, OrderDepth, depth, depth_headline, depth_sentences, depth_table
+
+
+COMPARED_DEPTHS = FAMILIES
+"""The responses whose log-likelihoods are compared with a twin's."""
 
 
 def measured_depth(folder: Path) -> tuple[dict[str, str], list[Row]]:
@@ -33,6 +38,22 @@ def orders(made: dict[str, str], rows: Sequence[Row]) -> list[OrderDepth]:
 
 
 def depth_texts(made: dict[str, str], rows: Sequence[Row]) -> list[str]:
-    """The report's headline, sentences and table, of the CSV alone."""
-    found = orders(made, rows)
-    return [f"**{depth_headline(found)}** {' '.join(depth_sentences(found))}\n", depth_table(found).markdown()]
+    """The report's headline, sentences and table, of the CSV alone; and what a twin has of the same orders."""
+    mine = own(rows)
+    found = orders(made, mine)
+    texts = [f"**{depth_headline(found)}** {' '.join(depth_sentences(found))}\n", depth_table(found).markdown()]
+    return [*texts, _twin_text(made, rows)] if has_twin(rows) else texts
+
+
+def _twin_text(made: dict[str, str], rows: Sequence[Row]) -> str:
+    theirs = [row._replace(quantity=row.quantity.removeprefix(TWIN)) for row in rows if row.quantity.startswith(TWIN)]
+    mine, twins = (
+        {(one.objective, one.path.label, outcome.seed): outcome.kind for one in orders(made, some) for outcome in one.outcomes}
+        for some in ([row for row in own(rows) if row.seed in {row.seed for row in theirs}], theirs)
+    )
+    same = [kind == twins[place] for place, kind in mine.items() if place in twins]
+    spreads = (spread(rows, objective, name) for objective in {row.objective for row in theirs} for name in FAMILIES)
+    return (
+        f"{described(rows, made['twin'])} The log-likelihoods after unlearning differ by {max(one.largest for one in spreads if one):.2g} nats "
+        f"at most, and {sum(same)} of {len(same)} orders are called the same.\n"
+    )

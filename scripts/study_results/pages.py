@@ -1,13 +1,14 @@
 """The pages that hold numbers of studies, and what each has of a study: a CSV of every seed, and tables made of this CSV alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.study_results.depth import depth_texts, measured_depth
+from scripts.study_results.depth import COMPARED_DEPTHS, depth_texts, measured_depth
 from scripts.study_results.measured import Row, measured
 from scripts.study_results.table_file import block, origin
-from scripts.study_results.variants import measured_variants, variants_texts
+from scripts.study_results.twins import COMPARED
+from scripts.study_results.variants import COMPARED_VARIANTS, measured_variants, variants_texts
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -20,6 +21,7 @@ class Page(NamedTuple):
         data: the folder of its CSV files, from docs/.
         measured: reads a study's folder.
         block: writes what stands between the markers, from the study's name and the CSV.
+        compared: the quantities that are compared with a twin's.
         figures: the keys of the report's figures of which the first that a study has is copied beside the page.
     """
 
@@ -27,6 +29,7 @@ class Page(NamedTuple):
     data: str
     measured: Callable[[Path], tuple[dict[str, str], list[Row]]]
     block: Callable[[str, dict[str, str], Sequence[Row]], str]
+    compared: Collection[str] = COMPARED
     figures: tuple[str, ...] = ()
 
     def csv(self, study: str) -> Path:
@@ -53,10 +56,11 @@ PAGES = {
         Page("results.md", "data", measured, block),
         Page(
             "reproduce.md", "data/reproduce", measured_variants, _block("reproduce.md", "data/reproduce", variants_texts),
-            ("further_stages", "label_by_*", "label"),
+            COMPARED_VARIANTS, ("further_stages", "label_by_*", "label"),
         ),
         Page(
-            "superficial.md", "data/superficial", measured_depth, _block("superficial.md", "data/superficial", depth_texts), ("families",)
+            "superficial.md", "data/superficial", measured_depth, _block("superficial.md", "data/superficial", depth_texts), COMPARED_DEPTHS,
+            ("families",),
         ),
     )
 }  # fmt: skip

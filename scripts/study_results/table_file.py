@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from scipy.stats import binomtest
 
 from scripts.study_results.measured import Row
-from scripts.study_results.twins import COMPARED, TWIN, own, spread, verdicts
+from scripts.study_results.twins import COMPARED, described, has_twin, own, spread, verdicts
 from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
 
 
@@ -134,18 +134,16 @@ def _recency(rows: Sequence[Row]) -> str:
 
 
 def _rounding(rows: Sequence[Row], made_with: dict[str, str]) -> Iterable[str]:
-    if not any(row.quantity.startswith(TWIN) for row in rows):
+    if not has_twin(rows):
         return
-    seeds = sorted({row.seed for row in rows if row.quantity.startswith(TWIN)})
     yield (
-        f"**What rounding does.** The same study again with {made_with['twin']}, which is equal up to rounding: seeds "
-        f"{', '.join(map(str, seeds))}. Standard deviations of what is measured after unlearning, over the paths; those of distances "
-        "are of their natural logarithms.\n"
+        f"{described(rows, made_with['twin'])} Standard deviations of what is measured after unlearning, over the paths; those of "
+        "distances are of their natural logarithms.\n"
     )
     lines = ["| after unlearning | objective | between twins | the largest difference | between seeds |", "| --- | --- |" + " ---: |" * 3]
     for quantity, log in COMPARED.items():
         for objective, name in OBJECTIVE_NAMES.items():
-            if found := spread(rows, objective, quantity):
+            if found := spread(rows, objective, quantity, log):
                 numbers = " | ".join("–" if math.isnan(one) else f"{one:.2g}" for one in (found.twins, found.largest, found.seeds))
                 lines.append(f"| {quantity}{' (log)' if log else ''} | {name} | {numbers} |")
     yield "\n".join(lines) + "\n"

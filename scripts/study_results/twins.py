@@ -1,7 +1,7 @@
 """What rounding does: a study beside its twin, the same seeds computed by another way that is equal up to rounding."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from statistics import fmean, variance
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from scripts.study_results.measured import Row
 TWIN = "twin: "
 """What the quantities of a twin's rows begin with."""
 COMPARED = {"label": False, "margin": False, "phrases": False, "tofu": False, "math": False, "to retrained": True, "between paths": True}
-"""The quantities that are compared, and whether on a log scale."""
+"""The quantities of docs/results.md that are compared, and whether on a log scale."""
 
 
 class Spread(NamedTuple):
@@ -25,9 +25,9 @@ class Spread(NamedTuple):
     pairs: int
 
 
-def as_twin(rows: Iterable[Row]) -> Iterator[Row]:
-    """The rows of a twin study that are compared, named as a twin's."""
-    return (row._replace(quantity=TWIN + row.quantity) for row in rows if row.quantity in COMPARED and row.objective)
+def as_twin(rows: Iterable[Row], compared: Collection[str] = COMPARED) -> Iterator[Row]:
+    """The rows of a twin study whose quantities are compared, named as a twin's."""
+    return (row._replace(quantity=TWIN + row.quantity) for row in rows if row.quantity in compared and row.objective)
 
 
 def own(rows: Iterable[Row]) -> list[Row]:
@@ -35,12 +35,23 @@ def own(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if not row.quantity.startswith(TWIN)]
 
 
-def spread(rows: Sequence[Row], objective: str, quantity: str) -> Spread | None:
+def has_twin(rows: Iterable[Row]) -> bool:
+    """Whether rows of a twin are among them."""
+    return any(row.quantity.startswith(TWIN) for row in rows)
+
+
+def described(rows: Iterable[Row], how: str) -> str:
+    """What stands above a table of twins: what the twin was computed with, and its seeds."""
+    seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in rows if row.quantity.startswith(TWIN)}))
+    return f"**What rounding does.** The same study again with {how}, which is equal up to rounding: seeds {seeds}."
+
+
+def spread(rows: Sequence[Row], objective: str, quantity: str, log: bool = False) -> Spread | None:
     """Differences of `after` between twins and between seeds, in the quantity's unit or of its logarithm; None without a twin."""
 
     def values(name: str) -> dict[tuple[str, int], float]:
         found = {(row.path, row.seed): row.after for row in rows if row.objective == objective and row.quantity == name}
-        return {place: math.log(value) if COMPARED[quantity] else value for place, value in found.items() if not math.isnan(value)}
+        return {place: math.log(value) if log else value for place, value in found.items() if not math.isnan(value)}
 
     mine, theirs = values(quantity), values(TWIN + quantity)
     differences = [abs(mine[place] - theirs[place]) for place in mine.keys() & theirs.keys()]

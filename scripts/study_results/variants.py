@@ -8,6 +8,7 @@ from statistics import fmean
 
 from scripts.study_results.measured import NAN, Row, made_with, recorded
 from scripts.study_results.table_file import geometric
+from scripts.study_results.twins import TWIN, described, has_twin, own, spread
 from unlearn_lightning.records.statistics import Estimate, Share, estimate
 from unlearn_lightning.records.study_data import Study, load_study
 from unlearn_lightning.report.blocks import Table
@@ -22,6 +23,10 @@ ALL = "all paths"
 """The path of a number that several paths give together."""
 SLOWEST = "slowest: "
 """What the quantities begin with that are 1 where the path fell least and 0 where it did not."""
+
+
+COMPARED_VARIANTS = {"label": False, "margin": False, "growth": True, **{SLOWEST + measure: False for measure in MEASURED}}
+"""The quantities that are compared with a twin's, and whether on a log scale."""
 
 
 def measured_variants(folder: Path) -> tuple[dict[str, str], list[Row]]:
@@ -99,7 +104,8 @@ class Variant:
 
 def variants_texts(made: dict[str, str], rows: Sequence[Row]) -> list[str]:
     """The tables of a study, in Markdown."""
-    return [table.markdown() for table in variants_tables(made, rows)]
+    texts = [table.markdown() for table in variants_tables(made, own(rows))]
+    return [*texts, described(rows, made["twin"]) + "\n", _twins_table(made, rows).markdown()] if has_twin(rows) else texts
 
 
 def variants_tables(made: dict[str, str], rows: Sequence[Row]) -> list[Table]:
@@ -168,3 +174,24 @@ def _further_table(found: Sequence[Variant], paths: Sequence[str]) -> Table:
             if any(share.n for share in shares):
                 table.add(one.name, further, *ends, *shares)
     return table
+
+
+def _twins_table(made: dict[str, str], rows: Sequence[Row]) -> Table:
+    """Standard deviations between twins and between seeds, and how often both twins have the same path as the slowest or not."""
+    names = {"label": "label", "margin": "margin", "growth": "distances' growth (log)"}
+    columns = [Text(f"{name}: {between}", right=True) for name in names.values() for between in ("twins", "seeds")]
+    table = Table("twins", [Text("objective"), *columns, Counted("slowest or not: the same")])
+    for objective in json.loads(made["variants"]):
+        found = [spread(rows, objective, quantity, COMPARED_VARIANTS[quantity]) for quantity in names]
+        cells = [cell for one in found for cell in ((_deviation(one.twins), _deviation(one.seeds)) if one else (None, None))]
+        verdicts = {row[:4]: row.after for row in rows if row.objective == objective and row.quantity.startswith((SLOWEST, TWIN + SLOWEST))}
+        twins = {(seed, path, of, quantity.removeprefix(TWIN)): after for (seed, path, of, quantity), after in verdicts.items()
+                 if quantity.startswith(TWIN)}  # fmt: skip
+        same = [verdicts[place] == after for place, after in twins.items() if place in verdicts]
+        if any(found):
+            table.add(objective, *cells, Share(sum(same), len(same)))
+    return table
+
+
+def _deviation(value: float) -> str | None:
+    return None if math.isnan(value) else f"{value:.2g}"
