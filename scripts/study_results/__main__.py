@@ -18,7 +18,7 @@ def main(study: Path, page: Page, twin: Path | None, how: str, objectives: list[
     if earlier is not None:
         made_with, rows = with_earlier((made_with, rows), read(earlier))
     if twin is not None:
-        rows += as_twin((row for row in page.measured(twin)[1] if objectives is None or row.objective in objectives), page.compared
+        rows += as_twin((row for row in page.measured(twin)[1] if objectives is None or row.objective in objectives), page.compared)
         made_with["twin"] = how
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, made_with, rows)

@@ -8,7 +8,6 @@ from scripts.study_results.twins import TWIN, described, has_twin, own, spread
 from unlearn_lightning.records.study_data import TrainingPath, load_study
 from unlearn_lightning.report.sections.depth import FAMILIES, PROBE, OrderDepth, depth, depth_headline, depth_sentences, depth_table
 
-
 COMPARED_DEPTHS = FAMILIES
 """The responses whose log-likelihoods are compared with a twin's."""
 
@@ -54,6 +53,6 @@ def _twin_text(made: dict[str, str], rows: Sequence[Row]) -> str:
     same = [kind == twins[place] for place, kind in mine.items() if place in twins]
     spreads = (spread(rows, objective, name) for objective in {row.objective for row in theirs} for name in FAMILIES)
     return (
-        f"{described(rows, made['twin'])} The log-likelihoods after unlearning differ by {max(one.largest for one in spreads if one):.2g} nats "
-        f"at most, and {sum(same)} of {len(same)} orders are called the same.\n"
+        f"{described(rows, made['twin'])} The log-likelihoods after unlearning differ by "
+        f"{max(one.largest for one in spreads if one):.2g} nats at most, and {sum(same)} of {len(same)} orders are called the same.\n"
     )

@@ -59,8 +59,8 @@ PAGES = {
             COMPARED_VARIANTS, ("further_stages", "label_by_*", "label"),
         ),
         Page(
-            "superficial.md", "data/superficial", measured_depth, _block("superficial.md", "data/superficial", depth_texts), COMPARED_DEPTHS,
-            ("families",),
+            "superficial.md", "data/superficial", measured_depth, _block("superficial.md", "data/superficial", depth_texts),
+            COMPARED_DEPTHS, ("families",),
         ),
     )
 }  # fmt: skip
