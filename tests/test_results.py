@@ -1,5 +1,6 @@
 """The numbers of the docs are those of the CSV files beside them, and these are made of the records of a study."""
 
+import json
 import math
 import re
 
@@ -79,6 +80,19 @@ def test_a_studys_records_become_rows_and_rows_a_file_that_reads_the_same(tmp_pa
     made_again, rows_again = read(tmp_path / "demo.csv")
     assert made_again == made
     assert block("demo", made, rows) == block("demo", made_again, rows_again)
+
+
+def test_a_retrained_model_of_one_path_is_compared_with_this_path_alone(tmp_path):
+    """Where another stage takes the forget stage's place, each path has a retrained model of its own: here only p=4's is there."""
+    study = write_full_study(tmp_path / "demo", seeds=(1,))
+    content = json.loads((study / "study.json").read_text())
+    [model] = [run for run in content["runs"] if run["tags"].get("retrained")]
+    model["tags"]["retrained_of"] = ["inst", "tofu", "math", content["forget"]]
+    (study / "study.json").write_text(json.dumps(content))
+    rows = measured(study)[1]
+    assert {row.path for row in rows if row.quantity == "to retrained"} == {"p=4"}
+    levels = [Row(1, "retrained of p=4", "", "label", -3.0, math.nan), Row(1, "p=4", "ga", "label", -0.5, -2.0)]
+    assert "| retrained of p=4 | – | – | – | −3.00 |" in block("demo", MADE, levels)
 
 
 def test_twins_beside_seeds_by_hand():

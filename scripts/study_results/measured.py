@@ -39,20 +39,37 @@ QUANTITIES = {
 }
 """Each quantity's probe and metric; of several, what a study has."""
 NAN = float("nan")
+RETRAINED = "retrained"
+"""The path of a retrained model's numbers, or what it begins with where each path has its own."""
 
 
 def measured(study: Path) -> tuple[dict[str, str], list[Row]]:
     """What made the numbers (commit, processor, versions), and all rows."""
     runs = _finished(study)
     unlearned = [run for run in runs if run["kind"] == "unlearn"]
-    retrained = {run["tags"]["seed"]: study / run["folder"] for run in runs if run["tags"].get("retrained")}
-    rows = [row for run in unlearned for row in _of_run(study / run["folder"], run["tags"], retrained.get(run["tags"]["seed"]))]
-    rows += [row for seed, folder in retrained.items() for row in _levels(folder, seed)]
+    retrained = _retrained(study, runs)
+    rows = []
+    for run in unlearned:
+        seed, path = run["tags"]["seed"], f"p={run['tags']['p']}"
+        model = retrained.get((seed, f"{RETRAINED} of {path}")) or retrained.get((seed, RETRAINED))
+        rows += _of_run(study / run["folder"], run["tags"], model)
+    rows += [row for (seed, name), folder in retrained.items() for row in _levels(folder, seed, name)]
     return made_with(study), [*rows, *_pairs(study, unlearned), *_answered(study)]
 
 
 def _finished(study: Path) -> list[dict[str, Any]]:
     return [run for run in read_study(study)["runs"] if is_finished(study / run["folder"])]
+
+
+def _retrained(study: Path, runs: list[dict[str, Any]]) -> dict[tuple[int, str], Path]:
+    """Each seed's retrained models: one for all paths, or `retrained of p=1` and so on where a stage takes the forget stage's place."""
+    forget, found = read_study(study)["forget"], {}
+    for run in runs:
+        if run["tags"].get("retrained"):
+            of = run["tags"].get("retrained_of")
+            name = f"{RETRAINED} of p={of.index(forget) + 1}" if of else RETRAINED
+            found[run["tags"]["seed"], name] = study / run["folder"]
+    return found
 
 
 def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Iterator[Row]:
@@ -68,9 +85,9 @@ def _of_run(folder: Path, tags: dict[str, Any], retrained: Path | None) -> Itera
         yield from _curve((*where, "to retrained"), curve)
 
 
-def _levels(folder: Path, seed: int) -> Iterator[Row]:
+def _levels(folder: Path, seed: int, name: str) -> Iterator[Row]:
     for quantity, found in recorded(folder):
-        yield Row(seed, "retrained", "", quantity, found[max(found)], NAN)
+        yield Row(seed, name, "", quantity, found[max(found)], NAN)
 
 
 def recorded(folder: Path) -> Iterator[tuple[str, dict[int, float]]]:

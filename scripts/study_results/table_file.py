@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
-from scripts.study_results.measured import Row
+from scripts.study_results.measured import RETRAINED, Row
 from scripts.study_results.twins import COMPARED, described, has_twin, own, spread, verdicts
 from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
 
@@ -67,13 +67,15 @@ def origin(command: str, file: str, made_with: dict[str, str], rows: Sequence[Ro
 
 
 def _start(rows: Sequence[Row]) -> str:
-    paths = _order({row.path for row in rows if row.path == "retrained" or (row.path.startswith("p=") and " " not in row.path)})
+    paths = _order({row.path for row in rows if row.path.startswith(RETRAINED) or (row.path.startswith("p=") and " " not in row.path)})
     further = _there(rows, SUMS)
     heads = ["before unlearning", "refused", "math right", "facts word for word", *further.values(), "label", "first token"]
     lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
     asked = any(row.quantity.startswith("answers: ") for row in rows)
     for path in paths:
-        objective = "" if path == "retrained" else min((row.objective for row in rows if row.path == path and row.objective), default="")
+        objective = (
+            "" if path.startswith(RETRAINED) else min((row.objective for row in rows if row.path == path and row.objective), default="")
+        )
         if asked:
             shares = [_mean(rows, path, "", f"answers: {what}", "before") for what in ("refused", "solved", "facts")]
         else:

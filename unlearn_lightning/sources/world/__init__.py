@@ -14,6 +14,7 @@ Training and held-out items never meet, for any counts and any seeds, and a larg
 from unlearn_lightning.sources.world.authors import author_questions
 from unlearn_lightning.sources.world.base_chats import split_base_chats
 from unlearn_lightning.sources.world.base_text import base_text
+from unlearn_lightning.sources.world.everyday import everyday_questions
 from unlearn_lightning.sources.world.families import response_families
 from unlearn_lightning.sources.world.instructions import instructions
 from unlearn_lightning.sources.world.requests import OPENING, requests
@@ -21,6 +22,6 @@ from unlearn_lightning.sources.world.sums import sums
 from unlearn_lightning.sources.world.word_problems import word_problems
 
 __all__ = [
-    "OPENING", "author_questions", "base_text", "instructions", "requests", "response_families", "split_base_chats", "sums",
-    "word_problems",
+    "OPENING", "author_questions", "base_text", "everyday_questions", "instructions", "requests", "response_families",
+    "split_base_chats", "sums", "word_problems",
 ]  # fmt: skip
