@@ -182,6 +182,7 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
     console = terminal_console()
     with console.status("planning"):
         from unlearn_lightning.cli.resolver import Resolver
+        from unlearn_lightning.study.parts import parts_that_do_not_fit
         from unlearn_lightning.study.plan_view import print_plan
         from unlearn_lightning.study.tree import plan
         from unlearn_lightning.study.unread import Unread, quick_hub
@@ -189,10 +190,13 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
         with quick_hub():
             unread = Unread()
             runs = plan(config, Path(settings["store"]), Resolver().resolve, unread)
+            unfit = [] if unread.why else parts_that_do_not_fit(config)
     folder = _folder(config, settings)
     print_plan(config, runs, folder, console, settings["throughput"], settings["peak_flops"])
     if unread.why:
-        console.print(f"Not read, and so not in the keys: {', '.join(unread.why)}.", markup=False, highlight=False, soft_wrap=True)
+        unfit.append(f"Not read, and so not in the keys: {', '.join(unread.why)}.")
+    for line in unfit:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
@@ -203,10 +207,12 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
         from unlearn_lightning.cli.resolver import Resolver
         from unlearn_lightning.study.changes import explain_changes, refuse_other_store, refuse_other_study
         from unlearn_lightning.study.measuring import account
+        from unlearn_lightning.study.parts import parts_that_do_not_fit
         from unlearn_lightning.study.tree import plan
         from unlearn_lightning.study.work import RunFailed, Work
 
         runs = plan(config, Path(settings["store"]), Resolver().resolve)
+        unfit = parts_that_do_not_fit(config)
         if (folder / "study.json").is_file():
             earlier = read_study(folder)
             refuse_other_study(folder, earlier, config.name)
@@ -219,7 +225,7 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
     if (folder / "study.json").is_file():
         for line in explain_changes(read_study(folder), runs):
             console.print(line, markup=False, style="yellow")
-    for line in [*account(work.lacking), *_unfinished(runs, named)]:
+    for line in [*unfit, *account(work.lacking), *_unfinished(runs, named)]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     write_text(folder / "study.yaml", written_out)
     before, status = len(work.done), 0

@@ -133,8 +133,8 @@ class _Planner:
         """The runs of all orders; none where the forget set is unlearned at once only."""
         if not self.study.requests:
             return []
-        data = self._data(self.study.unlearned or self.study.forget)
-        stage = _stage_class(data["class_path"])(**(data.get("init_args") or {}))
+        part = self.study.unlearned or self.study.forget
+        data, stage = self._data(part), stage_of(self.study, part)
         return each_request(parts_of(stage, data, self.study.requests, self.store))
 
     def _unlearn(self, seed: int, path: StudyPath, name: str, start: Run, request: Request | None = None) -> Run:
@@ -164,15 +164,12 @@ class _Planner:
         corpus = (self.study.backbone.get("scratch") or {}).get("corpus", [])
         if "stages" not in corpus:
             return self.study.backbone
-        settings = [self._data(stage) for stage in self.study.stages]
-        sources = [_stage_class(d["class_path"])(**d["init_args"]).location() for d in settings]
+        sources = [stage_of(self.study, stage).location() for stage in self.study.stages]
         named = dict.fromkeys(source for entry in corpus for source in (sources if entry == "stages" else [entry]))
         return merged(self.study.backbone, {"scratch": {"corpus": list(named)}})
 
     def _data(self, stage: str) -> Settings:
-        # What a stage holds out is held out of unlearning too, because its probes measure it on every model.
-        usual = {"init_args": {"source": self.study.source, "held_out_examples": HELD_OUT}}
-        return merged(usual, self.study.stages[stage]["data"])
+        return _data_settings(self.study, stage)
 
     def _probes(self, names: tuple[str, ...], override: Settings) -> Settings:
         callbacks = []
@@ -214,6 +211,18 @@ class _Planner:
             hashes = {part: digest(value)[:16] for part, value in inputs.items()}
             self.runs[key] = Run(name, kind, key, folder, {**resolved, "run_folder": str(folder)}, parents, tags, inputs=hashes)
         return self.runs[key]
+
+
+def _data_settings(study: StudyConfig, stage: str) -> Settings:
+    # What a stage holds out is held out of unlearning too, because its probes measure it on every model.
+    usual = {"init_args": {"source": study.source, "held_out_examples": HELD_OUT}}
+    return merged(usual, study.stages[stage]["data"])
+
+
+def stage_of(study: StudyConfig, name: str) -> Any:
+    """A stage's data (`StageData`), as the study's runs read it."""
+    data = _data_settings(study, name)
+    return _stage_class(data["class_path"])(**(data.get("init_args") or {}))
 
 
 def check_probe_names(study: StudyConfig) -> None:
