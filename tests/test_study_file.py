@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jsonargparse import Namespace
 from rich.console import Console
 from test_study import config_of, small, tree
 
@@ -12,6 +13,7 @@ from unlearn_lightning.records import read_study
 from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report import build
 from unlearn_lightning.report.distances import Distances
+from unlearn_lightning.study.flags import change
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.state import study_states
 from unlearn_lightning.study.study_file import read_study_file
@@ -35,6 +37,25 @@ def test_a_file_is_merged_over_those_it_is_like(tmp_path):
     assert read_study_file(tmp_path / "sub/child.yaml") == {
         "name": "new", "seeds": [3], "objectives": {"ga": {"x": 10, "y": 2}, "fresh": {"z": 1}}, "lora": None,
     }  # fmt: skip
+
+
+def test_settings_that_another_class_does_not_take_over_are_said(tmp_path, capsys):
+    """In files and in flags, at any depth; what is given anew is not lost, and the same class keeps its settings without a word."""
+    old = (
+        "stages: {a: {data: {class_path: Old, init_args: {size: 96, source: world}}}, b: {data: {class_path: Old, init_args: {size: 1}}}}\n"
+    )
+    new = "like: old.yaml\nstages: {a: {data: {class_path: New, init_args: {source: hub}}}, b: {data: {class_path: Old, init_args: {size: 2}}}}\n"
+    write(tmp_path, old=old, new=new)
+    assert read_study_file(tmp_path / "new.yaml")["stages"]["a"]["data"]["init_args"] == {"source": "hub"}
+    line = "stages.a.data is New in the place of Old, whose settings do not go over to it: {size: 96}\n"
+    assert capsys.readouterr().err == f"new.yaml: {line}"
+    parsed = Namespace(stages=yaml.safe_load(old)["stages"])
+    change(
+        parsed,
+        {"stages": {"a": {"data": {"class_path": "New", "init_args": {"source": "hub"}}}, "b": {"data": {"init_args": {"size": 3}}}}},
+    )
+    assert capsys.readouterr().err == f"unlearn study: {line}"
+    assert parsed.stages["b"]["data"]["init_args"] == {"size": 3}
 
 
 def test_circles_missing_files_and_other_things_are_refused_before_work(tmp_path, capsys):

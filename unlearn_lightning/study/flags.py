@@ -19,7 +19,7 @@ from jsonargparse import Namespace
 from unlearn_lightning.cli.arguments import without_null_words
 from unlearn_lightning.records.yaml_files import load_yaml
 from unlearn_lightning.study.study_config import Settings, merged
-from unlearn_lightning.study.study_file import NAMED
+from unlearn_lightning.study.study_file import NAMED, tell_left_behind
 
 # Between the names of settings; one between digits belongs to a name such as `npo-1.5e-4`.
 DOT = re.compile(r"(?<!\d)\.|\.(?!\d)")
@@ -70,5 +70,6 @@ def _value(key: str, text: str) -> Any:
 def change(parsed: Namespace, changes: Settings) -> None:
     """Merges the changes into parsed settings; a stage, objective, probe or path that becomes null is left out."""
     for name, value in changes.items():
+        tell_left_behind("unlearn study", {name: parsed[name] or {}}, {name: value})
         whole = merged(parsed[name] or {}, value)
         parsed[name] = {k: v for k, v in whole.items() if v is not None} if name in NAMED else whole

@@ -7,11 +7,13 @@
       ga: {model: {init_args: {lr_scheduler: {class_path: Cosine, init_args: {warmup: 0.02}}}}}
 
 Mappings are merged and lists replaced (`study_config.merged`). An entry of `stages`, `objectives`, `probes`, `paths` or `relearning`
-that is null is left out.
+that is null is left out. Another class starts without the settings of the one that it replaces; a line says which these were.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +36,36 @@ def read_study_file(path: Path) -> Settings:
         FileNotFoundError: there is no such file, or none that it is like.
         ValueError: a file is no mapping, or files are like each other in a circle; the message names them.
     """
-    settings = merged(*reversed(_chain(path)))
+    settings: Settings = {}
+    for layer in reversed(_chain(path)):
+        tell_left_behind(path.name, settings, layer)
+        settings = merged(settings, layer)
     for name in NAMED:
         if isinstance(settings.get(name), dict):
             settings[name] = {entry: value for entry, value in settings[name].items() if value is not None}
     return settings
+
+
+def tell_left_behind(who: str, old: Settings, new: Settings) -> None:
+    """Prints a line for each class of `new` that replaces another one in `old` and does not give its settings anew."""
+    for line in _left_behind(old, new):
+        print(f"{who}: {line}", file=sys.stderr)
+
+
+def _left_behind(old: Settings, new: Settings, where: str = "") -> Iterator[str]:
+    for key, value in new.items():
+        before, place = old.get(key), f"{where}.{key}" if where else str(key)
+        if not isinstance(value, dict) or not isinstance(before, dict):
+            continue
+        classes = [settings.get("class_path") for settings in (before, value)]
+        if None not in classes and classes[0] != classes[1]:
+            given = value.get("init_args") or {}
+            lost = {name: setting for name, setting in (before.get("init_args") or {}).items() if name not in given}
+            if lost:
+                said = yaml.safe_dump(lost, default_flow_style=True, width=10_000, sort_keys=False).strip()
+                yield f"{place} is {classes[1]} in the place of {classes[0]}, whose settings do not go over to it: {said}"
+        else:
+            yield from _left_behind(before, value, place)
 
 
 def _chain(path: Path) -> list[Settings]:
