@@ -41,10 +41,9 @@ def test_a_file_is_merged_over_those_it_is_like(tmp_path):
 
 def test_settings_that_another_class_does_not_take_over_are_said(tmp_path, capsys):
     """In files and in flags, at any depth; what is given anew is not lost, and the same class keeps its settings without a word."""
-    old = (
-        "stages: {a: {data: {class_path: Old, init_args: {size: 96, source: world}}}, b: {data: {class_path: Old, init_args: {size: 1}}}}\n"
-    )
-    new = "like: old.yaml\nstages: {a: {data: {class_path: New, init_args: {source: hub}}}, b: {data: {class_path: Old, init_args: {size: 2}}}}\n"
+    kept = "b: {data: {class_path: Old, init_args: {size: 1}}}"
+    old = f"stages: {{a: {{data: {{class_path: Old, init_args: {{size: 96, source: world}}}}}}, {kept}}}\n"
+    new = f"like: old.yaml\nstages: {{a: {{data: {{class_path: New, init_args: {{source: hub}}}}}}, {kept}}}\n"
     write(tmp_path, old=old, new=new)
     assert read_study_file(tmp_path / "new.yaml")["stages"]["a"]["data"]["init_args"] == {"source": "hub"}
     line = "stages.a.data is New in the place of Old, whose settings do not go over to it: {size: 96}\n"
