@@ -74,6 +74,10 @@ def test_every_page_of_the_repository_is_there(site):
     assert all(f'href="{page}"' in home for page in pages - {"index.html"}), "every page is in the navigation"
 
 
+def test_the_first_help_fits_eighty_columns():
+    assert not [line for line in HELP.splitlines() if len(line) > 80]
+
+
 def test_the_commands_page_holds_their_real_help(site):
     shown = text(site, "commands.html")
     assert HELP.strip() in shown

@@ -39,20 +39,33 @@ HELP = f"""unlearn_lightning {__version__}: staged fine-tuning and unlearning of
 
 usage: unlearn VERB [arguments]        (each verb has its own --help)
 
-  fit         train one stage, or unlearn one           unlearn fit -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml
-  validate    measure a run or a model, train nothing   unlearn validate runs/forgotten --trainer.callbacks+ my_metrics.ResponseLength
+  fit         train one stage, or unlearn one
+    unlearn fit -c configs/stages/tofu.yaml -c configs/backbones/tiny-llama.yaml
+  validate    measure a run or a model, train nothing
+    unlearn validate runs/tofu --trainer.callbacks+ my_metrics.ResponseLength
   test        the same under Lightning's test loop
-  evaluate    benchmarks of the lm-evaluation-harness   unlearn evaluate runs/forgotten --tasks gsm8k,mmlu,wmdp_bio
-  study       train, unlearn and measure all the paths  unlearn study configs/studies/demo.yaml
-  status      how each run of a study is doing          unlearn status runs/demo
-  watch       the same, live, with what is measured     unlearn watch runs/demo
-  report      tables and a page from a study's records  unlearn report runs/demo
-  theory      the linear model's theorem, measured      unlearn theory --seeds 20
-  alternates  other answers to a forget set, for AltPO  unlearn alternates runs/tofu --samples 5 --out alternates.jsonl
-  export      a run's model for plain transformers      unlearn export runs/forgotten
-  memory      which GPU holds a training step           unlearn memory configs/backbones/llama3.1-8b-nf4.yaml
-  configs     the configurations that come along        unlearn configs stages/tofu.yaml --copy mine.yaml
-  new         a metric, objective or stage to fill in   unlearn new callback ResponseLength
+  evaluate    benchmarks of the lm-evaluation-harness
+    unlearn evaluate runs/forgotten --tasks gsm8k,mmlu,wmdp_bio
+  study       train, unlearn and measure all the paths
+    unlearn study configs/studies/demo.yaml
+  status      how each run of a study is doing
+    unlearn status runs/demo
+  watch       the same, live, with what is measured
+    unlearn watch runs/demo
+  report      tables and a page from a study's records
+    unlearn report runs/demo
+  theory      the linear model's theorem, measured
+    unlearn theory --seeds 20
+  alternates  other answers to a forget set, for AltPO
+    unlearn alternates runs/tofu --samples 5 --out alternates.jsonl
+  export      a run's model for plain transformers
+    unlearn export runs/forgotten
+  memory      which GPU holds a training step
+    unlearn memory configs/backbones/llama3.1-8b-nf4.yaml
+  configs     the configurations that come along
+    unlearn configs stages/tofu.yaml --copy mine.yaml
+  new         a metric, objective or stage to fill in
+    unlearn new callback ResponseLength
 """
 ROOMS = {
     "evaluate": "unlearn_lightning.cli.evaluate_command:main",
