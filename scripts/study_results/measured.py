@@ -4,7 +4,7 @@ import csv
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
@@ -41,6 +41,12 @@ QUANTITIES = {
 NAN = float("nan")
 RETRAINED = "retrained"
 """The path of a retrained model's numbers, or what it begins with where each path has its own."""
+
+
+def seeds_said(rows: Iterable[Row]) -> str:
+    """`seed 1` or `seeds 1, 2`."""
+    seeds = sorted({row.seed for row in rows})
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def measured(study: Path) -> tuple[dict[str, str], list[Row]]:

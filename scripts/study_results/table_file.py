@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
-from scripts.study_results.measured import RETRAINED, Row
+from scripts.study_results.measured import RETRAINED, Row, seeds_said
 from scripts.study_results.twins import COMPARED, described, has_twin, own, spread, verdicts
 from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
 
@@ -59,9 +59,8 @@ def block(name: str, made_with: dict[str, str], rows: Sequence[Row]) -> str:
 
 def origin(command: str, file: str, made_with: dict[str, str], rows: Sequence[Row]) -> str:
     """The line above a study's tables: the command that wrote them, and what made the numbers."""
-    seeds = ", ".join(map(str, sorted({row.seed for row in rows})))
     return (
-        f"Written by `scripts/results {command}` at commit {made_with['commit']}: seeds {seeds}; {made_with['processor']}; "
+        f"Written by `scripts/results {command}` at commit {made_with['commit']}: {seeds_said(rows)}; {made_with['processor']}; "
         f"{made_with['versions']}; {made_with['runs']}. Every seed's numbers: [{file}]({file}).\n"
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from statistics import fmean, variance
 from typing import NamedTuple
 
-from scripts.study_results.measured import Row
+from scripts.study_results.measured import Row, seeds_said
 
 TWIN = "twin: "
 """What the quantities of a twin's rows begin with."""
@@ -42,8 +42,8 @@ def has_twin(rows: Iterable[Row]) -> bool:
 
 def described(rows: Iterable[Row], how: str) -> str:
     """What stands above a table of twins: what the twin was computed with, and its seeds."""
-    seeds = ", ".join(str(seed) for seed in sorted({row.seed for row in rows if row.quantity.startswith(TWIN)}))
-    return f"**What rounding does.** The same study again with {how}, which is equal up to rounding: seeds {seeds}."
+    theirs = [row for row in rows if row.quantity.startswith(TWIN)]
+    return f"**What rounding does.** The same study again with {how}, which is equal up to rounding: {seeds_said(theirs)}."
 
 
 def spread(rows: Sequence[Row], objective: str, quantity: str, log: bool = False) -> Spread | None:
