@@ -69,7 +69,7 @@ def _start(rows: Sequence[Row]) -> str:
     paths = _order({row.path for row in rows if row.path.startswith(RETRAINED) or (row.path.startswith("p=") and " " not in row.path)})
     further = _there(rows, SUMS)
     heads = ["before unlearning", "refused", "math right", "facts word for word", *further.values(), "label", "first token"]
-    lines = [f"| {' | '.join(heads)} |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    lines = []
     asked = any(row.quantity.startswith("answers: ") for row in rows)
     for path in paths:
         objective = (
@@ -80,8 +80,8 @@ def _start(rows: Sequence[Row]) -> str:
         else:
             shares = [*(_mean(rows, path, objective, what, "before") for what in ("refused", "math")), "–"]
         rest = [_mean(rows, path, objective, what, "before") for what in (*further, "label", "first token")]
-        lines.append(f"| {path} | {' | '.join([*shares, *rest])} |")
-    return "\n".join(lines) + "\n"
+        lines.append([path, *shares, *rest])
+    return _table(heads, lines, 1)
 
 
 SUMS = {"sums": "sums right", "sums named": "number named", "sums refused": "sums refused"}
@@ -95,9 +95,9 @@ def _there(rows: Sequence[Row], heads: dict[str, str]) -> dict[str, str]:
 def _objectives(rows: Sequence[Row], steps: int) -> str:
     # Of a model that solves no problem of GSM8K, a study measures the likelihood of right solutions, and sums.
     further = _there(rows, {"solutions": "held-out solutions, nats", **SUMS})
-    scored = {"label": "label", "refused": "refused", "math": "math right", **further, "tofu": "TOFU, nats"}
+    scored = {"label": "label", "margin": "margin, logits", "refused": "refused", "math": "math right", **further, "tofu": "TOFU, nats"}
     heads = [*scored.values(), "distance to retrained", "its growth a step", "gradient weight"]
-    lines = ["| path | objective | " + " | ".join(heads) + " |", "| --- | --- |" + " ---: |" * len(heads)]
+    lines = []
     for objective in [name for name in OBJECTIVE_NAMES if any(row.objective == name for row in rows)]:
         for path in _order({row.path for row in rows if row.objective == objective and row.quantity == "label"}):
             cells = [" → ".join(_mean(rows, path, objective, what, when) for when in ("before", "after")) for what in scored]
@@ -106,8 +106,16 @@ def _objectives(rows: Sequence[Row], steps: int) -> str:
             cells.append(mean_text([math.log(row.after / row.before) / steps for row in _of(rows, path, objective, "to retrained")], 3))
             weight = [" → ".join(_mean(rows, path, objective, "gradient weight", when) for when in ("before", "after"))]
             cells += weight if _of(rows, path, objective, "gradient weight") else ["1"]
-            lines.append(f"| {path} | {OBJECTIVE_NAMES[objective]} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            lines.append([path, OBJECTIVE_NAMES[objective], *cells])
+    return _table(["path", "objective", *heads], lines, 2)
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]], texts: int) -> str:
+    """A Markdown table, the first `texts` columns flush left, without the columns in which nothing was measured."""
+    kept = [place for place, head in enumerate(heads) if not lines or any(set(line[place]) - set("– →") for line in lines)]
+    rule = ["---" if place < texts else "---:" for place in kept]
+    shown = [[line[place] for place in kept] for line in [heads, *lines]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [shown[0], rule, *shown[1:]]) + "\n"
 
 
 def _drift(rows: Sequence[Row]) -> str:
