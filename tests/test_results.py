@@ -92,7 +92,8 @@ def test_a_retrained_model_of_one_path_is_compared_with_this_path_alone(tmp_path
     rows = measured(study)[1]
     assert {row.path for row in rows if row.quantity == "to retrained"} == {"p=4"}
     levels = [Row(1, "retrained of p=4", "", "label", -3.0, math.nan), Row(1, "p=4", "ga", "label", -0.5, -2.0)]
-    assert "| retrained of p=4 | – | – | – | −3.00 |" in block("demo", MADE, levels)
+    assert "| before unlearning | label |" in block("demo", MADE, levels)
+    assert "| retrained of p=4 | −3.00 |" in block("demo", MADE, levels)
 
 
 def test_twins_beside_seeds_by_hand():
