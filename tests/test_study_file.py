@@ -40,19 +40,17 @@ def test_a_file_is_merged_over_those_it_is_like(tmp_path):
 
 
 def test_settings_that_another_class_does_not_take_over_are_said(tmp_path, capsys):
-    """In files and in flags, at any depth; what is given anew is not lost, and the same class keeps its settings without a word."""
+    """In files and in flags, at any depth, by the file that does it; the same class keeps its settings without a word. No value is shown."""
     kept = "b: {data: {class_path: Old, init_args: {size: 1}}}"
-    old = f"stages: {{a: {{data: {{class_path: Old, init_args: {{size: 96, source: world}}}}}}, {kept}}}\n"
-    new = f"like: old.yaml\nstages: {{a: {{data: {{class_path: New, init_args: {{source: hub}}}}}}, {kept}}}\n"
-    write(tmp_path, old=old, new=new)
-    assert read_study_file(tmp_path / "new.yaml")["stages"]["a"]["data"]["init_args"] == {"source": "hub"}
-    line = "stages.a.data is New in the place of Old, whose settings do not go over to it: {size: 96}\n"
+    old = f"stages: {{a: {{data: {{class_path: Old, init_args: {{size: s3cret, source: world, opt: {{x: 1, y: 2}}}}}}}}, {kept}}}\n"
+    new = f"like: old.yaml\nstages: {{a: {{data: {{class_path: New, init_args: {{source: hub, opt: {{x: 5}}}}}}}}, {kept}}}\n"
+    write(tmp_path, old=old, new=new, newest="like: new.yaml\nname: newest\n")
+    assert read_study_file(tmp_path / "newest.yaml")["stages"]["a"]["data"]["init_args"] == {"source": "hub", "opt": {"x": 5}}
+    line = "stages.a.data is New in the place of Old, whose settings do not go over to it: size, opt.y\n"
     assert capsys.readouterr().err == f"new.yaml: {line}"
     parsed = Namespace(stages=yaml.safe_load(old)["stages"])
-    change(
-        parsed,
-        {"stages": {"a": {"data": {"class_path": "New", "init_args": {"source": "hub"}}}, "b": {"data": {"init_args": {"size": 3}}}}},
-    )
+    other = {"class_path": "New", "init_args": {"source": "hub", "opt": {"x": 5}}}
+    change(parsed, {"stages": {"a": {"data": other}, "b": {"data": {"init_args": {"size": 3}}}}})
     assert capsys.readouterr().err == f"unlearn study: {line}"
     assert parsed.stages["b"]["data"]["init_args"] == {"size": 3}
 

@@ -190,7 +190,7 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
         with quick_hub():
             unread = Unread()
             runs = plan(config, Path(settings["store"]), Resolver().resolve, unread)
-            unfit = [] if unread.why else parts_that_do_not_fit(config)
+            unfit = parts_that_do_not_fit(config, runs)
     folder = _folder(config, settings)
     print_plan(config, runs, folder, console, settings["throughput"], settings["peak_flops"])
     if unread.why:
@@ -212,7 +212,7 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
         from unlearn_lightning.study.work import RunFailed, Work
 
         runs = plan(config, Path(settings["store"]), Resolver().resolve)
-        unfit = parts_that_do_not_fit(config)
+        unfit = parts_that_do_not_fit(config, runs)
         if (folder / "study.json").is_file():
             earlier = read_study(folder)
             refuse_other_study(folder, earlier, config.name)

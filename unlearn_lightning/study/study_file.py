@@ -37,8 +37,8 @@ def read_study_file(path: Path) -> Settings:
         ValueError: a file is no mapping, or files are like each other in a circle; the message names them.
     """
     settings: Settings = {}
-    for layer in reversed(_chain(path)):
-        tell_left_behind(path.name, settings, layer)
+    for file, layer in reversed(_chain(path)):
+        tell_left_behind(file.name, settings, layer)
         settings = merged(settings, layer)
     for name in NAMED:
         if isinstance(settings.get(name), dict):
@@ -59,19 +59,28 @@ def _left_behind(old: Settings, new: Settings, where: str = "") -> Iterator[str]
             continue
         classes = [settings.get("class_path") for settings in (before, value)]
         if None not in classes and classes[0] != classes[1]:
-            given = value.get("init_args") or {}
-            lost = {name: setting for name, setting in (before.get("init_args") or {}).items() if name not in given}
+            # Names alone, since a value may be a secret.
+            lost = list(_not_given(before.get("init_args") or {}, value.get("init_args") or {}))
             if lost:
-                said = yaml.safe_dump(lost, default_flow_style=True, width=10_000, sort_keys=False).strip()
-                yield f"{place} is {classes[1]} in the place of {classes[0]}, whose settings do not go over to it: {said}"
+                yield f"{place} is {classes[1]} in the place of {classes[0]}, whose settings do not go over to it: {', '.join(lost)}"
         else:
             yield from _left_behind(before, value, place)
 
 
-def _chain(path: Path) -> list[Settings]:
-    """The file's own settings, then those of the files that it is like, nearest first."""
+def _not_given(old: Settings, new: Settings, where: str = "") -> Iterator[str]:
+    """The names of the settings that only `old` has, at any depth."""
+    for name, value in old.items():
+        place = f"{where}.{name}" if where else str(name)
+        if name not in new:
+            yield place
+        elif isinstance(value, dict) and isinstance(new[name], dict):
+            yield from _not_given(value, new[name], place)
+
+
+def _chain(path: Path) -> list[tuple[Path, Settings]]:
+    """The file with its own settings, then the files that it is like with theirs, nearest first."""
     seen: list[Path] = []
-    found: list[Settings] = []
+    found: list[tuple[Path, Settings]] = []
     following: Path | None = path
     while following is not None:
         place, named_by = following.resolve(), seen[-1] if seen else None
@@ -86,7 +95,7 @@ def _chain(path: Path) -> list[Settings]:
             )
         seen.append(place)
         settings, like = _read(place)
-        found.append(settings)
+        found.append((place, settings))
         following = _named(like, place.parent) if like is not None else None
     return found
 

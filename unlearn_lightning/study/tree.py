@@ -220,9 +220,9 @@ def _data_settings(study: StudyConfig, stage: str) -> Settings:
 
 
 def stage_of(study: StudyConfig, name: str) -> Any:
-    """A stage's data (`StageData`), as the study's runs read it."""
+    """A stage's data (`StageData`), as `stages` and `source` state it."""
     data = _data_settings(study, name)
-    return _stage_class(data["class_path"])(**(data.get("init_args") or {}))
+    return stage_class(data["class_path"])(**(data.get("init_args") or {}))
 
 
 def check_probe_names(study: StudyConfig) -> None:
@@ -247,7 +247,7 @@ def _called(key: str, probe: Settings) -> Settings:
     return probe if getattr(cls, "probe_name", key) == key else merged({"init_args": {"name": key}}, probe)
 
 
-def _stage_class(class_path: str) -> Any:
+def stage_class(class_path: str) -> Any:
     """The stage of a class path, or of a short name: built in or of a plug-in."""
     if found := _class_of(class_path, data.StageData):
         return found
