@@ -5,6 +5,7 @@ from test_report_dependence import further_study
 from test_report_depth import write as write_depth_study
 from test_report_study_data import StudyWriter
 
+from scripts.study_results.__main__ import main as write_results
 from scripts.study_results.depth import depth_texts, measured_depth, orders
 from scripts.study_results.pages import PAGES
 from scripts.study_results.table_file import read, write
@@ -67,7 +68,7 @@ def test_depths_of_a_csv_are_those_of_the_study(tmp_path):
 
 
 def test_twins_of_variants_by_hand(tmp_path):
-    """A label that differs by 0.2 on each of four places: 0.2/√2. One verdict of eight is another one: p=4 is not the slowest there."""
+    """A label that differs by 0.2 on two of four places, p=4's: √(0.2² / 2 / 2) = 0.1. One verdict is another one, of one rate."""
     made, rows = measured_variants(rates_study(tmp_path))
     shifted = [row._replace(after=row.after + 0.2) if row[1:4:2] == ("p=4", "label") else row for row in rows]
     flag = next(row for row in shifted if row.quantity == SLOWEST + next(iter(MEASURED)))
@@ -89,7 +90,7 @@ def test_twins_of_orders_by_hand(tmp_path):
     both = [*rows, *as_twin(twin, PAGES["superficial.md"].compared)]
     *texts, told = depth_texts({**made, "twin": "another way"}, both)
     assert texts == depth_texts(made, rows)
-    assert "seeds 1, 2. The log-likelihoods after unlearning differ by 26 nats at most, and 11 of 12 orders are called the same." in told
+    assert "seeds 1, 2. The log-likelihoods after unlearning differ by 26 nats at most, and 11 of 12 runs are called the same." in told
 
 
 def test_a_page_says_what_its_csv_says(tmp_path):
@@ -99,3 +100,18 @@ def test_a_page_says_what_its_csv_says(tmp_path):
     assert text.endswith("\n".join(variants_texts(made, rows)))
     assert text.startswith("Written by `scripts/results runs/rates --page docs/reproduce.md` at commit ")
     assert "GA · lr=0.0001 | GA · lr=1e-05 | +3.25" in text
+
+
+def test_a_study_that_is_written_again_keeps_its_twin(tmp_path, monkeypatch, capsys):
+    """Without --twin the page's table of twins stays as it was, and one line says that its numbers are not new."""
+    monkeypatch.setattr("scripts.study_results.pages.DOCS", tmp_path)
+    monkeypatch.setattr("scripts.study_results.__main__.DOCS", tmp_path)
+    (tmp_path / "reproduce.md").write_text("<!-- results of study -->\n<!-- end of study -->\n")
+    study, page = rates_study(tmp_path / "rates"), PAGES["reproduce.md"]
+    write_results(study, page, study, "another way")
+    first = (tmp_path / "reproduce.md").read_text()
+    assert "What rounding does" in first
+    for given in (study, page.csv(study.stem)):
+        write_results(given, page, None, "")
+        assert (tmp_path / "reproduce.md").read_text() == first
+        assert "The twin's numbers are those that the CSV had" in capsys.readouterr().out

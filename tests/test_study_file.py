@@ -40,7 +40,7 @@ def test_a_file_is_merged_over_those_it_is_like(tmp_path):
 
 
 def test_settings_that_another_class_does_not_take_over_are_said(tmp_path, capsys):
-    """In files and in flags, at any depth, by the file that does it; the same class keeps its settings without a word. No value is shown."""
+    """In files and in flags, at any depth, by the file that does it; the same class keeps its settings. No value is shown."""
     kept = "b: {data: {class_path: Old, init_args: {size: 1}}}"
     old = f"stages: {{a: {{data: {{class_path: Old, init_args: {{size: s3cret, source: world, opt: {{x: 1, y: 2}}}}}}}}, {kept}}}\n"
     new = f"like: old.yaml\nstages: {{a: {{data: {{class_path: New, init_args: {{source: hub, opt: {{x: 5}}}}}}}}, {kept}}}\n"

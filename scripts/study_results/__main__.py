@@ -7,7 +7,7 @@ from pathlib import Path
 from scripts.study_results.earlier import with_earlier
 from scripts.study_results.pages import DOCS, PAGES, Page
 from scripts.study_results.table_file import put, read, write
-from scripts.study_results.twins import as_twin, own
+from scripts.study_results.twins import as_twin, own, twins_of
 
 
 def main(study: Path, page: Page, twin: Path | None, how: str, objectives: list[str] | None = None, earlier: Path | None = None) -> None:
@@ -20,6 +20,10 @@ def main(study: Path, page: Page, twin: Path | None, how: str, objectives: list[
     if twin is not None:
         rows += as_twin((row for row in page.measured(twin)[1] if objectives is None or row.objective in objectives), page.compared)
         made_with["twin"] = how
+    elif path.is_file() and (kept := twins_of(read(path)[1])):
+        rows += kept
+        made_with["twin"] = read(path)[0]["twin"]
+        print("The twin's numbers are those that the CSV had; --twin reads them anew.")
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, made_with, rows)
     text.write_text(put(text.read_text(), study.stem, page.block(study.stem, *read(path))))

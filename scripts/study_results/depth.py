@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.study_results.measured import Row, made_with
-from scripts.study_results.twins import TWIN, described, has_twin, own, spread
+from scripts.study_results.twins import TWIN, described, own, spread, twins_of
 from unlearn_lightning.records.study_data import TrainingPath, load_study
 from unlearn_lightning.report.sections.depth import FAMILIES, PROBE, OrderDepth, depth, depth_headline, depth_sentences, depth_table
 
@@ -41,18 +41,19 @@ def depth_texts(made: dict[str, str], rows: Sequence[Row]) -> list[str]:
     mine = own(rows)
     found = orders(made, mine)
     texts = [f"**{depth_headline(found)}** {' '.join(depth_sentences(found))}\n", depth_table(found).markdown()]
-    return [*texts, _twin_text(made, rows)] if has_twin(rows) else texts
+    return [*texts, _twin_text(made, rows)] if twins_of(rows) else texts
 
 
 def _twin_text(made: dict[str, str], rows: Sequence[Row]) -> str:
-    theirs = [row._replace(quantity=row.quantity.removeprefix(TWIN)) for row in rows if row.quantity.startswith(TWIN)]
+    theirs = [row._replace(quantity=row.quantity.removeprefix(TWIN)) for row in twins_of(rows)]
     mine, twins = (
         {(one.objective, one.path.label, outcome.seed): outcome.kind for one in orders(made, some) for outcome in one.outcomes}
         for some in ([row for row in own(rows) if row.seed in {row.seed for row in theirs}], theirs)
     )
     same = [kind == twins[place] for place, kind in mine.items() if place in twins]
     spreads = (spread(rows, objective, name) for objective in {row.objective for row in theirs} for name in FAMILIES)
+    largest = [one.largest for one in spreads if one]
     return (
-        f"{described(rows, made['twin'])} The log-likelihoods after unlearning differ by "
-        f"{max(one.largest for one in spreads if one):.2g} nats at most, and {sum(same)} of {len(same)} orders are called the same.\n"
+        f"{described(rows, made['twin'])} The log-likelihoods after unlearning differ by {max(largest, default=0.0):.2g} nats at most, and "
+        f"{sum(same)} of {len(same)} runs are called the same.\n"
     )

@@ -74,7 +74,10 @@ def _retrained(study: Path, runs: list[dict[str, Any]]) -> dict[tuple[int, str],
         if run["tags"].get("retrained"):
             of = run["tags"].get("retrained_of")
             name = f"{RETRAINED} of p={of.index(forget) + 1}" if of else RETRAINED
-            found[run["tags"]["seed"], name] = study / run["folder"]
+            place = run["tags"]["seed"], name
+            if place in found:
+                raise ValueError(f"{study}: seed {place[0]} has two models {name!r}, and no table tells them apart.")
+            found[place] = study / run["folder"]
     return found
 
 

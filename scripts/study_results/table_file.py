@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 from scipy.stats import binomtest
 
 from scripts.study_results.measured import RETRAINED, Row, seeds_said
-from scripts.study_results.twins import COMPARED, described, has_twin, own, spread, verdicts
+from scripts.study_results.twins import COMPARED, described, own, spread, twins_of, verdicts
 from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
 
 
@@ -143,7 +143,7 @@ def _recency(rows: Sequence[Row]) -> str:
 
 
 def _rounding(rows: Sequence[Row], made_with: dict[str, str]) -> Iterable[str]:
-    if not has_twin(rows):
+    if not twins_of(rows):
         return
     yield (
         f"{described(rows, made_with['twin'])} Standard deviations of what is measured after unlearning, over the paths; those of "

@@ -35,15 +35,14 @@ def own(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if not row.quantity.startswith(TWIN)]
 
 
-def has_twin(rows: Iterable[Row]) -> bool:
-    """Whether rows of a twin are among them."""
-    return any(row.quantity.startswith(TWIN) for row in rows)
+def twins_of(rows: Iterable[Row]) -> list[Row]:
+    """The twin's rows."""
+    return [row for row in rows if row.quantity.startswith(TWIN)]
 
 
 def described(rows: Iterable[Row], how: str) -> str:
     """What stands above a table of twins: what the twin was computed with, and its seeds."""
-    theirs = [row for row in rows if row.quantity.startswith(TWIN)]
-    return f"**What rounding does.** The same study again with {how}, which is equal up to rounding: {seeds_said(theirs)}."
+    return f"**What rounding does.** The same study again with {how}, which is equal up to rounding: {seeds_said(twins_of(rows))}."
 
 
 def spread(rows: Sequence[Row], objective: str, quantity: str, log: bool = False) -> Spread | None:

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from scripts.study_results.measured import NAN, Row, made_with, recorded
 from scripts.study_results.table_file import geometric
-from scripts.study_results.twins import TWIN, described, has_twin, own, spread
+from scripts.study_results.twins import TWIN, described, own, spread, twins_of
 from unlearn_lightning.records.statistics import Estimate, Share, estimate
 from unlearn_lightning.records.study_data import Study, load_study
 from unlearn_lightning.report.blocks import Table
@@ -27,6 +27,12 @@ SLOWEST = "slowest: "
 
 COMPARED_VARIANTS = {"label": False, "margin": False, "growth": True, **{SLOWEST + measure: False for measure in MEASURED}}
 """The quantities that are compared with a twin's, and whether on a log scale."""
+
+
+_DEVIATIONS = (
+    "Standard deviations of what is measured after unlearning, over the paths, between twins and between seeds; of growth, those of its "
+    "natural logarithm. The last column counts the verdicts about the slowest path that both twins give."
+)
 
 
 def measured_variants(folder: Path) -> tuple[dict[str, str], list[Row]]:
@@ -105,7 +111,7 @@ class Variant:
 def variants_texts(made: dict[str, str], rows: Sequence[Row]) -> list[str]:
     """The tables of a study, in Markdown."""
     texts = [table.markdown() for table in variants_tables(made, own(rows))]
-    return [*texts, described(rows, made["twin"]) + "\n", _twins_table(made, rows).markdown()] if has_twin(rows) else texts
+    return [*texts, f"{described(rows, made['twin'])} {_DEVIATIONS}\n", _twins_table(made, rows).markdown()] if twins_of(rows) else texts
 
 
 def variants_tables(made: dict[str, str], rows: Sequence[Row]) -> list[Table]:
