@@ -42,6 +42,11 @@ def test_every_question_is_written_in_one_way_only():
     assert not [case for case in CASES if re.search(r"\ba [aeiou]", " ".join(case).lower())]
 
 
+def test_the_hub_has_no_mixture():
+    with pytest.raises(ValueError, match="MixedSafetyStage has no usual Hub data set"):
+        MixedSafetyStage(source="hub").examples("train")
+
+
 def test_the_default_sizes_are_there():
     for stage in (MixedSafetyStage(), EverydayStage()):
         assert len(stage.examples("train")) == stage.world_examples

@@ -33,10 +33,11 @@ class MixedSafetyStage(SafetyStage):
     """The requests of `SafetyStage` and the questions of `EverydayStage` in turns, half of each (of an odd number one request more).
 
     A stage of refusals alone teaches a pretrained model to refuse everything (docs/results.md). The two halves are what either stage has
-    for half as many examples. Built in only: a file of your own may hold both kinds and a field that tells them apart, by which
-    `leave_out` takes one of them.
+    for half as many examples. Only `source: world` makes the mixture: a file of your own may hold both kinds and a field that tells them
+    apart, by which `leave_out` takes one of them, and the Hub has no such data set.
     """
 
+    hub_name = None
     world_examples = 512
 
     def world_rows(self, count: int, split: Split) -> list[dict[str, str]]:

@@ -115,6 +115,8 @@ INDEX_SPACE = IndexSpace("everyday questions", len(CASES))
 def everyday_questions(count: int, seed: int = 0, split: str = "train") -> list[dict[str, str]]:
     """Harmless questions with short answers, all different.
 
+    A held-out question may ask in other words for what a training question asks.
+
     Args:
         count: how many; a larger count extends a smaller one.
         seed: which ones and in which order.
