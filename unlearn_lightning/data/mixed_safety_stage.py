@@ -37,7 +37,7 @@ class MixedSafetyStage(SafetyStage):
     apart, by which `leave_out` takes one of them, and the Hub has no such data set.
     """
 
-    hub_name = None
+    hub_name = None  # type: ignore[assignment]
     world_examples = 512
 
     def world_rows(self, count: int, split: Split) -> list[dict[str, str]]:
