@@ -134,7 +134,8 @@ def _recency(rows: Sequence[Row]) -> str:
     lines = ["| objective | seeds in which p=4's label fell least | 95% interval (chance: 25%) |", "| --- | ---: | ---: |"]
     for objective, name in OBJECTIVE_NAMES.items():
         fell = {(row.seed, row.path): row.before - row.after for row in rows if row.objective == objective and row.quantity == "label"}
-        seeds = {seed for seed, path in fell if path == "p=4"}
+        # A seed is compared once it has another path than the last.
+        seeds = {seed for seed, path in fell if path == "p=4"} & {seed for seed, path in fell if path != "p=4"}
         if seeds:
             least = sum(fell[seed, "p=4"] <= min(value for (of, _), value in fell.items() if of == seed) for seed in seeds)
             low, high = binomtest(least, len(seeds)).proportion_ci(method="wilson")
