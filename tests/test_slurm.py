@@ -19,7 +19,7 @@ from test_study import config_of, small, tree
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_run, read_study, write_json
 from unlearn_lightning.study import one_run
-from unlearn_lightning.study.command import parser
+from unlearn_lightning.study.parser import parser
 from unlearn_lightning.study.run_spec import RunSpec, write_spec
 from unlearn_lightning.study.slurm import Slurm
 from unlearn_lightning.study.slurm_queue import queue, slurm

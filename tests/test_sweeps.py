@@ -25,8 +25,8 @@ from unlearn_lightning.cli.resolver import ConfigOnly
 from unlearn_lightning.records.gather import load
 from unlearn_lightning.report import build
 from unlearn_lightning.report.sections.matched import compared_retention, matched_forgetting
-from unlearn_lightning.study.command import parser
 from unlearn_lightning.study.flags import change, settings_flags
+from unlearn_lightning.study.parser import parser
 from unlearn_lightning.study.study_config import StudyConfig
 
 ROOT = Path(__file__).parents[1]

@@ -21,8 +21,8 @@ from unlearn_lightning.main import main
 from unlearn_lightning.models.backbone import Backbone
 from unlearn_lightning.models.places import check_place
 from unlearn_lightning.objectives.npo import NPO
-from unlearn_lightning.study.command import parse
 from unlearn_lightning.study.flags import settings_flags
+from unlearn_lightning.study.parser import parse
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NPO_FILE, TINY = str(CONFIGS / "objectives/npo.yaml"), str(CONFIGS / "backbones/tiny-llama.yaml")
