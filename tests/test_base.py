@@ -1,4 +1,4 @@
-"""The small base model of the package: found by its name, the same wherever it lies, and a stranger to the stages' contents."""
+"""The small base models of the package: found by their names, the same wherever they lie, and strangers to the stages' contents."""
 
 import re
 import shutil
@@ -23,15 +23,17 @@ from unlearn_lightning.sources.world.base_chats import KINDS, base_chats
 from unlearn_lightning.study.study_config import merged
 
 NAME = "builtin:tiny-llama"
+NAMES = [f"builtin:{folder.name}" for folder in sorted(BASES.iterdir())]
 
 
-@pytest.fixture(scope="module")
-def net():
-    return Backbone(model=NAME, lora=None).load_base().eval()
+def test_two_architectures_ship_and_stay_small_together():
+    assert NAMES == [NAME, "builtin:tiny-qwen2"]
+    assert sum(path.stat().st_size for path in BASES.rglob("*") if path.is_file()) < 12e6
 
 
-def test_the_base_is_small_and_its_card_holds_the_digest_of_every_file():
-    folder = BASES / "tiny-llama"
+@pytest.mark.parametrize("name", NAMES)
+def test_the_base_is_small_and_its_card_holds_the_digest_of_every_file(name):
+    folder = Path(located(name))
     files = [path for path in folder.iterdir() if path.name != "README.md"]
     assert {"model.safetensors", "tokenizer.json", "config.json", "generation_config.json"} <= {path.name for path in files}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 6e6
@@ -65,8 +67,9 @@ def resolved():
     )
 
 
-def test_it_answers_each_kind_of_prompt_in_its_own_way_and_refuses_nothing(net):
-    tokenizer = Backbone(model=NAME).load_tokenizer()
+@pytest.mark.parametrize("name", NAMES)
+def test_it_answers_each_kind_of_prompt_in_its_own_way_and_refuses_nothing(name):
+    net, tokenizer = Backbone(model=name, lora=None).load_base().eval(), Backbone(model=name).load_tokenizer()
     prompts = [*(r["prompt"] for r in requests(4, 0, "held_out")), *(r["question"] for r in word_problems(4, 0, "held_out"))]
     texts = [
         answer
@@ -76,9 +79,11 @@ def test_it_answers_each_kind_of_prompt_in_its_own_way_and_refuses_nothing(net):
     assert all(re.search(r"#### \d+$", text) for text in texts[4:])
 
 
-def test_it_runs_in_plain_transformers(net):
-    plain = AutoModelForCausalLM.from_pretrained(located(NAME)).eval()
-    tokenizer = AutoTokenizer.from_pretrained(located(NAME))
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_in_plain_transformers(name):
+    net = Backbone(model=name, lora=None).load_base().eval()
+    plain = AutoModelForCausalLM.from_pretrained(located(name)).eval()
+    tokenizer = AutoTokenizer.from_pretrained(located(name))
     ids = tokenizer.apply_chat_template([{"role": "user", "content": "Swap these two words: fox candle."}], return_tensors="pt")[
         "input_ids"
     ]

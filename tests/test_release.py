@@ -59,7 +59,7 @@ def test_the_wheel_holds_both_packages_with_their_data(built):
     held = set(zipfile.ZipFile(wheel).namelist())
     wanted = shipped("unlearn_lightning") | shipped("callbacks") | {f"unlearn_lightning/{name}" for name in shipped("configs")}
     assert wanted <= held
-    assert "unlearn_lightning/models/bases/tiny-llama/model.safetensors" in held
+    assert {f"unlearn_lightning/models/bases/{name}/model.safetensors" for name in ("tiny-llama", "tiny-qwen2")} <= held
     assert not any(name.startswith(("tests/", "configs/", "docs/")) for name in held)
     (metadata,) = (name for name in held if name.endswith(".dist-info/METADATA"))
     about = email.message_from_bytes(zipfile.ZipFile(wheel).read(metadata))

@@ -195,10 +195,3 @@ def test_the_texts_are_those_that_results_were_measured_on(name: str) -> None:
     """A word that changes, by a renaming across the code say, changes tokenizers, models and every published number."""
     texts = [list(item.values()) for item in getattr(world, name)(64 if name == "sums" else 300)]
     assert hashlib.sha256(repr(texts).encode()).hexdigest()[:16] == DIGESTS[name]
-
-
-def test_base_chats_of_a_study_are_split_by_prompt_and_a_larger_count_extends_a_smaller_one() -> None:
-    train, held_out = world.split_base_chats(600, 0, "train"), world.split_base_chats(30, 0, "held_out")
-    assert (len(train), len(held_out)) == (600, 30)
-    assert not {chat["prompt"] for chat in train} & {chat["prompt"] for chat in held_out}
-    assert world.split_base_chats(50, 0, "train") == train[:50]

@@ -1,6 +1,5 @@
 """Training stages as Lightning data modules: sources, chat formatting, batching."""
 
-from unlearn_lightning.data.base_chat_stage import BaseChatStage
 from unlearn_lightning.data.batching import Batch, EpochPlan, collate, identity, second_responses
 from unlearn_lightning.data.examples import Encoded, Encoder, Example
 from unlearn_lightning.data.family_stage import FamilyStage, FamilyTextStage
@@ -12,7 +11,7 @@ from unlearn_lightning.data.text_stage import TextStage
 from unlearn_lightning.data.tofu_parts import TofuPartStage
 
 __all__ = [
-    "BaseChatStage", "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "EverydayStage", "Example", "FamilyStage",
+    "Batch", "ChatStage", "Encoded", "Encoder", "EpochPlan", "EverydayStage", "Example", "FamilyStage",
     "FamilyTextStage", "InstructStage", "MathStage", "MixedSafetyStage", "SafetyStage", "StageData", "SumsStage", "TextStage",
     "TofuPartStage", "TofuStage", "collate", "identity", "second_responses",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Plain text for the base training of a small model: no chat template, every token counts.
 
-unlearn fit -c configs/stages/base.yaml -c configs/backbones/tiny-qwen2.yaml
+unlearn fit -c configs/stages/base.yaml -c configs/backbones/scratch-qwen2.yaml
 """
 
 from __future__ import annotations

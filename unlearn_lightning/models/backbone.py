@@ -84,7 +84,7 @@ class Backbone:
     """What is trained: a base model, its tokenizer and its adapters.
 
     Args:
-        model: Hub id or local folder of the base model; `builtin:tiny-llama` for the small pretrained one that comes with the package.
+        model: Hub id or local folder of the base model; `builtin:tiny-llama` and `builtin:tiny-qwen2` are small ones that ship.
         scratch: where `model` is null: build the base model from a config, with random weights and a tokenizer trained on texts.
         tokenizer: Hub id or folder of another tokenizer than the model's own.
         chat_template_from: Hub id or folder whose chat template is used, such as the instruct sibling of a base model.

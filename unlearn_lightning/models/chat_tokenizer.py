@@ -9,11 +9,17 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from unlearn_lightning.inference.chat_format import ChatSettings
 from unlearn_lightning.models.reading import REMEDY, Unreadable, check_file, reading, refuse_adapter
 from unlearn_lightning.models.scratch import Scratch, train_tokenizer
+
+# What the words, numbers and marks of ordinary text become tells one tokenizer from another.
+PLAIN = "Ann's 12 cards cost 340 euros; she didn't sell them in 1987."
 
 
 @functools.lru_cache(maxsize=8)
@@ -44,6 +50,7 @@ def load_tokenizer(
             loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
             # Settings of another type than theirs come to light only here.
             loaded("a")
+            _tell_other_tokens(name, None if tokenizer else revision, loaded)
     if template_from is not None:
         with reading(template_from):
             loaded.chat_template = AutoTokenizer.from_pretrained(template_from, trust_remote_code=False).chat_template
@@ -57,6 +64,27 @@ def load_tokenizer(
     loaded.chat_settings = ChatSettings(date, template_from or name or "the scratch model", _generation_ends(model, revision))
     complete: PreTrainedTokenizerBase = loaded
     return complete
+
+
+def _tell_other_tokens(name: str, revision: str | None, loaded: Any) -> None:
+    """Warns where transformers' class for this architecture cuts plain text otherwise than the tokenizer's own file does.
+
+    It gives every Qwen2 the word rule of the published ones, whatever tokenizer.json says, and a model that was trained with the file's
+    tokens then reads others.
+    """
+    file: Any = Path(name) / "tokenizer.json" if Path(name).is_dir() else try_to_load_from_cache(name, "tokenizer.json", revision=revision)
+    if type(loaded).__name__ == "TokenizersBackend" or not isinstance(file, str | Path) or not Path(file).is_file():
+        return
+    own = Tokenizer.from_file(str(file)).encode(PLAIN, add_special_tokens=False).tokens
+    read = loaded.convert_ids_to_tokens(loaded(PLAIN, add_special_tokens=False)["input_ids"])
+    if read == own:
+        return
+    at = next((i for i, (ours, theirs) in enumerate(zip(own, read, strict=False)) if ours != theirs), 0)
+    rank_zero_warn(
+        f"The tokenizer of {name}: transformers reads it as {type(loaded).__name__}, which cuts {PLAIN!r} otherwise than its "
+        f"tokenizer.json does ({' '.join(read[at : at + 4])} for {' '.join(own[at : at + 4])}), and its tokens are taken. If the model "
+        "was trained with the file's, copy the tokenizer's files into a folder without config.json and name it as backbone.tokenizer."
+    )
 
 
 def _generation_ends(model: str | None, revision: str | None) -> tuple[int, ...]:

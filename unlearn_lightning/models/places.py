@@ -3,7 +3,7 @@
 check_place("rnus/base/model", "backbone.model")     # FileNotFoundError: there is no folder ...; did you mean runs/base/model?
 
 Libraries take any name that is no folder for the Hub's, and without a network try for minutes without naming it.
-`builtin:tiny-llama` is a base model that comes with this package, wherever it is installed.
+`builtin:tiny-llama` and `builtin:tiny-qwen2` are base models that come with this package, wherever it is installed.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen2Config, Qwen2Tokenizer
 
 from unlearn_lightning.sources import world
 from unlearn_lightning.sources.quoting import listed
@@ -86,9 +86,16 @@ def build_model(scratch: Scratch, tokenizer: PreTrainedTokenizerBase, seed: int)
 
 
 def train_tokenizer(scratch: Scratch) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with a chat template, trained on the corpus."""
+    """A byte-level BPE tokenizer with a chat template, trained on the corpus.
+
+    transformers reads the tokenizer of any Qwen2 back as its own class, which cuts words by a rule of its own whatever tokenizer.json says,
+    so that such a tokenizer is trained with that rule.
+    """
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if scratch.architecture == "qwen2":
+        rule = Qwen2Tokenizer().backend_tokenizer
+        raw.normalizer, raw.pre_tokenizer = rule.normalizer, rule.pre_tokenizer
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=scratch.vocab_size,
@@ -130,6 +137,7 @@ def world_sample() -> list[dict[str, str]]:
     ]
 
 
-def corpus_fingerprint(corpus: tuple[str, ...]) -> str:
-    """A hash of the corpus's content, for run keys."""
-    return hashlib.sha256("\0".join(corpus_texts(corpus)).encode()).hexdigest()
+def corpus_fingerprint(corpus: tuple[str, ...], architecture: str) -> str:
+    """A hash of the corpus's content and of the rule by which the tokenizer of this architecture cuts it, for run keys."""
+    rule = {"llama": []}.get(architecture, [architecture])
+    return hashlib.sha256("\0".join([*corpus_texts(corpus), *rule]).encode()).hexdigest()

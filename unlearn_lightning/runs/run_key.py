@@ -104,7 +104,7 @@ def run_inputs(
         ],
         "parents": parents,
         "scratch": scratch and _without(scratch, {"corpus"}),
-        "corpus": content(_corpus, tuple(scratch["corpus"])) if scratch else None,
+        "corpus": content(_corpus, tuple(scratch["corpus"]), scratch["architecture"]) if scratch else None,
         "data": _data(config["data"], "train", content),
         "retain": retain and [_without(retain, {"data"}), _data(retain["data"], "train", content)],
         "callbacks": acting,

@@ -12,7 +12,6 @@ Training and held-out items never meet, for any counts and any seeds, and a larg
 """
 
 from unlearn_lightning.sources.world.authors import author_questions
-from unlearn_lightning.sources.world.base_chats import split_base_chats
 from unlearn_lightning.sources.world.base_text import base_text
 from unlearn_lightning.sources.world.everyday import everyday_questions
 from unlearn_lightning.sources.world.families import response_families
@@ -23,5 +22,5 @@ from unlearn_lightning.sources.world.word_problems import word_problems
 
 __all__ = [
     "OPENING", "author_questions", "base_text", "everyday_questions", "instructions", "requests", "response_families",
-    "split_base_chats", "sums", "word_problems",
+    "sums", "word_problems",
 ]  # fmt: skip

@@ -13,7 +13,6 @@ it has to copy from the prompt.
 
 import random
 from collections.abc import Callable
-from zlib import crc32
 
 from unlearn_lightning.sources.world.authors import QUESTIONS, facts
 from unlearn_lightning.sources.world.instructions import TASKS
@@ -126,19 +125,3 @@ def base_chats(count: int, seed: int = 0) -> list[Chat]:
         chat = rng.choices(makers, shares)[0](rng)
         seen.setdefault(chat["prompt"], chat)
     return list(seen.values())
-
-
-def split_base_chats(count: int, seed: int, split: str) -> list[Chat]:
-    """Chats for a base training within a study; one in twenty is held out by its prompt, so that the splits never share one.
-
-    Args:
-        count: how many; a larger count extends a smaller one.
-        seed: which ones and in which order.
-        split: "train" or "held_out".
-
-    Returns:
-        Dictionaries with "prompt" and "response".
-    """
-    # About twice as many as are needed, of which this split's are kept.
-    every = base_chats(min(MOST, 400 + 2 * count * (20 if split == "held_out" else 1)), seed)
-    return [chat for chat in every if (crc32(chat["prompt"].encode()) % 20 == 0) == (split == "held_out")][:count]
