@@ -146,6 +146,16 @@ def test_six_orders_as_a_tree(name, base, objectives):
         assert families["init_args"]["every_n_steps"] == batches, "measured once an epoch"
 
 
+def test_the_six_orders_start_from_a_real_chat_model():
+    runs = planned("smollm2_superficial")
+    assert (len(runs), sum(run.kind == "unlearn" for run in runs)) == (15 + 6, 6)
+    for run in runs:
+        backbone = run.config["model"]["init_args"]["backbone"]
+        assert (backbone["scratch"], backbone["quantization"], backbone["lora"]["rank"]) == (None, None, 16)
+        (families,) = run.config["trainer"]["callbacks"]
+        assert run.config["data"]["init_args"]["train_examples"] == families["init_args"]["limit"] == 20, "all that is trained is measured"
+
+
 def test_the_rates_are_those_of_the_demo_with_its_stages():
     demo, rates = ({run.key for run in planned(name)} for name in ("demo_superficial", "demo_superficial_rates"))
     assert len(rates - demo) == 12, "all but two rates of six orders are shared"
