@@ -88,9 +88,10 @@ def depth(seed: int, curves: Mapping[str, Curve]) -> Depth:
 
 
 def depths(study: Study) -> list[OrderDepth]:
-    """Every order under every objective that was measured; empty where the study has no such records."""
+    """Every order under every objective of which some order was measured; empty where the study has no such records."""
     found = []
     for objective in study.objectives:
+        orders = []
         for path in study.paths:
             curves = {run.seed: _curves(run) for run in study.unlearned(objective, path)}
             outcomes = [
@@ -98,8 +99,8 @@ def depths(study: Study) -> list[OrderDepth]:
                 for seed, of in curves.items()
                 if all(len(curve) > 1 and not math.isnan(drop(curve)) for curve in of.values())
             ]
-            if outcomes:
-                found.append(OrderDepth(objective, path, outcomes))
+            orders.append(OrderDepth(objective, path, outcomes))
+        found += orders if any(one.outcomes for one in orders) else []
     return found
 
 
@@ -223,7 +224,9 @@ def deep_by_start(found: Sequence[OrderDepth]) -> tuple[Share, Share]:
 
 
 def as_in_the_paper(found: Sequence[OrderDepth]) -> bool | None:
-    """Whether forgetting is mostly deep where U was learned first and mostly superficial elsewhere; None without both kinds of order."""
+    """Whether forgetting is mostly deep where U was learned first and mostly superficial elsewhere; None while an order was not run."""
+    if any(not one.outcomes for one in found):
+        return None
     early, late = deep_by_start(found)
     superficial = sum(one.count("superficial").hits for one in found if one.expected == "superficial")
     return 2 * early.hits > early.n and 2 * superficial > late.n if early.n and late.n else None
@@ -248,6 +251,8 @@ def depth_sentences(found: Sequence[OrderDepth]) -> list[str]:
     seeds = f"The paper's grouping of all orders appears in {whole.hits} of {whole.n} {cells}{'' if whole.n == 1 else 's'}"
     low, high = whole.interval
     seeds += f" (95% Wilson interval {low:.0%} to {high:.0%})." if whole.n > 1 else "; a single seed is an observation, not a test."
+    if not whole.n:
+        seeds = "No seed has all orders yet, so that the paper's grouping is not tested."
     listed = [_listed([one for one in found if one.objective == objective]) for objective in objectives]
     if len(objectives) > 1:
         listed = [f"{objective}: {orders}" for objective, orders in zip(objectives, listed, strict=True)]
