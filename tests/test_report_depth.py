@@ -92,10 +92,13 @@ def test_some_of_the_orders_are_no_verdict(tmp_path):
     for name, curves in (("URC", DEEP), ("CRU", SUPERFICIAL)):
         writer.order(1, name, curves)
     writer.order(1, "CUR", {})
-    found = said_of(writer.write())
+    folder = writer.write()
+    found = said_of(folder)
     headline = "No verdict yet: forgetting is deep in 1 of 1 run that learned U first, and in 0 of 1 run that did not."
     assert (found.headline, found.agrees) == (headline, None)
     assert found.sentences[0] == "No seed has all orders yet, so that the paper's grouping is not tested."
+    (chart,) = depth_charts(load_study(folder))
+    assert len(chart.panels) == 3, "an order that was not run has no panel"
 
 
 def test_several_rates_are_counted_and_told_apart(tmp_path):

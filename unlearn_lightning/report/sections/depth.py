@@ -108,7 +108,7 @@ def depth_charts(study: Study) -> list[Chart]:
     """A figure per objective with a panel per order: R, C and U against the unlearning epoch; none without such records."""
     charts = []
     for number, objective in enumerate(dict.fromkeys(one.objective for one in depths(study))):
-        panels = [Panel(path.label, _lines(study.unlearned(objective, path))) for path in study.paths]
+        panels = [Panel(path.label, lines) for path in study.paths if (lines := _lines(study.unlearned(objective, path)))]
         several = f" under {objective}" if len(study.objectives) > 1 else ""
         caption = (
             "Log-likelihoods in nats, summed over a response's tokens, mean over prompts: R the refusal, C the compliance, U the same in "
