@@ -201,11 +201,11 @@ def test_a_report_and_the_status_find_a_renamed_store_or_say_where_they_looked(t
     (tmp_path / "store").rename(tmp_path / "kept")
     assert report([str(study)]) == 0
     assert main(["status", str(study)]) == 0
-    assert "1 finished, of 1 run" in capsys.readouterr().out
+    assert "1 finished, of 1 run" in " ".join(capsys.readouterr().out.split())
     (tmp_path / "store/other").mkdir(parents=True)
     (tmp_path / "store/other/run.json").write_text('{"format": 1, "key": "k"}')
     assert main(["status", str(study)]) == 0
-    assert "1 finished, of 1 run" in capsys.readouterr().out, "another store stands where it was"
+    assert "1 finished, of 1 run" in " ".join(capsys.readouterr().out.split()), "another store stands where it was"
     shutil.rmtree(tmp_path / "store")
     (tmp_path / "kept").rename(tmp_path / ".hidden_elsewhere")
     shutil.rmtree(tmp_path / ".hidden_elsewhere")

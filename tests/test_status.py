@@ -112,5 +112,5 @@ def test_a_folder_of_runs_and_studies_has_a_status_in_the_order_of_numbers(tmp_p
     assert list(found) == ["broken", "lr3e-5", "lr1e-4", "lr1e-3", "seed2", "seed10", "study/seed1/base"]
     assert [state for state, *_ in found.values()] == ["failed", *["finished"] * 5, "ready"]
     assert main(["watch", str(tmp_path), "--once"]) == 1
-    assert "1 failed, 1 ready, of 7 runs" in capsys.readouterr().out
+    assert "1 failed, 1 ready, of 7 runs" in " ".join(capsys.readouterr().out.split())
     assert main(["status", str(tmp_path), "--verify"]) == 1

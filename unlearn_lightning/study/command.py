@@ -117,7 +117,7 @@ def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, wr
             more = f", {measured} of them measured now" if measured else ""
             console.print(f"{executed} runs executed, {len(work.trained)} were finished already{more}.")
     except RunFailed as failure:
-        console.print(str(failure), markup=False, style="red")
+        console.print(str(failure), markup=False, style="red", soft_wrap=True)
         status = 1
     if over:
         _report(folder, console, executed + measured > 0 or in_trial(), settings["match_at"])
@@ -158,7 +158,7 @@ def _report(folder: Path, console: Console, upload_it: bool, match_at: float | N
         try:
             upload(report)
         except UploadError as error:
-            console.print(f"The report was not uploaded: {error}", markup=False, style="yellow")
+            console.print(f"The report was not uploaded: {error}", markup=False, style="yellow", soft_wrap=True)
 
 
 def chosen(runs: Sequence[Run], until: str | None, only: str | None) -> list[Run]:

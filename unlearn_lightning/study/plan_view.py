@@ -86,7 +86,8 @@ def print_plan(
     console.print(_table(shown, estimates, speed))
     if shown is not runs:
         console.print(
-            f"  The first {len(shown)} of {len(runs):,} runs are shown. All their commands, in order: {folder / 'plan' / COMMANDS}"
+            f"  The first {len(shown)} of {len(runs):,} runs are shown. All their commands, in order: {folder / 'plan' / COMMANDS}",
+            soft_wrap=True,
         )
     for line in [*_summary(study, runs, estimates, speed, states), *(f"  {note}" for note in estimator.notes)]:
         console.print(line, markup=False, highlight=False)
@@ -206,7 +207,7 @@ def _commands(study: StudyConfig, runs: Sequence[Run], folder: Path, console: Co
         write_text(plan / COMMANDS, "".join(f"{command}\n" for command in ["#!/bin/sh", "set -e", *commands]))
     if len(runs) > shown:
         rest = f" in {plan / COMMANDS}" if not unread else ""
-        console.print(f"... and {len(runs) - shown:,} more{rest}", markup=False, highlight=False)
+        console.print(f"... and {len(runs) - shown:,} more{rest}", markup=False, highlight=False, soft_wrap=True)
     if unread:
         console.print(
             f"{len(unread)} of these configurations are not written: the runs' keys depend on data or models that cannot be read now. "

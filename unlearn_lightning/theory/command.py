@@ -85,7 +85,7 @@ def show(setup: Setup, own: dict[str, Any], console: Console) -> None:
         indent=1,
     )
     names = ", ".join(path.name for path in [*files, folder / "theory.json"])
-    console.print(f"{folder}: {names}", markup=False, highlight=False)
+    console.print(f"{folder}: {names}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _parts(setup: Setup, own: dict[str, Any], console: Console) -> Iterator[tuple[Part, Any]]:
