@@ -12,7 +12,8 @@ from test_report_study_data import StudyWriter, section_of
 from unlearn_lightning.records.statistics import Share
 from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report import build
-from unlearn_lightning.report.sections.depth import DepthOfForgetting, depth, depth_charts, depth_table, depths
+from unlearn_lightning.report.depths import depth, depths
+from unlearn_lightning.report.sections.depth import DepthOfForgetting, depth_charts, depth_table
 
 ORDERS = ("UCR", "URC", "CUR", "RUC", "CRU", "RCU")
 DEEP = {"C": {0: -10.0, 5: -40.0}, "U": {0: -10.0, 5: -60.0}}

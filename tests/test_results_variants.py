@@ -13,7 +13,7 @@ from scripts.study_results.twins import as_twin
 from scripts.study_results.variants import SLOWEST, measured_variants, variants_tables, variants_texts
 from unlearn_lightning.records.statistics import Share, estimate
 from unlearn_lightning.records.study_data import load_study
-from unlearn_lightning.report.sections.depth import depths
+from unlearn_lightning.report.depths import depths
 from unlearn_lightning.report.sections.recency import MEASURED
 
 

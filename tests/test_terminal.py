@@ -13,10 +13,11 @@ from unlearn_lightning.cli.quantised import print_recovery
 from unlearn_lightning.cli.terminal import Column, TerminalRow, TerminalTable, terminal_console
 from unlearn_lightning.records import Quantity, record_path, write_json
 from unlearn_lightning.records.study_data import TrainingPath, load_study
+from unlearn_lightning.report.depths import Depth, OrderDepth
 from unlearn_lightning.report.section import Material
 from unlearn_lightning.report.sections.closing import Closing
 from unlearn_lightning.report.sections.comparison import Against
-from unlearn_lightning.report.sections.depth import Depth, OrderDepth, depth_table
+from unlearn_lightning.report.sections.depth import depth_table
 from unlearn_lightning.study.estimate import RunCost
 from unlearn_lightning.study.frame import ProbeMetrics, frame
 from unlearn_lightning.study.plan_view import COLUMNS, Speed, _table

@@ -6,7 +6,8 @@ from pathlib import Path
 from scripts.study_results.measured import Row, made_with
 from scripts.study_results.twins import TWIN, described, own, spread, twins_of
 from unlearn_lightning.records.study_data import TrainingPath, load_study
-from unlearn_lightning.report.sections.depth import FAMILIES, PROBE, OrderDepth, depth, depth_headline, depth_sentences, depth_table
+from unlearn_lightning.report.depths import FAMILIES, PROBE, OrderDepth, depth
+from unlearn_lightning.report.sections.depth import depth_headline, depth_sentences, depth_table
 
 COMPARED_DEPTHS = FAMILIES
 """The responses whose log-likelihoods are compared with a twin's."""
