@@ -69,7 +69,9 @@ def before_unlearning(study: Path) -> dict[str, dict[str, float]]:
         ends = tags.get("p") or tags.get("retrained")
         name = ("retrained" if tags.get("retrained") else f"p={tags['p']}") if ends else " > ".join(tags["path"])
         wanted = list(MEASURES) if ends else [TAUGHT[stage] for stage in tags["path"][-1:] if stage in TAUGHT]
-        if wanted:
+        if wanted and not folder.is_dir():
+            print(f"seed{tags['seed']} {name}: not trained, so not measured")
+        elif wanted:
             found[f"seed{tags['seed']} {name}"] = {what: MEASURES[what](folder) for what in wanted}
     return found
 
@@ -84,7 +86,7 @@ def complaints(found: dict[str, dict[str, float]]) -> list[str]:
         least = {what: KNOWN[what] for what in values if not (retrained and what == "refused")}
         out += [f"{name} {words[what]} only {values[what]:.0%}" for what, share in least.items() if values[what] < share]
     solving = [values["solved"] for name, values in found.items() if " p=" in name]
-    return out + ([f"the paths solve {min(solving):.0%} to {max(solving):.0%}"] if max(solving) - min(solving) > 0.1 else [])
+    return out + ([f"the paths solve {min(solving):.0%} to {max(solving):.0%}"] if solving and max(solving) - min(solving) > 0.1 else [])
 
 
 def main(study: str) -> int:
