@@ -1,6 +1,6 @@
-"""python -m scripts.theory_tables: runs `unlearn theory` as docs/theory.md says, and writes its tables into that page between their markers.
+"""python -m scripts.theory_tables: runs `unlearn theory` as docs/theory.md says, and writes its tables into that page.
 
-The CSV of each table goes to docs/data/theory/. The page's figures are of the same run.
+They go between their markers, the CSV of each to docs/data/theory/. The page's figures are of the same run.
 """
 
 import csv

@@ -196,7 +196,8 @@ def certificates_part(found: Theorem, levels: Levels) -> Part:
         proofs = {"certified_delta_median": certified, "certified_above_delta": proved, "audited": audited, "alpha_each": each}
         records.append({"order": order, "model": model, "tolerance": found.tolerance, **measured, **proofs, "delta": levels.delta})
     caption = (
-        f"Step {t_star} is the last t* of all draws. Left: over {len(found.seeds)} independent draws, P(RE distance > {found.tolerance:g}) is at least the given number; "
+        f"Step {t_star} is the last t* of all draws. "
+        f"Left: over {len(found.seeds)} independent draws, P(RE distance > {found.tolerance:g}) is at least the given number; "
         f"violated where that exceeds δ = {levels.delta:g}. Right: the δ at ε = {levels.epsilon:g} between released weights, unlearned "
         f"and retrained, with normal noise of standard deviation {levels.release_noise:g}: medians over {audited} draws, certified from "
         f"{levels.releases} releases of each, and in how many draws that exceeds {levels.delta:g}. All bounds hold together with "
