@@ -1,9 +1,14 @@
 """The benchmarks' two ways of each work give the same result, and their sums are right. Nothing is timed here."""
 
+import importlib
+import pkgutil
+from pathlib import Path
+
 import pytest
 import torch
 from test_likelihood import ENCODED, net_of
 
+import scripts
 from scripts.benchmarks import size, study
 from scripts.benchmarks.__main__ import markdown
 from scripts.benchmarks.measure import Result, peak_bytes
@@ -72,3 +77,18 @@ def test_a_case_of_size_is_a_process_whose_failure_is_told(tmp_path):
     size.write_lines(tmp_path / "lines.jsonl", 3)
     assert len((tmp_path / "lines.jsonl").read_text().splitlines()) == 3
     assert len(size.large_study(2, 5)["objectives"]) == 5
+
+
+def test_the_demo_of_the_study_row_is_the_shipped_one():
+    config = study.demo(0.25)
+    assert config.name == "demo"
+    assert config.stages["math"]["data"]["init_args"]["train_examples"] == 100
+    assert config.stages["safety"]["data"]["init_args"]["train_examples"] == 256
+
+
+def test_every_file_that_a_script_names_is_there():
+    """Paths of a moved module would point to other folders; models are made by a script of their own."""
+    names = [module.name for module in pkgutil.walk_packages(scripts.__path__, "scripts.") if "writing" not in module.name]
+    assert {"scripts.benchmarks.study", "scripts.study_results.pages", "scripts.theory_tables"} <= set(names)
+    paths = [(name, key, value) for name in names for key, value in vars(importlib.import_module(name)).items() if isinstance(value, Path)]
+    assert [path for path in paths if not {"models", "runs"} & set(path[2].parts) and not path[2].exists()] == []

@@ -32,7 +32,7 @@ from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig
 from unlearn_lightning.study.tree import plan
 
-DEMO = Path(__file__).parents[1] / "configs" / "studies" / "demo.yaml"
+DEMO = Path(__file__).parents[2] / "configs" / "studies" / "demo.yaml"
 
 
 def demo(scale: float) -> StudyConfig:
@@ -45,7 +45,7 @@ def demo(scale: float) -> StudyConfig:
     return StudyConfig(**settings)
 
 
-def study(scale: float = 0.25) -> list[Result]:
+def study(scale: float = 1.0) -> list[Result]:
     """One seed; the two ways at once, in a process of one thread each."""
     config = demo(scale)
     with ProcessPoolExecutor(2, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
