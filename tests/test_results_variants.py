@@ -1,5 +1,7 @@
 """The tables of docs/reproduce.md and superficial.md, with numbers to redo by hand; what they say is what their CSV says."""
 
+import json
+
 import pytest
 from test_report_dependence import further_study
 from test_report_depth import write as write_depth_study
@@ -100,6 +102,15 @@ def test_a_page_says_what_its_csv_says(tmp_path):
     assert text.endswith("\n".join(variants_texts(made, rows)))
     assert text.startswith("Written by `scripts/results runs/rates --page docs/reproduce.md` at commit ")
     assert "GA · lr=0.0001 | GA · lr=1e-05 | +3.25" in text
+
+
+def test_what_was_known_before_unlearning_is_counted_beside_it(tmp_path):
+    study = rates_study(tmp_path / "rates")
+    assert "before unlearning" not in "\n".join(variants_texts(*measured_variants(study)))
+    answers = {f"seed{seed} p=4": {"refused": 1.0, "solved": share, "facts": 0.75} for seed, share in ((1, 0.5), (2, 0.75))}
+    (study / "acceptance.json").write_text(json.dumps({**answers, "seed1 inst > tofu": {"facts": 1.0}}))
+    first, *_ = variants_texts(*measured_variants(study))
+    assert [line for line in first.splitlines() if line.startswith("| p=")] == ["| p=4 | 1.00 ± 0.00 | 0.62 ± 1.59 | 0.75 ± 0.00 |"]
 
 
 def test_a_study_that_is_written_again_keeps_its_twin(tmp_path, monkeypatch, capsys):

@@ -40,6 +40,8 @@ QUANTITIES = {
 """Each quantity's probe and metric; of several, what a study has."""
 NAN = float("nan")
 RETRAINED = "retrained"
+ANSWERS = "answers: "
+"""What the quantities begin with that were counted in answers before unlearning, by tests/acceptance.py."""
 """The path of a retrained model's numbers, or what it begins with where each path has its own."""
 
 
@@ -60,7 +62,7 @@ def measured(study: Path) -> tuple[dict[str, str], list[Row]]:
         model = retrained.get((seed, f"{RETRAINED} of {path}")) or retrained.get((seed, RETRAINED))
         rows += _of_run(study / run["folder"], run["tags"], model)
     rows += [row for (seed, name), folder in retrained.items() for row in _levels(folder, seed, name)]
-    return made_with(study), [*rows, *_pairs(study, unlearned), *_answered(study)]
+    return made_with(study), [*rows, *_pairs(study, unlearned), *answered(study)]
 
 
 def _finished(study: Path) -> list[dict[str, Any]]:
@@ -129,12 +131,12 @@ def _curve(where: tuple[int, str, str, str], curve: dict[int, float]) -> Iterato
     yield Row(*where, curve[min(curve)], curve[max(curve)])
 
 
-def _answered(study: Path) -> Iterator[Row]:
+def answered(study: Path) -> Iterator[Row]:
     """Shares in plain transformers, as tests/acceptance.py found them: "seed1 p=4", or "seed1 safety > inst" right after a stage."""
     file = study / "acceptance.json"
     for name, shares in (json.loads(file.read_text()) if file.is_file() else {}).items():
         seed, _, path = name.partition(" ")
-        yield from (Row(int(seed.removeprefix("seed")), path, "", f"answers: {what}", share, NAN) for what, share in shares.items())
+        yield from (Row(int(seed.removeprefix("seed")), path, "", ANSWERS + what, share, NAN) for what, share in shares.items())
 
 
 def prediction_vectors(folder: Path) -> dict[int, dict[str, list[float]]]:

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
-from scripts.study_results.measured import RETRAINED, Row, seeds_said
+from scripts.study_results.measured import ANSWERS, RETRAINED, Row, seeds_said
 from scripts.study_results.twins import COMPARED, described, own, spread, twins_of, verdicts
 from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
 
@@ -70,13 +70,13 @@ def _start(rows: Sequence[Row]) -> str:
     further = _there(rows, SUMS)
     heads = ["before unlearning", "refused", "math right", "facts word for word", *further.values(), "label", "first token"]
     lines = []
-    asked = any(row.quantity.startswith("answers: ") for row in rows)
+    asked = any(row.quantity.startswith(ANSWERS) for row in rows)
     for path in paths:
         objective = (
             "" if path.startswith(RETRAINED) else min((row.objective for row in rows if row.path == path and row.objective), default="")
         )
         if asked:
-            shares = [_mean(rows, path, "", f"answers: {what}", "before") for what in ("refused", "solved", "facts")]
+            shares = [_mean(rows, path, "", ANSWERS + what, "before") for what in ("refused", "solved", "facts")]
         else:
             shares = [*(_mean(rows, path, objective, what, "before") for what in ("refused", "math")), "–"]
         rest = [_mean(rows, path, objective, what, "before") for what in (*further, "label", "first token")]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from scripts.study_results.measured import NAN, Row, made_with, recorded
+from scripts.study_results.measured import ANSWERS, NAN, RETRAINED, Row, answered, made_with, recorded
 from scripts.study_results.table_file import geometric
 from scripts.study_results.twins import TWIN, described, own, spread, twins_of
 from unlearn_lightning.records.statistics import Estimate, Share, estimate
@@ -38,7 +38,7 @@ _DEVIATIONS = (
 def measured_variants(folder: Path) -> tuple[dict[str, str], list[Row]]:
     """What made the numbers, and all rows; the objective of a row is the variant's display name, such as `GA · lr=5e-05`."""
     study = load_study(folder)
-    rows = [*_ends(study), *(_further(study) if series(study)[0] else _decided(study))]
+    rows = [*_ends(study), *(_further(study) if series(study)[0] else _decided(study)), *answered(folder)]
     names: dict[str, str | None] = dict.fromkeys(study.objectives)
     for tag in extra_tags(study):
         families, values = variants(study, tag)
@@ -125,10 +125,22 @@ def variants_tables(made: dict[str, str], rows: Sequence[Row]) -> list[Table]:
     slow = list(dict.fromkeys(row.path for row in rows if row.quantity.startswith(SLOWEST)))
     if len(slow) > 1:
         return [_further_table(list(found.values()), sorted(slow, key=lambda path: (len(path), path)))]
-    tables = [_decided_table(list(found.values()))]
+    tables = [*_known_table(rows), _decided_table(list(found.values()))]
     tables += [_slowest_table(list(found.values()), slow[0])] if slow else []
     pairs = [(found[name], found[first]) for name, first in compared.items() if name in found and first in found]
     return [*tables, *([_changes_table(pairs)] if pairs else [])]
+
+
+def _known_table(rows: Sequence[Row]) -> Iterator[Table]:
+    """What was answered before unlearning, as tests/acceptance.py counted it, at each path's end; none where it was not run."""
+    ends = sorted({row.path for row in rows if row.quantity.startswith(ANSWERS) and row.path.startswith(("p=", RETRAINED))})
+    names = {"refused": "refused", "solved": "math right", "facts": "facts word for word"}
+    table = Table("known", [Text("before unlearning"), *(Interval(title, digits=2) for title in names.values())])
+    for path in ends:
+        shares = [[row.before for row in rows if (row.path, row.quantity) == (path, ANSWERS + name)] for name in names]
+        table.add(path, *map(estimate, shares))
+    if ends:
+        yield table
 
 
 def _decided_table(found: Sequence[Variant]) -> Table:
