@@ -1,6 +1,7 @@
 """A study that unlearns a part of what was trained on says where the part and the rest do not fit together, and refuses what is wrong."""
 
 import json
+import re
 
 import pytest
 
@@ -88,6 +89,35 @@ def test_a_retrained_model_that_learns_what_is_unlearned_is_refused(mixed, tmp_p
         stages["harmless"] = {}
         config = study(mixed, stages, retrained="harmless")
     with pytest.raises(ValueError, match=rf"'harmless', which trains on {'12 of the 12' if unlearned else '13 of the 24'} examples"):
+        lines(config, tmp_path)
+
+
+@pytest.mark.parametrize(("first", "told"), [(12, None), (11, "1 of 12"), (0, "12 of the 12")])
+def test_other_stages_may_not_teach_the_retrained_model_what_is_unlearned(mixed, tmp_path, first, told):
+    """A stage of every path that holds the forget set is one of the retrained model's, too."""
+    stages = {
+        "mixed": {"leave_out": {"kind": ["answered"]}, "held_out_examples": 0},
+        "others": {"source": write(tmp_path / "o.jsonl", rows()[first:])},
+    }
+    config = study(mixed, stages, unlearned=None, retrained=True, order=["others"])
+    if first:
+        said = [f"others: {told} examples that are unlearned are trained on by the retrained model too."] if told else []
+        assert lines(config, tmp_path) == said
+        return
+    with pytest.raises(ValueError, match=f"The retrained model's path has the stage 'others', which trains on {told} examples"):
+        lines(config, tmp_path)
+
+
+@pytest.mark.parametrize(("kept", "told"), [(rows()[12:], None), (rows()[11:], "1 of the 12"), (rows(), "12 of the 12")])
+def test_what_is_unlearned_may_not_be_retained(mixed, tmp_path, kept, told):
+    stages = {"mixed": {"leave_out": {"kind": ["answered"]}}, "kept": {"source": write(tmp_path / "kept.jsonl", kept)}}
+    config = study(mixed, stages, unlearned=None)
+    config.objectives["ga"]["retain"] = {"stage": "kept"}
+    said = f"{told} examples that are unlearned (mixed) are retained, too (chat)"
+    if len(kept) < 24:
+        assert lines(config, tmp_path) == ([f"{said}."] if told else [])
+        return
+    with pytest.raises(ValueError, match=re.escape(said) + ", so that a step would forget and keep the same. Name other data in `retain`."):
         lines(config, tmp_path)
 
 

@@ -11,7 +11,7 @@ from test_study import config_of, small
 from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.data import Batch, ChatStage, Encoded, EpochPlan
 from unlearn_lightning.modules import RetainTerm
-from unlearn_lightning.modules.retain import RetainBatches, token_kl
+from unlearn_lightning.modules.retain import RetainBatches, check_apart, token_kl
 from unlearn_lightning.objectives.gradient_ascent import GradientAscent
 from unlearn_lightning.study.study_config import merged
 from unlearn_lightning.study.tree import plan
@@ -177,3 +177,25 @@ def test_the_key_covers_the_term_and_its_data(corpus, questions, tmp_path):
 def test_a_study_names_the_retained_stage(term, message, corpus, questions):
     with pytest.raises(ValueError, match=message):
         config_of(small(corpus, questions, objectives={"npo": {"retain": term}}))
+
+
+def test_what_is_unlearned_may_not_be_retained(corpus, questions, tmp_path):
+    """The same file twice is refused before a step."""
+    with pytest.raises(ValueError, match=r"examples that are unlearned are retained, too, so that a step would forget and keep the same"):
+        fit(settings(corpus, questions, tmp_path / "run", "GradientAscent", **retain(questions)))
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_what_is_unlearned_and_retained_is_counted(caplog):
+    """Of five unlearned examples two are one that is retained; a prompt is retained with another response; plain texts have no prompt."""
+    forget = [Encoded("a", [1], [2]), Encoded("b", [1], [2]), Encoded("c", [3], [4]), Encoded("d", [5], [6]), Encoded("e", [], [7])]
+    caplog.set_level("INFO")
+    check_apart(forget, [Encoded("f", [1], [2]), Encoded("g", [3], [9]), Encoded("h", [3], [8]), Encoded("i", [], [8])])
+    assert caplog.messages == [
+        "2 of the 5 examples that are unlearned are retained, too.",
+        "1 prompts are unlearned with one response and retained with another.",
+    ]
+    check_apart(forget, [Encoded("f", [0], [2])])
+    assert len(caplog.messages) == 2
+    with pytest.raises(ValueError, match=r"^3 of the 5 examples that are unlearned are retained, too, so that"):
+        check_apart(forget, [Encoded("f", [1], [2]), Encoded("g", [], [7])])

@@ -11,11 +11,13 @@ drawn, and how many devices or micro-batches share the step does not matter.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from unlearn_lightning.data import Batch, Encoded, EpochPlan, StageData, collate
@@ -100,6 +102,33 @@ class RetainBatches:
         found.batch_tokens = sum(len(self.encoded[i].response_ids) for i in indices)
         found.batch_examples = len(indices)
         return found
+
+
+def check_apart(unlearned: Sequence[Encoded], retained: Sequence[Encoded]) -> None:
+    """Says in a line what the forget set and the retain data have in common.
+
+    Args: unlearned, retained: as tokens.
+
+    Raises:
+        ValueError: most of what is unlearned is retained, so that a step would forget and keep the same.
+    """
+    forget = Counter((tuple(one.prompt_ids), tuple(one.response_ids)) for one in unlearned)
+    prompts = {prompt for prompt, _ in forget if prompt}
+    pairs, other = set(), set()
+    for one in retained:
+        pair = tuple(one.prompt_ids), tuple(one.response_ids)
+        if pair in forget:
+            pairs.add(pair)
+        elif pair[0] in prompts:
+            other.add(pair[0])
+    both = sum(forget[pair] for pair in pairs)
+    told = f"{both:,} of the {len(unlearned):,} examples that are unlearned are retained, too"
+    if 2 * both > len(unlearned):
+        raise ValueError(f"{told}, so that a step would forget and keep the same. Name other data in model.retain.data.source.")
+    if both:
+        rank_zero_info(f"{told}.")
+    if other:
+        rank_zero_info(f"{len(other):,} prompts are unlearned with one response and retained with another.")
 
 
 def check_term(term: RetainTerm | None, lora: Any, objective: str, losses: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
 from unlearn_lightning.modules.gradient_weight import GRADIENT_WEIGHT, WeightCourse
 from unlearn_lightning.modules.reference_file import UNCACHED, ReferenceFile, as_tensors, from_tensors
 from unlearn_lightning.modules.reference_logits import KeptLogits, check_size
-from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_term, token_kl
+from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_apart, check_term, token_kl
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
@@ -95,7 +95,7 @@ class Unlearning(CausalLMModule):
         """Reads and encodes the retain data, so that bad data is found before work starts.
 
         Raises:
-            ValueError: the objective compares two responses to each prompt, and the data has one.
+            ValueError: the objective compares two responses to each prompt, and the data has one; or most of the forget set is retained.
         """
         if stage == "fit" and self.needs_alternative and not second_responses(self._training_examples()):
             raise ValueError(
@@ -107,7 +107,9 @@ class Unlearning(CausalLMModule):
         if stage == "fit" and self.retain is not None and self._retain_batches is None:
             data, tokenizer = self.retain.data, self.tokenizer
             self.backbone.check_length(data.max_length, f"max_length of the retain data ({data.stage_name})")
-            self._retain_batches = RetainBatches(data.training_examples(tokenizer, "retained"), data, tokenizer.pad_token_id)
+            retained = data.training_examples(tokenizer, "retained")
+            check_apart(self._training_examples(), retained)
+            self._retain_batches = RetainBatches(retained, data, tokenizer.pad_token_id)
 
     def share_of_loss(self, batch: Batch) -> Tensor:
         """() the forget loss's share of this micro-batch, and the weighted retain loss's beside it."""
