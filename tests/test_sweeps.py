@@ -162,6 +162,27 @@ def test_trials_that_differ_in_a_setting_become_its_variants(tmp_path):
     assert (tmp_path / "sweep/report/index.html").is_file()
 
 
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ([{"data": {"init_args": {"source": f"/d/{n}.jsonl"}}} for n in "ab"], ["NPO · source=a.jsonl", "NPO · source=b.jsonl"]),
+        ([{"data": {"init_args": {"source": f"/{n}/f.jsonl"}}} for n in "ab"], ["NPO · source=a/f.jsonl", "NPO · source=b/f.jsonl"]),
+        ([{"model": {"init_args": {"backbone": {"model": f"hub/{n}"}}}} for n in "ab"], ["NPO · model=a", "NPO · model=b"]),
+        ([{}, {}], ["NPO · run=run0", "NPO · run=run1"]),
+    ],
+)
+def test_runs_of_one_seed_are_never_taken_for_two(tmp_path, given, names):
+    """Runs that differ in their data, in their model, or in nothing that their settings say, are told apart."""
+    for number, config in enumerate(given):
+        folder = StudyWriter(tmp_path / f"made{number}").unlearn(
+            0, 1, "npo", label={0: 0.0, 8: -1.0 - number}, config=yaml.safe_dump(config)
+        )
+        about = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps({**about, "key": f"key{number}", "seed": 0, "model": "NPO"}))
+        shutil.copytree(folder, tmp_path / f"all/run{number}")
+    assert sorted(load(tmp_path / "all").objectives) == names
+
+
 def test_a_folder_of_neither_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is empty: there is no study\.json and no run\.json in it"):
         load(tmp_path)

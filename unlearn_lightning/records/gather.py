@@ -3,14 +3,14 @@
 load(Path("runs/sweeps/k2j8x1qa")).objectives      # ["NPO · beta=0.1", "NPO · beta=0.5", "NPO · beta=2.0"]
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from unlearn_lightning.records import read_run
-from unlearn_lightning.records.settings import flatten, is_place, read_yaml
+from unlearn_lightning.records.settings import file_names, flatten, is_place, read_yaml
 from unlearn_lightning.records.study_data import RunRecord, Study, load_study
 from unlearn_lightning.records.texts import size_of
 
@@ -108,19 +108,40 @@ def _tell_apart(runs: dict[str, RunRecord]) -> None:
     settings = {run.key: _settings(run, runs) for run in runs.values() if run.kind == "unlearn"}
     different: dict[str, None] = {}
     for group in groups.values():
-        names = dict.fromkeys(name for run in group for name in settings[run.key])
-        for name in names:
-            values = {settings[run.key].get(name, "–") for run in group}
-            if len(values) > 1 and not is_place(name, {"": list(values)}):
-                different[name] = None
+        different |= _differing(group, settings)
     for name, tag in _short(list(different)).items():
+        values = file_names(known[name] for known in settings.values() if name in known)
         for key, known in settings.items():
             if name in known:
-                runs[key].tags[tag] = yaml.safe_load(known[name])
+                runs[key].tags[tag] = yaml.safe_load(values[known[name]])
+    for group in groups.values():
+        # What no setting tells apart, such as a file that was edited in between, are two experiments all the same.
+        if any(len(alike) > 1 for alike in _alike(group, settings, different)):
+            for run in group:
+                run.tags["run"] = run.folder.name
     for run in runs.values():
         # Both properties were cached before the tags changed, so that they are computed again.
         run.__dict__.pop("extra_tags", None)
         run.__dict__.pop("objective", None)
+
+
+def _differing(group: Sequence[RunRecord], settings: Mapping[str, dict[str, str]]) -> dict[str, None]:
+    """The settings in which runs of a group differ; of those that name places only what tells apart runs that no other setting does."""
+    names = dict.fromkeys(name for run in group for name in settings[run.key])
+    values = {name: {settings[run.key].get(name, "–") for run in group} for name in names}
+    places = [name for name in names if is_place(name, {"": list(values[name])})]
+    found = dict.fromkeys(name for name in names if len(values[name]) > 1 and name not in places)
+    for alike in _alike(group, settings, found):
+        found |= dict.fromkeys(name for name in places if len({settings[run.key].get(name) for run in alike}) > 1)
+    return found
+
+
+def _alike(group: Sequence[RunRecord], settings: Mapping[str, dict[str, str]], names: Iterable[str]) -> list[list[RunRecord]]:
+    """The runs of a group by the values of some settings."""
+    found: dict[Any, list[RunRecord]] = {}
+    for run in group:
+        found.setdefault(tuple(settings[run.key].get(name) for name in names), []).append(run)
+    return list(found.values())
 
 
 def _by_settings(runs: list[RunRecord]) -> list[RunRecord]:
