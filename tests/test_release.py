@@ -80,7 +80,7 @@ def test_the_source_distribution_holds_what_the_tests_need(built):
 
 def test_an_installed_wheel_trains_by_shipped_names_in_an_empty_folder(installed, tmp_path):
     listed = unlearn("configs", env=installed, cwd=tmp_path)
-    assert listed.stdout == config_files.listing()
+    assert listed.stdout == config_files.listing(80)
     short = ["--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--data.train_examples", "16", "--data.batch_size", "8"]
     files = ["-c", "configs/stages/tofu.yaml", "-c=configs/backbones/tiny-llama.yaml"]
     done = unlearn("fit", *files, *short, "--run_folder", "runs/tofu", env=installed, cwd=tmp_path)

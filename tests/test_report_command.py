@@ -40,7 +40,7 @@ def test_the_table_and_the_place_of_the_page_are_printed(study, tmp_path, capsys
 
 def test_two_studies_are_compared(study, capsys):
     assert report([str(study), "--against", str(study)]) == 0
-    assert "the very same runs" in capsys.readouterr().out
+    assert "the very same runs" in " ".join(capsys.readouterr().out.split())
 
 
 def test_wrong_folders_end_with_status_2_and_say_what_to_give(study, tmp_path, capsys):

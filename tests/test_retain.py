@@ -11,7 +11,7 @@ from test_study import config_of, small
 from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.data import Batch, ChatStage, Encoded, EpochPlan
 from unlearn_lightning.modules import RetainTerm
-from unlearn_lightning.modules.retain import RetainBatches, check_apart, token_kl
+from unlearn_lightning.modules.retain import RetainBatches, check_apart, tell_measured_and_retained, token_kl
 from unlearn_lightning.objectives.gradient_ascent import GradientAscent
 from unlearn_lightning.study.study_config import merged
 from unlearn_lightning.study.tree import plan
@@ -184,6 +184,15 @@ def test_what_is_unlearned_may_not_be_retained(corpus, questions, tmp_path):
     with pytest.raises(ValueError, match=r"examples that are unlearned are retained, too, so that a step would forget and keep the same"):
         fit(settings(corpus, questions, tmp_path / "run", "GradientAscent", **retain(questions)))
     assert not (tmp_path / "run" / "metrics.csv").exists()
+
+
+def test_held_out_prompts_that_are_retained_are_counted(questions, kept, caplog):
+    caplog.set_level("INFO")
+    forget = ChatStage(source=questions, held_out_source=kept, held_out_examples=5)
+    tell_measured_and_retained(forget, ChatStage(source=kept, held_out_examples=0))
+    tell_measured_and_retained(forget, ChatStage(source=questions, held_out_examples=0))
+    tell_measured_and_retained(ChatStage(source=questions, held_out_source="missing.jsonl"), forget)
+    assert caplog.messages == ["5 of 5 held-out prompts are retained, so that what is measured on them is not of new prompts."]
 
 
 def test_what_is_unlearned_and_retained_is_counted(caplog):

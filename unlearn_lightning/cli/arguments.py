@@ -29,6 +29,7 @@ CONFIG = re.compile(r"(?:--co(?:n(?:f(?:i(?:g)?)?)?)?|-c)(?:=(?P<value>.*))?|-c(
 CLASS = re.compile(r"--(model|data)((\.init_args)?\.\w+)*")
 CLASS_NAME = re.compile(r"(?!null$|true$|false$)[A-Za-z_][\w.]*")
 NULLS = ("null", "None")
+NEGATIVE = re.compile(r"-\.?\d[\d.]*(?:[eE][-+]?\d+)?")
 
 
 def prepared(arguments: Iterable[str]) -> list[str]:
@@ -88,11 +89,12 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _joined(flags: Sequence[str]) -> list[str]:
-    """Writes `--name value` as `--name=value` where the value is a word that is spelled anew."""
+    """Writes `--name value` as `--name=value` where the value is spelled anew, or begins as a flag does."""
     joined: list[str] = []
     for word in flags:
         before = joined[-1] if joined else ""
-        if before.startswith("--") and "=" not in before and not word.startswith("--") and restated(word) != word:
+        anew = NEGATIVE.fullmatch(word) or (not word.startswith("--") and restated(word) != word)
+        if before.startswith("--") and "=" not in before and anew:
             joined[-1] = f"{before}={word}"
         else:
             joined.append(word)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import wrap
 
 from unlearn_lightning.cli import subcommand
 
@@ -50,9 +53,10 @@ def find(name: str) -> Path:
 
 
 def purpose(name: str) -> str:
-    """Tells what a shipped configuration is for: returns the sentence that it opens with."""
-    first = (FOLDER / name).read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("# ")
+    """Tells what a shipped configuration is for: returns the sentence that it opens with, which may go over several lines."""
+    comment = takewhile(re.compile("# (?! )").match, (FOLDER / name).read_text(encoding="utf-8").splitlines())
+    text = " ".join(line.removeprefix("# ") for line in comment)
+    return re.split(r"(?<=[\w)`%]\.) (?=[A-Z`])", text, maxsplit=1)[0]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +78,7 @@ def _show(options: argparse.Namespace) -> None:
     if options.copy and not options.name:
         raise ValueError("--copy needs the NAME of a configuration.")
     if not options.name:
-        print(listing(), end="")
+        print(listing(get_terminal_size().columns), end="")
         return
     text = find(options.name).read_text(encoding="utf-8")
     if options.copy is None:
@@ -89,10 +93,13 @@ def _show(options: argparse.Namespace) -> None:
     print(f"{options.copy}: a copy of {options.name}, yours to edit.")
 
 
-def listing() -> str:
-    """Lists all names with their purposes, by folder; those of no folder come first."""
-    lines = []
+def listing(width: int = 80) -> str:
+    """Lists all names with their purposes, by folder; those of no folder come first.   Args: width: of a line."""
+    lines: list[str] = []
     for folder, group in groupby(sorted(names(), key=lambda name: ("/" in name, name)), lambda name: name.rpartition("/")[0]):
         lines += [f"configs/{folder}".rstrip("/")]
-        lines += [f"  {name.rpartition('/')[2]:<28} {purpose(name)}" for name in group]
+        for name in group:
+            lines += wrap(
+                purpose(name), width, initial_indent=f"  {name.rpartition('/')[2]:<28} ", subsequent_indent=" " * 31, break_on_hyphens=False
+            )
     return "\n".join(lines) + "\n"

@@ -80,5 +80,6 @@ def _write(options: argparse.Namespace) -> None:
     use = USE[options.kind].format(path=f"{file.stem}.{options.name}")
     # A class path is found from the folder that one works in; another one has to be named.
     found = "" if options.folder.resolve() == Path.cwd() else f"PYTHONPATH={shlex.quote(str(options.folder))} "
-    run_test = f"python -m pytest {shlex.quote(str(test))}"
+    needs = "" if find_spec("pytest") else "      (after `pip install pytest`)"
+    run_test = f"python -m pytest {shlex.quote(str(test))}{needs}"
     print(f"{file} and {test}: they work as they are, and are yours to change.\n  {run_test}\n  {found}unlearn fit {use}")

@@ -50,6 +50,7 @@ TEXT_TOKENS = {
     "text", "next", "last", "first",
 }  # fmt: skip
 TEXT_TOKEN = re.compile(r"\s*[<\[｜|{(].*[>\]｜|})]\s*")
+NAMES_OF_OURS = ("stages", "objectives", "probes", "paths", "relearning")
 # A value that only says where the secret is: $HF_TOKEN, ${HF_TOKEN}, $(cat ~/.key), <your key>, ***, and names of variables.
 ELSEWHERE = re.compile(r"\$.*|`.*`|<.*>|\{\{?.*\}?\}|\*+|x+|\.\.\.|env:.*|[~./].*|null|none|true|false|unset", re.I | re.S)
 VARIABLE_NAME = re.compile(r"(?:[A-Z][A-Z0-9]*_)+[A-Z0-9]+")
@@ -95,7 +96,9 @@ def _places(config: Any, path: str) -> Iterator[str]:
             # A key may be a secret itself, and is then not repeated.
             shown = "a name" if looks_secret(str(name)) else str(name)
             place = f"{path}.{shown}" if path else shown
-            if shown != str(name) or any(_is_secret(str(name), one) for one in _texts_of(value)):
+            # Stages, objectives and probes have names of the user's own, such as `secrets`, and settings below them.
+            named = path in NAMES_OF_OURS and isinstance(value, Mapping)
+            if shown != str(name) or (not named and any(_is_secret(str(name), one) for one in _texts_of(value))):
                 yield place
             else:
                 yield from _places(value, place)

@@ -45,6 +45,9 @@ from unlearn_lightning.runs.run_folder import check_writable, claim
 from unlearn_lightning.runs.run_key import digest, reference_key, run_inputs
 from unlearn_lightning.runs.run_recorder import MeasuredRecorder, RunRecorder
 
+_SAID: set[str] = set()
+"""Lines on a change of class that this process has printed."""
+
 
 class UnlearnCLI(LightningCLI):
     """Fits or validates one run in its own run folder."""
@@ -91,7 +94,10 @@ class UnlearnCLI(LightningCLI):
             replaced = replaced_callbacks(args, self.config[verb].trainer.callbacks)
             changes += [replaced] if replaced else []
         for change in changes:
-            rank_zero_info(change)
+            # The runs of a study, which are parsed one after the other, say it once.
+            if isinstance(args, list) or change not in _SAID:
+                rank_zero_info(change)
+            _SAID.add(change)
 
     def _set_seed(self) -> None:
         try:

@@ -173,6 +173,9 @@ class ExampleSource:
             return self._world(self.train_examples or self.world_examples, "train"), 0
         rows = read_rows(self.location())
         kept = leave_out(rows, self.leave_out)
+        if kept:
+            # Where all records lack a field, the first is named, and not the one that happens to be drawn first.
+            self.prompt(kept[0])
         return kept, len(rows) - len(kept)
 
     @cached_property
@@ -224,6 +227,10 @@ class ExampleSource:
         place = self._resolve(self.held_out_source or self.source, self.held_out_file)
         on_hub = self.hub_name is not None and place == HUB + self.hub_name
         return place, (on_hub and self.hub_held_out_split) or "train"
+
+    def prompt_digests(self, split: Split) -> Iterator[bytes]:
+        """A digest of each record's prompt, so that stages can be compared."""
+        return self._prompts(self.rows(split))
 
     def _prompts(self, rows: Sequence[SourceRecord]) -> Iterator[bytes]:
         """A digest of each row's prompt, because whole prompts may be many; white space around it makes no other prompt."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from unlearn_lightning.inference.chat_format import ChatFormat
+from unlearn_lightning.sources.quoting import quoted
 
 # Examples that template and tokenizer are given at once.
 AT_ONCE = 1000
@@ -126,7 +127,7 @@ class Encoder:
             prompt, response = self.chat.turn(example.prompt, example.response)
             return self._cut(example, self.chat.tokens(prompt), self.chat.tokens(response))
         except ValueError as error:
-            raise ValueError(f"Example {example.id}: {error}") from None
+            raise ValueError(f"Example {example.id} ({quoted(example.prompt or example.response)}): {error}") from None
 
     def _cut(self, example: Example, prompt_ids: list[int], response_ids: list[int]) -> Encoded:
         self._check(prompt_ids, response_ids)
@@ -135,6 +136,10 @@ class Encoder:
 
     def _check(self, prompt_ids: list[int], response_ids: list[int]) -> None:
         if len(prompt_ids) >= self.max_length or not response_ids:
-            why = "the response is empty" if not response_ids else f"the prompt alone has {len(prompt_ids)} tokens"
-            raise ValueError(f"{why}, so max_length {self.max_length} leaves nothing to learn. Raise max_length.")
+            if not response_ids:
+                raise ValueError("the tokenizer makes no token of the response, so that there is nothing to learn.")
+            raise ValueError(
+                f"the prompt alone has {len(prompt_ids)} tokens, so max_length {self.max_length} leaves nothing to learn. Raise "
+                "max_length, or set skip_long_prompts to leave such examples out."
+            )
         self.chat.check_end(response_ids)

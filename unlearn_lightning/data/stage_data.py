@@ -251,6 +251,11 @@ class StageData(KeptSource, pl.LightningDataModule):
         bounds += [steps] if steps >= 0 else []
         if not bounds:
             raise ValueError("Training would never end: set trainer.max_epochs or trainer.max_steps.")
+        if min(bounds) < 1:
+            raise ValueError(
+                f"trainer.max_epochs is {epochs} and trainer.max_steps is {steps}, so that nothing would be trained. `unlearn "
+                "validate RUN` measures a run as it is."
+            )
         return min(bounds)
 
     def micro_batches_per_epoch(self) -> int:

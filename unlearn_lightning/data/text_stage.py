@@ -61,8 +61,8 @@ class TextStage(StageData):
     def measured(self, split: Split, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> tuple[list[Example], list[Encoded]]:
         """The first `limit` pieces of the texts, as they are trained on."""
         pieces = self.encode(self.fitting(split, tokenizer, limit), tokenizer)[:limit]
-        texts: list[str] = tokenizer.batch_decode([piece.response_ids for piece in pieces], skip_special_tokens=True)
-        return [Example(piece.id, "", text) for piece, text in zip(pieces, texts, strict=True)], pieces
+        # One by one, as transformers makes a text of no pieces at all.
+        return [Example(piece.id, "", str(tokenizer.decode(piece.response_ids, skip_special_tokens=True))) for piece in pieces], pieces
 
     def tokens_of(self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase) -> list[Encoded]:
         """Each text's tokens; a text longer than max_length goes on in further examples."""

@@ -18,6 +18,7 @@ from unlearn_lightning.inference.chat_format import ChatSettings
 from unlearn_lightning.models.reading import REMEDY, Unreadable, check_file, reading, refuse_adapter
 from unlearn_lightning.models.scratch import Scratch, train_tokenizer
 
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json")
 # What the words, numbers and marks of ordinary text become tells one tokenizer from another.
 PLAIN = "Ann's 12 cards cost 340 euros; she didn't sell them in 1987."
 
@@ -37,6 +38,7 @@ def load_tokenizer(
         date: what the chat template prints as today's.
 
     Raises:
+        FileNotFoundError: a folder holds no tokenizer.
         ValueError: it has no chat template.
     """
     name = tokenizer or model
@@ -46,6 +48,7 @@ def load_tokenizer(
     else:
         if not tokenizer:
             refuse_adapter(name)
+        _refuse_no_tokenizer(name)
         with reading(name):
             loaded = AutoTokenizer.from_pretrained(name, revision=None if tokenizer else revision, trust_remote_code=False)
             # Settings of another type than theirs come to light only here.
@@ -64,6 +67,16 @@ def load_tokenizer(
     loaded.chat_settings = ChatSettings(date, template_from or name or "the scratch model", _generation_ends(model, revision))
     complete: PreTrainedTokenizerBase = loaded
     return complete
+
+
+def _refuse_no_tokenizer(name: str) -> None:
+    """Because an empty tokenizer is made of a folder that has none."""
+    folder = Path(name)
+    if folder.is_dir() and (folder / "config.json").is_file() and not any(any(folder.glob(file)) for file in TOKENIZER_FILES):
+        raise FileNotFoundError(
+            f"{name} holds a model and no tokenizer (tokenizer.json or the like). Save it there with the tokenizer's save_pretrained, or "
+            "name another folder or a Hub id in backbone.tokenizer."
+        )
 
 
 def _tell_other_tokens(name: str, revision: str | None, loaded: Any) -> None:

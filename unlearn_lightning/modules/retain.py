@@ -131,6 +131,22 @@ def check_apart(unlearned: Sequence[Encoded], retained: Sequence[Encoded]) -> No
         rank_zero_info(f"{len(other):,} prompts are unlearned with one response and retained with another.")
 
 
+def tell_measured_and_retained(unlearned: StageData, retained: StageData) -> None:
+    """Says how many prompts are held out to be measured, and retained meanwhile."""
+    if not unlearned.held_out_examples:
+        return
+    try:
+        held_out = list(unlearned.prompt_digests("held_out"))
+    except (OSError, ValueError):
+        # A run that measures nothing on them does not need them, and one that does says so.
+        return
+    kept = set(retained.prompt_digests("train"))
+    if both := sum(prompt in kept for prompt in held_out):
+        rank_zero_info(
+            f"{both:,} of {len(held_out):,} held-out prompts are retained, so that what is measured on them is not of new prompts."
+        )
+
+
 def check_term(term: RetainTerm | None, lora: Any, objective: str, losses: Sequence[str]) -> None:
     """Refuses what an objective does not have, or what would need a second copy of the model.
 

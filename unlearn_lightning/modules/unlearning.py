@@ -24,7 +24,7 @@ from unlearn_lightning.modules.causal_lm import CausalLMModule, ScheduleCallable
 from unlearn_lightning.modules.gradient_weight import GRADIENT_WEIGHT, WeightCourse
 from unlearn_lightning.modules.reference_file import UNCACHED, ReferenceFile, as_tensors, from_tensors
 from unlearn_lightning.modules.reference_logits import KeptLogits, check_size
-from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_apart, check_term, token_kl
+from unlearn_lightning.modules.retain import RetainBatches, RetainTerm, check_apart, check_term, tell_measured_and_retained, token_kl
 from unlearn_lightning.schedule import PaperAdamW, WarmupStableDecay
 
 
@@ -109,6 +109,7 @@ class Unlearning(CausalLMModule):
             self.backbone.check_length(data.max_length, f"max_length of the retain data ({data.stage_name})")
             retained = data.training_examples(tokenizer, "retained")
             check_apart(self._training_examples(), retained)
+            tell_measured_and_retained(self.trainer.datamodule, data)  # type: ignore[attr-defined]
             self._retain_batches = RetainBatches(retained, data, tokenizer.pad_token_id)
 
     def share_of_loss(self, batch: Batch) -> Tensor:

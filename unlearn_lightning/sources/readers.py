@@ -68,6 +68,7 @@ class SourceRecord(NamedTuple):
             shape(self.fields)
             or ("Write the number as a text, in quotes, if the model is to say it." if number else "")
             or ("A plain text is read by TextStage (--data TextStage)." if self.fields.keys() == {"text"} else "")
+            or ("Fill it in, or leave the record out." if field in self.fields and value in (None, "", []) else "")
             or "Name the right ones with prompt_field and response_field."
         )
         raise ValueError(

@@ -27,6 +27,6 @@ def test_a_run_measures_each_example_before_and_after(tmp_path):
     run([*RUN.split(), "--run_folder", str(tmp_path / "run")])
     before, after = read_records(tmp_path / "run", "new_callback").values()
     assert len({row["id"] for row in before["examples"]}) == 4
-    # Random weights find all 1024 tokens about equally likely, and the weakest is below the average of log(1/1024) = -6.9 nats.
+    # The model knows none of these authors: a response's weakest token is less likely than 1 of its 1024, log(1/1024) = -6.9 nats.
     assert before["metrics"]["new_callback/least_token_log_lik"] < -6.9
     assert before["metrics"] != pytest.approx(after["metrics"], abs=1e-9)

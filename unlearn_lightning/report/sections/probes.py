@@ -4,6 +4,7 @@ All of it comes from what the records say of themselves, so that a new probe nee
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from unlearn_lightning.records import Quantity
 from unlearn_lightning.records.measured import Group, groups, has_paths, metrics, probes, since_start
@@ -50,6 +51,11 @@ class Probes(Section):
         parts = [_sentence(members[0], probe, metric, one) for probe in leading for metric, one in [*metrics(members, probe).items()][:1]]
         return Verdict(f"{members[0].name}: {'; '.join(parts)}.", weight=-0.5) if parts else None
 
+    @cached_property
+    def _label_is_measured(self) -> bool:
+        """Whether the terminal's table by path has numbers: a study of one's own data may have no label."""
+        return any(run.metric("forget", "forget/label_log_lik") for run in self.study.finished("unlearn"))
+
     def _table(self, probe: str, members: Sequence[Group], suffix: str = "", heading: str = "") -> Table:
         """A row per group and metric."""
         paths = any(group.path for group in members)
@@ -57,7 +63,8 @@ class Probes(Section):
         columns += [Change("before → after", "before", rank=0), Interval("change", rank=1, signed=True), Text("unit", rank=1)]
         columns += [Text("name", rank=None, in_full=True), Text("keeps or gains", "better", rank=None, in_full=True)]
         found = metrics(members, probe)
-        table = Table(f"probe_{probe}{suffix}", columns, heading=heading or f"The probe {probe}", on_terminal=len(self.study.paths) < 2)
+        shown = len(self.study.paths) < 2 or (not suffix and not self._label_is_measured)
+        table = Table(f"probe_{probe}{suffix}", columns, heading=heading or f"The probe {probe}", on_terminal=shown)
         for group in members:
             for metric, quantity in found.items():
                 before, after, change = group.change(probe, metric)

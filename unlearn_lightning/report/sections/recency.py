@@ -196,6 +196,9 @@ def headline(study: Study, counted: Sequence[Recency]) -> Verdict:
     hits, cells = sum(one.share.hits for one in counted), sum(one.share.n for one in counted)
     if len(study.paths) < 2:
         return Verdict("A single path: nothing to compare.", weight=-1) if study.paths else Verdict("No path was unlearned.", weight=-1)
+    if not cells and not any(run.metric("forget", MEASURED["label_drop"].metric) for run in study.finished("unlearn")):
+        told = "No run measured a label (the probe ForgetLikelihood does), so that nothing is said of the slowest path."
+        return Verdict(f"{told} What was measured stands in the probes' tables, by path.")
     if not cells:
         return Verdict("No verdict yet: there is no seed in which every path was unlearned and its label measured.")
     last = _last(study)
