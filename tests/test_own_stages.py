@@ -14,6 +14,7 @@ from unlearn_lightning.cli.secrets import refuse_secrets
 from unlearn_lightning.data import ChatStage
 from unlearn_lightning.data.text_stage import TextStage
 from unlearn_lightning.main import main
+from unlearn_lightning.models.backbone import Backbone, Lora
 from unlearn_lightning.models.chat_tokenizer import load_tokenizer
 from unlearn_lightning.records import read_run
 
@@ -97,6 +98,13 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path):
         FileNotFoundError, match=r"holds a model and no tokenizer .* or name another folder or a Hub id in backbone\.tokenizer"
     ):
         load_tokenizer(None, str(tmp_path), None, None, None, "26 Jul 2024")
+
+
+def test_a_module_that_the_model_lacks_is_named_with_those_that_it_has():
+    backbone = Backbone(model="builtin:tiny-llama", lora=Lora(target_modules=["q_proj", "vproj"]))
+    with pytest.raises(ValueError, match=r"names 'vproj', .* Its linear layers are down_proj, gate_proj, .*, up_proj, v_proj; all-linear"):
+        backbone.load_for_fine_tuning()
+    Backbone(model="builtin:tiny-llama", lora=Lora(target_modules=["q_proj", "mlp.up_proj"])).load_for_fine_tuning()
 
 
 def test_of_records_that_all_lack_a_field_the_first_is_named(files):

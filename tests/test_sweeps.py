@@ -169,6 +169,7 @@ def test_trials_that_differ_in_a_setting_become_its_variants(tmp_path):
         ([{"data": {"init_args": {"source": f"/{n}/f.jsonl"}}} for n in "ab"], ["NPO · source=a/f.jsonl", "NPO · source=b/f.jsonl"]),
         ([{"model": {"init_args": {"backbone": {"model": f"hub/{n}"}}}} for n in "ab"], ["NPO · model=a", "NPO · model=b"]),
         ([{}, {}], ["NPO · run=run0", "NPO · run=run1"]),
+        ([{"model": {"init_args": {f"a{i}": n for i in range(4)}}} for n in (1, 2)], ["NPO · run=run0", "NPO · run=run1"]),
     ],
 )
 def test_runs_of_one_seed_are_never_taken_for_two(tmp_path, given, names):

@@ -40,5 +40,7 @@ class LineParser(jsonargparse.ArgumentParser):
             return message
         wrong = next(group for group in found.groups() if group)
         known = {option.removeprefix("--").replace("-", "_") for option in options(self)}
+        if (first := wrong.partition(".")[0]) not in {name.partition(".")[0] for name in known}:
+            wrong = first
         near = difflib.get_close_matches(wrong, sorted(known), n=1, cutoff=0.6)
         return f"there is no key {wrong!r}.{f' Did you mean {near[0]!r}?' if near else ''}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -128,6 +128,27 @@ def load_adapter(base: nn.Module, folder: str, trainable: bool, name: str = TRAI
 
 
 MISFIT = "The adapter in {folder} does not fit this backbone ({why}). Use the backbone it was trained on; adapter_config.json names it."
+
+
+def fresh_lora(base: nn.Module, config: LoraConfig) -> PeftModel:
+    """A new adapter on a model, or above its frozen ones, in training mode.
+
+    Raises:
+        ValueError: a name of `target_modules` is none of the model's modules; PEFT itself leaves such a name out where others fit.
+    """
+    there = [name for name, _ in base.named_modules()]
+    asked = config.target_modules if isinstance(config.target_modules, set | list | tuple) else []
+    wrong = next((name for name in sorted(asked) if not any(f".{module}".endswith(f".{name}") for module in there)), None)
+    if wrong is not None:
+        linear = sorted({name.rpartition(".")[2] for name, module in base.named_modules() if isinstance(module, nn.Linear)})
+        raise ValueError(
+            f"backbone.lora.target_modules names {wrong!r}, and the model has no module of that name. Its linear layers are "
+            f"{', '.join(linear)}; all-linear adapts all but the head."
+        )
+    if isinstance(base, PeftModel):
+        base.add_adapter(TRAINABLE, config)
+        return trainable_lora(base)
+    return trainable_lora(get_peft_model(base, config))
 
 
 def trainable_lora(net: PeftModel) -> PeftModel:

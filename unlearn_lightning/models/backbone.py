@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from bitsandbytes.nn import Linear4bit
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -33,7 +33,7 @@ from unlearn_lightning.inference.chat_format import DATE, ChatSettings
 from unlearn_lightning.inference.cross_entropy import CrossEntropy, check_cross_entropy
 from unlearn_lightning.inference.generation import end_tokens
 from unlearn_lightning.inference.prefix_sharing import take_shortcuts
-from unlearn_lightning.models.adapters import TRAINABLE, load_adapter, trainable_lora
+from unlearn_lightning.models.adapters import TRAINABLE, fresh_lora, load_adapter, trainable_lora
 from unlearn_lightning.models.base_model import load_pretrained, quiet
 from unlearn_lightning.models.chat_tokenizer import load_tokenizer
 from unlearn_lightning.models.merging import TEXT, UnequalMerge, merge, stack
@@ -264,10 +264,7 @@ class Backbone:
         config = self.lora.peft_config()
         with torch.random.fork_rng():
             torch.manual_seed(self.seed or 0)
-            if isinstance(base, PeftModel):
-                base.add_adapter(TRAINABLE, config)
-                return trainable_lora(base)
-            return trainable_lora(get_peft_model(base, config))
+            return fresh_lora(base, config)
 
 
 def save_result(net: nn.Module, tokenizer: PreTrainedTokenizerBase, run_folder: Path, write: bool = True) -> None:

@@ -14,6 +14,8 @@ from unlearn_lightning.records.settings import file_names, flatten, is_place, re
 from unlearn_lightning.records.study_data import RunRecord, Study, load_study
 from unlearn_lightning.records.texts import size_of
 
+# More settings than these in which runs differ make no name.
+MOST_SETTINGS = 3
 # Parts of a configuration that say how a run is done or watched, and not what comes out.
 ASIDE = (
     "run_folder",
@@ -105,10 +107,15 @@ def _tell_apart(runs: dict[str, RunRecord]) -> None:
     for run in runs.values():
         if run.kind == "unlearn":
             groups.setdefault((run.seed, run.path_identity, run.name_without("")), []).append(run)
-    settings = {run.key: _settings(run, runs) for run in runs.values() if run.kind == "unlearn"}
+    unlearned = [run for group in groups.values() for run in group]
+    settings = {run.key: _settings(run, runs) for run in unlearned}
     different: dict[str, None] = {}
     for group in groups.values():
         different |= _differing(group, settings)
+    named = all(run.name == run.folder.name for run in unlearned) and len(_alike(unlearned, settings, different)) == len(unlearned)
+    if named and len(different) > MOST_SETTINGS:
+        # Single runs that differ in much are known by the names that their user gave them.
+        different = {}
     for name, tag in _short(list(different)).items():
         values = file_names(known[name] for known in settings.values() if name in known)
         for key, known in settings.items():
