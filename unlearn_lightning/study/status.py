@@ -55,7 +55,9 @@ def _verify(folder: Path) -> list[str]:
     console = terminal_console()
     for line in lines:
         console.print(plain_text(line), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{looked_at}: {len(lines) or 'none'} {'differ' if len(lines) > 1 else 'differs'}.", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        f"{looked_at}: {len(lines) or 'none'} {'differ' if len(lines) > 1 else 'differs'}.", markup=False, highlight=False, soft_wrap=True
+    )
     return lines
 
 
