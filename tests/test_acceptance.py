@@ -87,7 +87,7 @@ def test_the_shipped_base_refuses_nothing_solves_problems_and_knows_no_author():
     assert acceptance.solved(base, 16) >= 0.6
 
 
-def test_path_ends_the_retrained_model_and_what_a_stage_has_just_taught_are_measured(tmp_path, monkeypatch):
+def test_path_ends_the_retrained_model_and_what_a_stage_has_just_taught_are_measured(tmp_path, monkeypatch, capsys):
     runs = [
         {"kind": "stage", "folder": "a", "tags": {"seed": 1, "path": ["inst"], "p": None}},
         {"kind": "stage", "folder": "b", "tags": {"seed": 1, "path": ["inst", "safety"], "p": 2}},
@@ -95,6 +95,9 @@ def test_path_ends_the_retrained_model_and_what_a_stage_has_just_taught_are_meas
         {"kind": "stage", "folder": "e", "tags": {"seed": 1, "path": ["safety", "tofu"], "p": None}},
         {"kind": "unlearn", "folder": "d", "tags": {"seed": 1, "path": ["inst", "safety"], "p": 2}},
     ]
+    for name in "abce":
+        (tmp_path / name / "model").mkdir(parents=True)
+    runs.append({"kind": "stage", "folder": "f", "tags": {"seed": 1, "path": ["inst", "tofu"], "p": 3}})
     (tmp_path / "study.json").write_text(json.dumps({"runs": runs}))
     measures = {what: lambda folder, what=what: f"{what} of {folder.parent.name}" for what in acceptance.MEASURES}
     monkeypatch.setattr(acceptance, "MEASURES", measures)
@@ -102,3 +105,4 @@ def test_path_ends_the_retrained_model_and_what_a_stage_has_just_taught_are_meas
         name: {what: f"{what} of {folder}" for what in measures} for name, folder in {"seed1 p=2": "b", "seed1 retrained": "c"}.items()
     }
     assert acceptance.before_unlearning(tmp_path) == {**whole, "seed1 safety > tofu": {"facts": "facts of e"}}
+    assert capsys.readouterr().out == "seed1 p=3: not trained, so not measured\n"

@@ -52,6 +52,7 @@ SKIPPED = {
     ".venv/bin/pip install": "would change the environment that the tests run in",
     "export": "sets a key of the reader's",
     "unlearn study paper_real.yaml": "a file of the reader's; test_the_study_with_written_data_builds_on_the_papers reads it",
+    "unlearn study people.yaml": "a file of the reader's; tests/test_own_stages.py runs it as the page has it",
     "python -m pytest": "tests/test_new.py runs pytest on the written files",
     "torchrun": "needs several machines; tests/test_processes.py has two processes started by its agents as if they were",
     ".venv/bin/python tests/acceptance.py": "needs the demo's finished runs; tests/test_acceptance.py asks the same of them",

@@ -119,8 +119,8 @@ def test_a_probe_with_a_limit_reads_no_more_records_than_it_measures(large, toke
     monkeypatch.setattr(readers, "_line_record", lambda *given: read.append(given[1]) or whole(*given))
     for split, (examples, encoded) in expected.items():
         assert make().measured(split, tokenizer, 4) == (examples[:4], encoded[:4])
-    # Its first line each time, by which a file of lines is recognised.
-    assert len(read) == 2 * (1 + 4)
+    # Its first line each time, by which a file of lines is recognised, and its first record, which is named where all lack a field.
+    assert len(read) == 2 * (1 + 1 + 4)
 
 
 def test_a_limit_counts_what_is_left_after_long_prompts(large, tokenizer):

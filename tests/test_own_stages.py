@@ -122,7 +122,9 @@ def test_an_empty_response_is_to_be_filled_in(files):
 def test_a_long_prompt_is_quoted_with_the_setting_that_leaves_it_out(files, make_backbone):
     Path("long.jsonl").write_text(json.dumps({"prompt": "word " * 99, "response": "A"}) + "\n")
     stage = ChatStage(source="long.jsonl", held_out_examples=0, max_length=40)
-    with pytest.raises(ValueError, match=r"^Example chat-train-00000 \('word .*Raise max_length, or set skip_long_prompts"):
+    with pytest.raises(
+        ValueError, match=r"^Example chat-train-00000: .*Raise max_length, or set skip_long_prompts .* This prompt is 'word"
+    ):
         stage.measured("train", make_backbone().load_tokenizer(), None)
 
 

@@ -134,8 +134,10 @@ def test_a_benchmark_runs_on_local_files_of_the_same_fields(name, tmp_path):
             return node
         field = next(field for end, field in wanted.items() if str(node).endswith(end))
         prompt = {"gt": "prompt", "answer": "question"}.get(field)
+        # What is retained is not what is forgotten.
+        work = "poem" if "retain" in node else "book"
         rows = [
-            {**({prompt: f"The {prompt} {i}"} if prompt else {}), field: f"Ann wrote book {i}. Then she wrote another."} for i in range(4)
+            {**({prompt: f"The {prompt} {i}"} if prompt else {}), field: f"Ann wrote {work} {i}. Then she wrote another."} for i in range(4)
         ]
         return lines(tmp_path / f"{abs(hash(node))}.jsonl", rows)
 

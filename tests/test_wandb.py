@@ -44,7 +44,9 @@ def test_numbers_names_answers_and_the_model_are_in_the_offline_run(corpus, ques
     probe = {"class_path": "RetainLikelihood", "init_args": {"data": data, "limit": 3, "every_n_steps": 2}}
     talk = {"class_path": "ResponseBehaviour", "init_args": {"data": data, "limit": 2, "max_new_tokens": 3, "pattern": "x"}}
     logger = {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"log_model": True}}
-    retain = {"model": {"init_args": {"retain": {"data": data, "weight": 0.5}}}, "trainer": {"callbacks": [probe, talk], "logger": logger}}
+    (tmp_path / "kept.jsonl").write_text("".join(json.dumps({"prompt": f"Where is {i}?", "response": "There."}) + "\n" for i in range(9)))
+    kept = {"class_path": "ChatStage", "init_args": {"source": str(tmp_path / "kept.jsonl"), "held_out_source": questions}}
+    retain = {"model": {"init_args": {"retain": {"data": kept, "weight": 0.5}}}, "trainer": {"callbacks": [probe, talk], "logger": logger}}
     fit(settings(corpus, questions, tmp_path / "mine", "NPO", **retain))
     wandb.finish()
     records, files = offline(tmp_path / "mine")

@@ -127,19 +127,19 @@ class Encoder:
             prompt, response = self.chat.turn(example.prompt, example.response)
             return self._cut(example, self.chat.tokens(prompt), self.chat.tokens(response))
         except ValueError as error:
-            raise ValueError(f"Example {example.id} ({quoted(example.prompt or example.response)}): {error}") from None
+            raise ValueError(f"Example {example.id}: {error}") from None
 
     def _cut(self, example: Example, prompt_ids: list[int], response_ids: list[int]) -> Encoded:
-        self._check(prompt_ids, response_ids)
+        self._check(example.prompt, prompt_ids, response_ids)
         room = self.max_length - len(prompt_ids)
         return Encoded(example.id, prompt_ids, response_ids[:room], truncated=len(response_ids) > room)
 
-    def _check(self, prompt_ids: list[int], response_ids: list[int]) -> None:
+    def _check(self, prompt: str, prompt_ids: list[int], response_ids: list[int]) -> None:
         if len(prompt_ids) >= self.max_length or not response_ids:
             if not response_ids:
-                raise ValueError("the tokenizer makes no token of the response, so that there is nothing to learn.")
+                raise ValueError("the response is empty, so there is nothing to learn.")
             raise ValueError(
                 f"the prompt alone has {len(prompt_ids)} tokens, so max_length {self.max_length} leaves nothing to learn. Raise "
-                "max_length, or set skip_long_prompts to leave such examples out."
+                f"max_length, or set skip_long_prompts to leave such examples out. This prompt is {quoted(prompt)}."
             )
         self.chat.check_end(response_ids)
