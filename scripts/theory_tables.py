@@ -14,7 +14,7 @@ import numpy
 import scipy
 import torch
 
-from scripts.benchmarks.__main__ import commit
+from scripts.study_results.measured import commit
 from scripts.study_results.table_file import put
 from unlearn_lightning.runs.computed_with import processor
 from unlearn_lightning.theory.command import theory

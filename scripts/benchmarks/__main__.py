@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -24,18 +23,13 @@ from pathlib import Path
 import torch
 
 from scripts.benchmarks.measure import Result
+from scripts.study_results.measured import commit
 from scripts.study_results.table_file import put
 
 ROWS = ("scoring", "steps", "padding", "attempts", "study", "overhead", "scaling", "size", "smollm2", "gpu")
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
-
-
-def commit() -> str:
-    """The short name of the commit that is measured."""
-    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=PAGE.parent)
-    return said.stdout.strip()
 
 
 def machine() -> str:

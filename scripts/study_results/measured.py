@@ -39,9 +39,9 @@ QUANTITIES = {
 }
 """Each quantity's probe and metric; of several, what a study has."""
 NAN = float("nan")
-RETRAINED = "retrained"
 ANSWERS = "answers: "
 """What the quantities begin with that were counted in answers before unlearning, by tests/acceptance.py."""
+RETRAINED = "retrained"
 """The path of a retrained model's numbers, or what it begins with where each path has its own."""
 
 
@@ -153,17 +153,22 @@ def _metrics(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def commit() -> str:
+    """The short name of the commit at which numbers are written."""
+    said = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    return said.stdout.strip()
+
+
 def made_with(study: Path) -> dict[str, str]:
     """What made a study's numbers: commit, processor, versions, steps of unlearning, finished runs and their time."""
     planned, runs = len(read_study(study)["runs"]), _finished(study)
     infos = [read_run(study / run["folder"]) for run in runs]
     versions = {name: version for name, version in infos[0].get("versions", {}).items() if name in ("python", "torch", "transformers")}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
     steps = {info["steps"] for run, info in zip(runs, infos, strict=True) if run["kind"] == "unlearn"}
     seconds = sum(info.get("seconds") or 0 for info in infos)
     of = "" if len(runs) == planned else f" of {planned}"
     return {
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "processor": " and ".join(sorted({str(info.get("computed_with", {}).get("processor", "an unknown processor")) for info in infos})),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "steps": " or ".join(map(str, sorted(steps))),
