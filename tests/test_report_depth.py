@@ -139,6 +139,8 @@ def test_the_figure_has_a_panel_per_order_and_counts_epochs(tmp_path):
 def test_table_page_and_files(tmp_path):
     report = build(write(tmp_path, [("UCR", "URC"), ("UCR",)]))
     assert report.problems == []
+    shown = [table.name for section in report.sections for table in section.tables if table.on_terminal]
+    assert shown == ["depth"], "the probe's own table says the same at length"
     table = depth_table(depths(report.study))
     assert table.texts()[1][:3] == ["URC", "deep 1/2, superficial 1/2", "deep"]
     page = (report.folder / "index.html").read_text()

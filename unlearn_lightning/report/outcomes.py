@@ -35,6 +35,11 @@ def last(curve: Curve) -> float:
     return curve[max(curve)] if curve else math.nan
 
 
+def label_is_measured(study: Study) -> bool:
+    """Whether some run was asked for its label, as the paper's tables are; a study of one's own data may have none."""
+    return any(run.metric("forget", "forget/label_log_lik") for run in study.finished("unlearn"))
+
+
 def retention(log_lik: Curve) -> dict[int, float]:
     """1 - |change of the retained answers' log-likelihood since the first step|, by step: what the paper calls the TOFU utility."""
     return {step: 1 - abs(value - first(log_lik)) for step, value in log_lik.items()}

@@ -12,6 +12,8 @@ from unlearn_lightning.records.statistics import number_text
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.chart import Chart, Line, Panel, averaged
 from unlearn_lightning.report.columns import Change, Column, Interval, Paths, Text
+from unlearn_lightning.report.depths import depths
+from unlearn_lightning.report.outcomes import label_is_measured
 from unlearn_lightning.report.section import Section, Verdict
 
 MOST_COLUMNS, MOST_LINES = 6, 8
@@ -52,9 +54,9 @@ class Probes(Section):
         return Verdict(f"{members[0].name}: {'; '.join(parts)}.", weight=-0.5) if parts else None
 
     @cached_property
-    def _label_is_measured(self) -> bool:
-        """Whether the terminal's table by path has numbers: a study of one's own data may have no label."""
-        return any(run.metric("forget", "forget/label_log_lik") for run in self.study.finished("unlearn"))
+    def _on_terminal(self) -> bool:
+        """Whether the terminal has no table by path: there is one path, or neither a label nor the three responses were measured."""
+        return len(self.study.paths) < 2 or not (label_is_measured(self.study) or depths(self.study))
 
     def _table(self, probe: str, members: Sequence[Group], suffix: str = "", heading: str = "") -> Table:
         """A row per group and metric."""
@@ -63,7 +65,7 @@ class Probes(Section):
         columns += [Change("before → after", "before", rank=0), Interval("change", rank=1, signed=True), Text("unit", rank=1)]
         columns += [Text("name", rank=None, in_full=True), Text("keeps or gains", "better", rank=None, in_full=True)]
         found = metrics(members, probe)
-        shown = len(self.study.paths) < 2 or (not suffix and not self._label_is_measured)
+        shown = self._on_terminal and (not suffix or len(self.study.paths) < 2)
         table = Table(f"probe_{probe}{suffix}", columns, heading=heading or f"The probe {probe}", on_terminal=shown)
         for group in members:
             for metric, quantity in found.items():

@@ -18,6 +18,7 @@ from unlearn_lightning.records.statistics import Curve, Share, crossing_step, dr
 from unlearn_lightning.records.study_data import Study
 from unlearn_lightning.report.blocks import Block, Table
 from unlearn_lightning.report.columns import Counted, Text
+from unlearn_lightning.report.outcomes import label_is_measured
 from unlearn_lightning.report.section import Section, Verdict, listed
 
 WEIGHT = 2.0
@@ -196,7 +197,7 @@ def headline(study: Study, counted: Sequence[Recency]) -> Verdict:
     hits, cells = sum(one.share.hits for one in counted), sum(one.share.n for one in counted)
     if len(study.paths) < 2:
         return Verdict("A single path: nothing to compare.", weight=-1) if study.paths else Verdict("No path was unlearned.", weight=-1)
-    if not cells and not any(run.metric("forget", MEASURED["label_drop"].metric) for run in study.finished("unlearn")):
+    if not cells and not label_is_measured(study):
         told = "No run measured a label (the probe ForgetLikelihood does), so that nothing is said of the slowest path."
         return Verdict(f"{told} What was measured stands in the probes' tables, by path.")
     if not cells:
