@@ -166,6 +166,10 @@ def test_trials_that_differ_in_a_setting_become_its_variants(tmp_path):
     ("given", "names"),
     [
         ([{"data": {"init_args": {"source": f"/d/{n}.jsonl"}}} for n in "ab"], ["NPO · source=a.jsonl", "NPO · source=b.jsonl"]),
+        (
+            [{"data": {"init_args": {"source": f"/d/{n}.jsonl"}}, "model": {"init_args": {"beta": n}}} for n in "ab"],
+            ["NPO · source=a.jsonl · beta=a", "NPO · source=b.jsonl · beta=b"],
+        ),
         ([{"data": {"init_args": {"source": f"/{n}/f.jsonl"}}} for n in "ab"], ["NPO · source=a/f.jsonl", "NPO · source=b/f.jsonl"]),
         ([{"model": {"init_args": {"backbone": {"model": f"hub/{n}"}}}} for n in "ab"], ["NPO · model=a", "NPO · model=b"]),
         ([{}, {}], ["NPO · run=run0", "NPO · run=run1"]),
