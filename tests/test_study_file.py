@@ -16,7 +16,8 @@ from unlearn_lightning.report.distances import Distances
 from unlearn_lightning.study.flags import change
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.state import study_states
-from unlearn_lightning.study.study_file import read_study_file
+from unlearn_lightning.study.study_config import StudyConfig
+from unlearn_lightning.study.study_file import read_study_file, tell_not_shared
 from unlearn_lightning.study.work import Work
 
 
@@ -53,6 +54,25 @@ def test_settings_that_another_class_does_not_take_over_are_said(tmp_path, capsy
     change(parsed, {"stages": {"a": {"data": other}, "b": {"data": {"init_args": {"size": 3}}}}})
     assert capsys.readouterr().err == f"unlearn study: {line}"
     assert parsed.stages["b"]["data"]["init_args"] == {"size": 3}
+
+
+def test_what_a_stage_or_an_objective_does_not_share_is_said_once_for_all(capsys):
+    """Layers of one file: a class of its own in the place of the one in `fine_tuning`, `unlearning` or `common`."""
+
+    def schedule(name, **settings):
+        return {"model": {"init_args": {"lr_scheduler": {"class_path": name, "init_args": settings}}}}
+
+    shared, own = schedule("WarmupStableDecay", warmup=0.1, decay=0.2), schedule("Cosine", warmup=0.3)
+    logger = {"trainer": {"logger": {"class_path": "WandbLogger", "init_args": {"project": "p"}}}}
+    stages = {"a": own, "b": {"trainer": {"logger": {"class_path": "CSVLogger"}}}, "safety": schedule("WarmupStableDecay", decay=0.5)}
+    every = {"forget": "safety", "order": ("a", "b"), "backbone": {}, "common": logger, "fine_tuning": shared, "unlearning": shared}
+    tell_not_shared(StudyConfig(name="own", stages=stages, objectives={"ga": own, "npo": own, "plain": {}}, **every))
+    left = "model.init_args.lr_scheduler is Cosine in the place of WarmupStableDecay, whose settings do not go over to it: decay"
+    assert capsys.readouterr().err.splitlines() == [
+        f"stages a: {left}",
+        "stages b: trainer.logger is CSVLogger in the place of WandbLogger, whose settings do not go over to it: project",
+        f"objectives ga, npo: {left}",
+    ]
 
 
 def test_circles_missing_files_and_other_things_are_refused_before_work(tmp_path, capsys):

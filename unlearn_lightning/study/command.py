@@ -22,6 +22,7 @@ from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.parser import OWN, parse
 from unlearn_lightning.study.relearning import RELEARN
 from unlearn_lightning.study.study_config import StudyConfig, merged
+from unlearn_lightning.study.study_file import tell_not_shared
 
 if TYPE_CHECKING:
     from unlearn_lightning.study.run import Run
@@ -42,6 +43,7 @@ def study(arguments: Sequence[str]) -> int:
         logger = read_mapping(find(settings["logger"]))
         refuse_secrets(logger, settings["logger"])
         config = replace(config, common=merged(config.common, logger))
+    tell_not_shared(config)
     if settings["plan"]:
         return _plan(config, settings)
     return _study(config, settings, _launcher(own.instantiate(parsed).launcher, settings["jobs"]), own.dump(parsed, skip_unset=False))

@@ -7,7 +7,8 @@
       ga: {model: {init_args: {lr_scheduler: {class_path: Cosine, init_args: {warmup: 0.02}}}}}
 
 Mappings are merged and lists replaced (`study_config.merged`). An entry of `stages`, `objectives`, `probes`, `paths` or `relearning`
-that is null is left out. Another class starts without the settings of the one that it replaces; a line says which these were.
+that is null is left out. Another class starts without the settings of the one that it replaces; a line says which these were, also
+where a stage or an objective replaces a class of `common`, `fine_tuning` or `unlearning`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import yaml
 
 from unlearn_lightning.cli.config_files import shipped
 from unlearn_lightning.records.yaml_files import read_mapping
-from unlearn_lightning.study.study_config import Settings, merged
+from unlearn_lightning.study.study_config import Settings, StudyConfig, merged
 
 LIKE = "like"
 # Mappings whose keys are names of ours and not of settings, so that null can only mean: not this one.
@@ -50,6 +51,18 @@ def tell_left_behind(who: str, old: Settings, new: Settings) -> None:
     """Prints a line for each class of `new` that replaces another one in `old` and does not give its settings anew."""
     for line in _left_behind(old, new):
         print(f"{who}: {line}", file=sys.stderr)
+
+
+def tell_not_shared(config: StudyConfig) -> None:
+    """Prints a line for each class of a stage or an objective that replaces the one that all of them share, with what it leaves behind."""
+    entries = {"stages": (config.fine_tuning, config.stages), "objectives": (config.unlearning, config.objectives)}
+    for kind, (shared, named) in entries.items():
+        who: dict[str, list[str]] = {}
+        for name, own in named.items():
+            for line in _left_behind(merged(config.common, shared), own):
+                who.setdefault(line, []).append(name)
+        for line, names in who.items():
+            print(f"{kind} {', '.join(names)}: {line}", file=sys.stderr)
 
 
 def _left_behind(old: Settings, new: Settings, where: str = "") -> Iterator[str]:
