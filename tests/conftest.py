@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 
 os.environ.setdefault("WANDB_MODE", "disabled")
@@ -17,6 +18,9 @@ from unlearn_lightning.models.backbone import Backbone, Lora
 from unlearn_lightning.models.scratch import Scratch
 
 torch.set_num_threads(1)
+# Of a command that a shell started behind `&`, SIGINT is ignored, and by all that it starts: tests that send one need it back.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # They take longest and begin first, so that no process is left alone with one of them at the end.
 LONGEST = ("test_slurm", "test_processes", "test_study")
