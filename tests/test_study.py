@@ -23,6 +23,7 @@ from unlearn_lightning.study import workers
 from unlearn_lightning.study.changes import explain_changes
 from unlearn_lightning.study.command import chosen
 from unlearn_lightning.study.local import Local
+from unlearn_lightning.study.run import Run
 from unlearn_lightning.study.study_config import StudyConfig, merged
 from unlearn_lightning.study.study_file import read_study_file
 from unlearn_lightning.study.tree import plan
@@ -271,6 +272,22 @@ def test_study_json_is_relative(corpus, questions, tmp_path):
     runs = tree(small(corpus, questions), tmp_path / "runs/store")
     assert runs[0].entry(tmp_path / "runs/small")["folder"] == f"../store/{runs[0].folder.name}"
     json.dumps([run.entry(tmp_path) for run in runs])
+
+
+@pytest.mark.parametrize("store", ["runs/store", "store", "scratch/store", "linked/store"])
+def test_runs_are_found_through_links(store, tmp_path):
+    """`runs` is often a link to a large disk: the entry in study.json leads to the run where the system follows it."""
+    for folder in ("disk/here/runs", "scratch/store", "disk/other"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "disk/here/runs")
+    (tmp_path / "linked").symlink_to(tmp_path / "disk/other")
+    study, run = tmp_path / "runs/small", tmp_path / store / "NPO-1"
+    for folder in (study, run):
+        folder.mkdir(parents=True)
+    entry = Run("a", "stage", "key", run, {}).entry(study)["folder"]
+    assert (study / entry).samefile(run)
+    assert not Path(entry).is_absolute()
+    assert entry == "../store/NPO-1" or store != "runs/store"
 
 
 def test_until_and_only(corpus, questions, tmp_path):

@@ -52,4 +52,9 @@ class Run:
 
 
 def _relative(path: Path, start: Path) -> str:
-    return os.path.relpath(path, start.absolute())
+    """The path as it is reached from a folder. Dots lead up from where a folder really is, so a link between them asks for real places."""
+    named = os.path.relpath(path, start.absolute())
+    real = os.path.realpath(start)
+    if os.path.realpath(os.path.join(real, named)) == os.path.realpath(path):
+        return named
+    return os.path.relpath(os.path.realpath(path), real)
