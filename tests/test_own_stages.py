@@ -56,7 +56,7 @@ def test_the_guides_study_runs_and_its_probes_stand_on_the_terminal(files, capsy
     assert main(["study", "people.yaml", "--jobs", "1", "--common.trainer.accelerator", "cpu"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "8 runs executed" in said
-    assert "No run measured a label (the probe ForgetLikelihood does), so that nothing is said of the slowest path." in said
+    assert re.search(r"paper: the path that met the forget stage last \(p=2\) forgot its responses least,? in", said)
     assert re.search(r"The probe forget metric before → after change unit GA · p=1 log-likelihood", said)
 
 

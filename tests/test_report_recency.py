@@ -7,7 +7,7 @@ from test_report_study_data import StudyWriter, section_of
 
 from unlearn_lightning.records.statistics import Share
 from unlearn_lightning.records.study_data import load_study
-from unlearn_lightning.report.sections.recency import MEASURED, RecencyEffect, drops_from_equal_start, recency
+from unlearn_lightning.report.sections.recency import MEASURED, OWN, RecencyEffect, drops_from_equal_start, recency
 
 
 def test_recency_counts_complete_seeds_only(tmp_path):
@@ -66,6 +66,45 @@ def test_a_measure_that_is_absent_is_a_dash_and_counts_as_left_out(tmp_path):
     section = section_of(RecencyEffect, writer.write())
     assert section.tables[0].texts()[0][:3] == ["NPO", "1 of 1 (21% to 100%)", "–, 1 left out"]
     assert section.summary()["recency_measures"]["label_drop"]["NPO"]["hits"] == 1
+
+
+def responses(writer, seed, p, curve, probe="forget", **others):
+    folder = writer.unlearn(seed, p, "npo")
+    for step, value in curve.items():
+        writer.record(folder, probe, step, {f"{probe}/log_lik": value, **others}, [])
+
+
+def test_without_a_label_the_forget_sets_own_responses_count(tmp_path):
+    """From -1 on p=1 falls by 2 in four steps and p=4, which is the slower in all, by 3: where both start equal, it is the faster."""
+    writer = StudyWriter(tmp_path)
+    for seed in (1, 2):
+        responses(writer, seed, 1, {0: -1.0, 4: -3.0, 8: -6.0})
+        responses(writer, seed, 4, {0: 0.0, 4: -1.0, 8: -4.0 if seed == 1 else -6.0})
+    section = section_of(RecencyEffect, writer.write())
+    [table] = section.tables
+    assert [column.title for column in table.columns][1:] == [measured.title for measured in OWN.values()]
+    assert section.summary()["recency"]["NPO"] == {"last_is_slowest": 1, "seeds": 2}
+    assert section.summary()["recency_measures"]["matched_response_drop"]["NPO"]["hits"] == 0
+    assert "forgot its responses least in only 1 of 2 comparisons" in section.verdict().headline
+    assert section.sentences()[0].startswith("By objective")
+
+
+def test_a_label_goes_before_responses(tmp_path):
+    writer = StudyWriter(tmp_path)
+    for p in (1, 4):
+        responses(writer, 1, p, {0: 0.0, 8: -float(p)}, **{"forget/label_log_lik": 1.0 / p})
+    section = section_of(RecencyEffect, writer.write())
+    assert list(section.measures) == list(MEASURED)
+    assert "label" in section.verdict().headline
+
+
+def test_the_responses_of_another_probe_are_not_the_forget_sets(tmp_path):
+    writer = StudyWriter(tmp_path)
+    for p in (1, 4):
+        responses(writer, 1, p, {0: 0.0, 8: -float(p)}, "people")
+    section = section_of(RecencyEffect, writer.write())
+    assert section.verdict().headline.startswith("No probe called forget measured a label")
+    assert section.shown == []
 
 
 def test_a_single_path_has_no_such_table(tmp_path):

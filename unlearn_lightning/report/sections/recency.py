@@ -1,7 +1,8 @@
 """The recency effect as a statistic: in how many seeds does the path that met the forget stage last forget the least?
 
 A likelihood near its ceiling hides how far the logits under it have moved, so the count is made under controls too: on the label's
-logit margin, on its paraphrases, and from starting points matched in the label's log-likelihood.
+logit margin, on its paraphrases, and from starting points matched in the label's log-likelihood. A study of one's own data without a label
+is counted by the forget set's own responses.
 
 counted = recency(study, "margin_drop")
 counted[0].share.interval     # 95% Wilson interval of the share of seeds
@@ -81,14 +82,27 @@ class RecencyMeasure:
     drops: Drops = plain_drops
 
 
+LABEL = "forget/label_log_lik"
+RESPONSES = "forget/log_lik"
 MEASURED = {
-    "label_drop": RecencyMeasure("label", "forget/label_log_lik"),
+    "label_drop": RecencyMeasure("label", LABEL),
     "forget_score": RecencyMeasure("forget score", "forget/phrases_log_lik"),
     "paraphrase_drop": RecencyMeasure("paraphrases", "forget/paraphrase_log_lik"),
     "margin_drop": RecencyMeasure("logit margin", "forget/label_margin"),
-    "matched_drop": RecencyMeasure("label, equal start", "forget/label_log_lik", drops_from_equal_start),
+    "matched_drop": RecencyMeasure("label, equal start", LABEL, drops_from_equal_start),
 }
 """The columns of the recency table, in order."""
+OWN = {
+    "response_drop": RecencyMeasure("responses", RESPONSES),
+    "matched_response_drop": RecencyMeasure("responses, equal start", RESPONSES, drops_from_equal_start),
+}
+"""Those where no label was measured, but a probe called forget (ResponseLikelihood) measured the forget set's own responses."""
+
+
+def measures(study: Study) -> dict[str, RecencyMeasure]:
+    """What the study's slowest path is counted by: its label, or else its own responses."""
+    own = any(run.metric("forget", RESPONSES) for run in study.finished("unlearn"))
+    return OWN if own and not label_is_measured(study) else MEASURED
 
 
 def recency(study: Study, measure: str = "label_drop") -> list[Recency]:
@@ -96,7 +110,7 @@ def recency(study: Study, measure: str = "label_drop") -> list[Recency]:
 
     Args:
         study: finished runs are counted.
-        measure: a key of `MEASURED`.
+        measure: a key of `MEASURED` or `OWN`.
     """
     return list(map(partial(_counted, study, measure), study.objectives))
 
@@ -107,9 +121,9 @@ def last_is_slowest(study: Study, objective: str, measure: str) -> dict[int, boo
     Args:
         study: finished runs are counted.
         objective: its display name.
-        measure: a key of `MEASURED`.
+        measure: a key of `MEASURED` or `OWN`.
     """
-    measured = MEASURED[measure]
+    measured = {**MEASURED, **OWN}[measure]
     by_seed: dict[int, dict[int, Curve]] = {}
     for path in study.paths:
         for run in study.unlearned(objective, path):
@@ -141,34 +155,44 @@ class RecencyEffect(Section):
         "Seeds in which the path that met the forget stage last fell least, with 95% Wilson intervals. The logit margin (the label's "
         "logit minus the largest other) and an equal start (the clock of each path starts where its label has fallen to the lowest "
         "starting log-likelihood of all, and all run equally long) tell the effect apart from saturation. Left out: seeds with a path"
-        " missing, or one that never falls to that level."
+        " missing, or one that never falls to that level. Where no label was measured, the forget set's own responses are counted."
     )
 
     @cached_property
     def counted(self) -> dict[str, list[Recency]]:
         """Measure -> its count per objective."""
-        return {measure: recency(self.study, measure) for measure in MEASURED}
+        return {measure: recency(self.study, measure) for measure in self.measures}
+
+    @cached_property
+    def measures(self) -> dict[str, RecencyMeasure]:
+        """The columns of the table; the verdict is by the first."""
+        return measures(self.study)
+
+    @property
+    def by_first(self) -> list[Recency]:
+        """The count by the label, or else by the responses, per objective."""
+        return self.counted[next(iter(self.measures))]
 
     def blocks(self) -> Iterable[Block]:
-        table = Table("recency", [Text("objective"), *(Counted(measured.title, name) for name, measured in MEASURED.items())])
+        table = Table("recency", [Text("objective"), *(Counted(measured.title, name) for name, measured in self.measures.items())])
         if len(self.study.paths) > 1 and any(one.share.n for column in self.counted.values() for one in column):
             for row in zip(*self.counted.values(), strict=True):
                 table.add(row[0].objective, *(one.share for one in row))
         return [table]
 
     def verdict(self) -> Verdict:
-        return headline(self.study, self.counted["label_drop"])
+        return headline(self.study, self.by_first)
 
     def sentences(self) -> Iterable[str]:
-        return [*_by_objective(self.study, self.counted["label_drop"], self.counted["forget_score"]), self._saturation()]
+        return [*_by_objective(self.study, self.by_first, self.counted.get("forget_score", [])), self._saturation()]
 
     def summary(self) -> dict[str, Any]:
-        by_label = {one.objective: {"last_is_slowest": one.share.hits, "seeds": one.share.n} for one in self.counted["label_drop"]}
-        measures = {
+        by_first = {one.objective: {"last_is_slowest": one.share.hits, "seeds": one.share.n} for one in self.by_first}
+        by_each = {
             measure: {one.objective: {"hits": one.share.hits, "n": one.share.n, "ci95": one.share.interval} for one in counted}
             for measure, counted in self.counted.items()
         }
-        return {"recency": by_label, "recency_measures": measures}
+        return {"recency": by_first, "recency_measures": by_each}
 
     def _saturation(self) -> str:
         """The margin is the same for all objectives before step 1: average over them."""
@@ -197,31 +221,34 @@ def headline(study: Study, counted: Sequence[Recency]) -> Verdict:
     hits, cells = sum(one.share.hits for one in counted), sum(one.share.n for one in counted)
     if len(study.paths) < 2:
         return Verdict("A single path: nothing to compare.", weight=-1) if study.paths else Verdict("No path was unlearned.", weight=-1)
-    if not cells and not label_is_measured(study):
-        told = "No run measured a label (the probe ForgetLikelihood does), so that nothing is said of the slowest path."
-        return Verdict(f"{told} What was measured stands in the probes' tables, by path.")
+    own = measures(study) is OWN
+    if not cells and not own and not label_is_measured(study):
+        told = "No probe called forget measured a label (ForgetLikelihood) or the responses (ResponseLikelihood)"
+        return Verdict(f"{told}, so that nothing is said of the slowest path. What was measured stands in the probes' tables, by path.")
+    what = "its responses" if own else "the label"
     if not cells:
-        return Verdict("No verdict yet: there is no seed in which every path was unlearned and its label measured.")
+        known = "their likelihood" if own else "its label"
+        return Verdict(f"No verdict yet: there is no seed in which every path was unlearned and {known} measured.")
     last = _last(study)
     chance = len(study.last_paths) / len(study.paths)
     where = f"{hits} of {cells} comparisons (one per seed and objective)"
     if hits == cells:
         comparisons = f"all {cells} comparisons (one per seed and objective)" if cells > 1 else "the one comparison there is"
         return Verdict(
-            f"As in the paper: the path that met the forget stage last ({last}) forgot the label least, in {comparisons}.", True, WEIGHT
+            f"As in the paper: the path that met the forget stage last ({last}) forgot {what} least, in {comparisons}.", True, WEIGHT
         )
     if hits / cells > 0.5:
         return Verdict(
-            f"Mostly as in the paper: the path that met the forget stage last ({last}) forgot the label least in {where}.", True, WEIGHT
+            f"Mostly as in the paper: the path that met the forget stage last ({last}) forgot {what} least in {where}.", True, WEIGHT
         )
     if hits / cells > chance:
-        return Verdict(f"Not clear: the path that met the forget stage last ({last}) forgot the label least in only {where}.", None, WEIGHT)
+        return Verdict(f"Not clear: the path that met the forget stage last ({last}) forgot {what} least in only {where}.", None, WEIGHT)
     least = f"only {where}" if hits else f"none of {cells} comparisons (one per seed and objective)"
-    return Verdict(f"Against the paper: the path that met the forget stage last ({last}) forgot the label least in {least}.", False, WEIGHT)
+    return Verdict(f"Against the paper: the path that met the forget stage last ({last}) forgot {what} least in {least}.", False, WEIGHT)
 
 
-def _by_objective(study: Study, by_label: Sequence[Recency], by_score: Sequence[Recency]) -> list[str]:
-    counted = [one for one in by_label if one.share.n]
+def _by_objective(study: Study, by_first: Sequence[Recency], by_score: Sequence[Recency]) -> list[str]:
+    counted = [one for one in by_first if one.share.n]
     if not counted:
         return []
     single = max(one.share.n for one in counted) == 1
@@ -237,7 +264,7 @@ def _by_objective(study: Study, by_label: Sequence[Recency], by_score: Sequence[
         sentences.append(f"By the forget score, which counts paraphrases too, it is {hits} of {cells}.")
     if single:
         sentences.append("With a single seed this is an observation, not a test.")
-    if left_out := sum(one.share.left_out for one in by_label):
+    if left_out := sum(one.share.left_out for one in by_first):
         some = "cell is" if left_out == 1 else "cells are"
         sentences.append(f"{left_out} further seed × objective {some} incomplete and not counted.")
     return sentences
