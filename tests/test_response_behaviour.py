@@ -83,8 +83,24 @@ def test_with_the_behaviour_on_every_path_the_shares_are_said_beside_the_verdict
     assert absent(study) == ""
     assert behaviour_sentence(study) == (
         "Greedy responses that show the forget behaviour, before unlearning: p=1 95%, p=4 100%; of the retrained model 0%; "
-        "after: NPO p=1 0%, p=4 0%."
+        "after: NPO 0% on all paths."
     )
+
+
+def test_paths_that_show_the_same_are_named_together(tmp_path):
+    said = behaviour_sentence(load_study(study_with(tmp_path, {1: 0.95, 2: 1.0, 3: 0.95, 4: 1.0})))
+    assert "before unlearning: p=1 and p=3 95%, p=2 and p=4 100%; of" in said
+
+
+def test_a_path_that_was_not_measured_is_not_one_of_all(tmp_path):
+    folder = study_with(tmp_path, {1: 1.0, 2: 1.0})
+    assert "before unlearning: 100% on all paths" in behaviour_sentence(load_study(folder))
+    writer = StudyWriter(tmp_path / "with")
+    for p in (1, 2, 4):
+        unlearned = writer.unlearn(1, p, "npo", label={0: -0.1, 2: -3.0})
+        for step in (0, 2) if p < 4 else ():
+            writer.record(unlearned, "behaviour", step, {"behaviour/share": 1.0}, [])
+    assert "before unlearning: p=1 and p=2 100%; after: NPO p=1 and p=2 100%." in behaviour_sentence(load_study(writer.write()))
 
 
 def test_nothing_is_said_where_it_was_not_measured(tmp_path):

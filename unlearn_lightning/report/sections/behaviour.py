@@ -6,11 +6,11 @@ A model cannot forget a behaviour that it does not show, so a path without it at
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from unlearn_lightning.records.statistics import Curve, finite
 from unlearn_lightning.records.study_data import RunRecord, Study, TrainingPath
-from unlearn_lightning.report.section import Section, Verdict
+from unlearn_lightning.report.section import Section, Verdict, listed
 
 PROBE, SHARE = "behaviour", "behaviour/share"
 PRESENT = 0.5
@@ -57,14 +57,24 @@ def behaviour_sentence(study: Study) -> str:
         return ""
     parts = []
     for objective in study.objectives:
-        after = {path: [_share(run, max) for run in study.unlearned(objective, path)] for path in before}
-        shown = [f"{path.label} {sum(values) / len(values):.0%}" for path, found in after.items() if (values := [*_known(found)])]
-        parts += [f"{objective} {', '.join(shown)}"] if shown else []
-    start = ", ".join(f"{path.label} {share:.0%}" for path, share in before.items())
+        measured = {path: [*_known(_share(run, max) for run in study.unlearned(objective, path))] for path in before}
+        after = {path: sum(values) / len(values) for path, values in measured.items() if values}
+        parts += [f"{objective} {_by_path(after, len(study.paths))}"] if after else []
+    start = _by_path(before, len(study.paths))
     models = [study.retrained(seed, path.stages) for seed in study.seeds for path in study.paths]
     level = [*_known(_share(run, max) for run in {run.key: run for run in models if run is not None}.values())]
     retrained = f"; of the retrained model {sum(level) / len(level):.0%}" if level else ""
     return f"Greedy responses that show the forget behaviour, before unlearning: {start}{retrained}; after: {'; '.join(parts)}."
+
+
+def _by_path(shares: Mapping[TrainingPath, float], paths: int) -> str:
+    """The shares by path, each once: "p=1 95%, p=2 and p=3 100%", or "0% on all paths" where no path lacks it or shows another."""
+    alike: dict[str, list[str]] = {}
+    for path, share in shares.items():
+        alike.setdefault(f"{share:.0%}", []).append(path.label)
+    if len(alike) == 1 and 1 < paths == len(shares):
+        return f"{next(iter(alike))} on all paths"
+    return ", ".join(f"{listed(labels)} {share}" for share, labels in alike.items())
 
 
 def _known(values: Iterable[float]) -> Iterable[float]:
