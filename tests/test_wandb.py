@@ -15,10 +15,12 @@ from study_runs import fit, settings
 from unlearn_lightning.loggers.factory import run_loggers
 from unlearn_lightning.loggers.run_name import described
 from unlearn_lightning.loggers.wandb_logger import ANSWERS
+from unlearn_lightning.main import main
 from unlearn_lightning.records import read_records
 from unlearn_lightning.study.local import Local
 from unlearn_lightning.study.work import Work
 
+CONFIGS = Path(__file__).parents[1] / "configs"
 WANDB = Path(sys.executable).with_name("wandb")
 
 
@@ -134,3 +136,33 @@ def test_a_studys_runs_are_grouped_and_tagged(corpus, questions, tmp_path, monke
     (run,) = told(offline(runs[-1].folder)[0], "run")
     assert (run["display_name"], run["run_group"], run["job_type"]) == ("seed0/p2/npo-slow lr=2e-05", "small", "unlearn")
     assert {"seed=0", "p=2", "objective=npo", "path=inst-safety-math", "lr=2e-05"} <= set(run["tags"])
+
+
+@pytest.mark.skipif(not WANDB.exists() and not shutil.which("wandb"), reason="the wandb command is not installed beside this Python")
+def test_a_run_that_fails_is_called_failed(tmp_path, monkeypatch, capfd):
+    """It was called finished, as the command that says an error in one line raises nothing."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    data = tmp_path / "both.jsonl"
+    data.write_text(json.dumps({"prompt": "Who?", "response": "Ann."}) + "\n")
+    files = ["-c", str(CONFIGS / "own_data.yaml"), "--data.source", str(data), "--model.retain.data.source", str(data)]
+    assert main(["fit", *files, "--model.backbone.model", "builtin:tiny-llama", "--run_folder", str(tmp_path / "mine")]) == 1
+    assert capfd.readouterr().err.splitlines()[-1].startswith("unlearn: 1 of the 1 examples that are unlearned are retained, too")
+    assert wandb.run is None
+    (end,) = told(offline(tmp_path / "mine")[0], "exit")
+    assert end["exit_code"] == 1
+
+
+def test_a_run_that_fails_in_a_study_is_called_failed(corpus, questions, tmp_path, monkeypatch):
+    from test_study import config_of, small, tree
+
+    ends = []
+    monkeypatch.setattr(wandb, "finish", lambda exit_code: ends.append(exit_code))
+    settings = small(corpus, questions, retrained=False, positions=[1], base=None)
+    (first, *_) = runs = tree(settings, tmp_path / "store")
+    first.config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = -1.0
+    work = Work(config_of(settings), runs[:1], tmp_path / "study", Console(quiet=True))
+    Local(jobs=1).launch(work)
+    assert first.key in work.failed
+    assert ends[0] == 1

@@ -23,6 +23,7 @@ from pathlib import Path
 import yaml
 
 from unlearn_lightning.cli.secrets import looks_secret
+from unlearn_lightning.loggers.wandb_end import end_in_wandb
 from unlearn_lightning.records.texts import plain_text
 
 # Bad input, missing files, broken networks, numbers that ran away, packages that are not installed. Hugging Face's errors are among them.
@@ -72,6 +73,7 @@ def told(error: BaseException, prog: str, status: int = 2) -> int:
     """
     if os.environ.get("UNLEARN_TRACEBACK"):
         raise error
+    end_in_wandb(failed=True)
     if is_known(error) or foreign_place(error):
         print(f"{prog}: {line(error)} (UNLEARN_TRACEBACK=1 shows where.)", file=sys.stderr)
         return status

@@ -17,6 +17,7 @@ import torch
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.cli.measuring import measure
 from unlearn_lightning.cli.quantised import measure_quantised
+from unlearn_lightning.loggers.wandb_end import end_in_wandb
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.study.measuring import begun_with, on_quantised, waited
@@ -50,11 +51,10 @@ def execute(job: RunSpec, tell: Tell | None = None) -> str | None:
         except Exception as error:
             check()
             traceback.print_exc()
+            end_in_wandb(failed=True)
             return f"{type(error).__name__}: {error}"
         finally:
-            # wandb is imported only where a run logs to it, because that takes a second.
-            if wandb := sys.modules.get("wandb"):
-                wandb.finish()
+            end_in_wandb()
     return None
 
 
