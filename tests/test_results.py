@@ -12,7 +12,7 @@ from scripts.study_results.earlier import with_earlier
 from scripts.study_results.measured import Row, measured, names_the_answer
 from scripts.study_results.pages import DOCS, PAGES
 from scripts.study_results.table_file import block, put, read, write
-from scripts.study_results.twins import as_twin, spread, verdicts
+from scripts.study_results.twins import as_twin, described, spread, verdicts
 
 STUDIES = [
     (page, path.stem)
@@ -106,10 +106,21 @@ def test_twins_beside_seeds_by_hand():
     assert found == pytest.approx((math.sqrt(0.1 / 4), 0.3, math.sqrt(2), 2))
     assert spread([*rows, *twin], "ga", "to retrained", log=True).largest == pytest.approx(math.log(2))
     assert spread(rows, "ga", "label") is None
-    assert verdicts([*rows, *as_twin(other)], "ga") == (1, 2, 0, 0)
+    assert verdicts([*rows, *as_twin(other)], "ga") == (0, 1, 0, 0)
     text = block("demo", {**MADE, "twin": "another way"}, [*rows, *twin])
     assert "| label | GA | 0.16 | 0.3 | 1.4 |" in text
     assert "What rounding does" not in block("demo", MADE, rows)
+
+
+def test_a_twin_of_some_paths_is_compared_by_these_and_says_so():
+    """p=3 fell least, but the twin has p=1 and p=4 only: of these p=4 fell least in both. GA alone was run again."""
+    rows = [Row(1, path, "ga", "label", 0.0, after) for path, after in (("p=1", -3.0), ("p=3", -1.0), ("p=4", -2.0))]
+    rows += [Row(1, path, "npo", "label", 0.0, -1.0) for path in ("p=1", "p=4")]
+    rows += [Row(1, "p=4", "", "label", 0.0, math.nan)]
+    twin = [*as_twin([rows[0], rows[2]])]
+    assert verdicts([*rows, *twin], "ga") == (1, 1, 0, 0)
+    assert described([*rows, *twin], "another way").endswith("equal up to rounding: seed 1; p=1, p=4 under GA alone.")
+    assert described([*rows[:3], *as_twin(rows[:3])], "another way").endswith("equal up to rounding: seed 1.")
 
 
 def test_seeds_of_a_store_that_is_gone_stand_beside_those_measured_now():

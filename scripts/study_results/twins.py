@@ -6,6 +6,7 @@ from statistics import fmean, variance
 from typing import NamedTuple
 
 from scripts.study_results.measured import Row, seeds_said
+from unlearn_lightning.records.study_data import OBJECTIVE_NAMES
 
 TWIN = "twin: "
 """What the quantities of a twin's rows begin with."""
@@ -42,7 +43,18 @@ def twins_of(rows: Iterable[Row]) -> list[Row]:
 
 def described(rows: Iterable[Row], how: str) -> str:
     """What stands above a table of twins: what the twin was computed with, and its seeds."""
-    return f"**What rounding does.** The same study again with {how}, which is equal up to rounding: {seeds_said(twins_of(rows))}."
+    which = f"{seeds_said(twins_of(rows))}{_part(rows)}"
+    return f"**What rounding does.** The same study again with {how}, which is equal up to rounding: {which}."
+
+
+def _part(rows: Sequence[Row]) -> str:
+    """The paths and objectives that the twin has, where it has not all of the study's."""
+    unlearned = [row for row in rows if row.objective]
+    mine, theirs = ({(row.objective, row.path) for row in unlearned if row.quantity == f"{twin}label"} for twin in ("", TWIN))
+    if not theirs or mine <= theirs:
+        return ""
+    objectives, paths = (sorted({place[at] for place in theirs}) for at in (0, 1))
+    return f"; {', '.join(paths)} under {', '.join(OBJECTIVE_NAMES.get(name, name) for name in objectives)} alone"
 
 
 def spread(rows: Sequence[Row], objective: str, quantity: str, log: bool = False) -> Spread | None:
@@ -65,19 +77,27 @@ def spread(rows: Sequence[Row], objective: str, quantity: str, log: bool = False
 
 
 def verdicts(rows: Sequence[Row], objective: str) -> tuple[int, int, int, int]:
-    """Of how many seeds the slowest path is the twin's too, and how many pairs drift the same way: same, of, pairs, of pairs."""
+    """Of how many seeds the slowest path is the twin's too, and how many pairs drift the same way: same, of, pairs, of pairs.
 
-    def slowest(prefix: str) -> dict[int, str]:
-        falls: dict[int, dict[str, float]] = {}
-        for row in rows:
-            if row.objective == objective and row.quantity == f"{prefix}label":
-                falls.setdefault(row.seed, {})[row.path] = row.before - row.after
-        return {seed: min(of, key=of.__getitem__) for seed, of in falls.items()}
+    The slowest is looked for among the paths that both twins have; a seed with fewer than two of them does not count.
+    """
+
+    def falls(prefix: str) -> dict[tuple[int, str], float]:
+        labels = (row for row in rows if row.objective == objective and row.quantity == f"{prefix}label")
+        return {(row.seed, row.path): row.before - row.after for row in labels}
+
+    def slowest(found: dict[tuple[int, str], float]) -> dict[int, str]:
+        by_seed: dict[int, dict[str, float]] = {}
+        for seed, path in both:
+            by_seed.setdefault(seed, {})[path] = found[seed, path]
+        return {seed: min(of, key=of.__getitem__) for seed, of in by_seed.items() if len(of) > 1}
 
     def apart(prefix: str) -> dict[tuple[int, str], bool]:
         pairs = (row for row in rows if row.objective == objective and row.quantity == f"{prefix}between paths")
         return {(row.seed, row.path): row.after > row.before for row in pairs}
 
-    mine, theirs, my_pairs, their_pairs = slowest(""), slowest(TWIN), apart(""), apart(TWIN)
+    my_falls, their_falls = falls(""), falls(TWIN)
+    both = my_falls.keys() & their_falls.keys()
+    mine, theirs, my_pairs, their_pairs = slowest(my_falls), slowest(their_falls), apart(""), apart(TWIN)
     seeds, pairs = mine.keys() & theirs.keys(), my_pairs.keys() & their_pairs.keys()
     return sum(mine[s] == theirs[s] for s in seeds), len(seeds), sum(my_pairs[p] == their_pairs[p] for p in pairs), len(pairs)
