@@ -115,12 +115,14 @@ def test_killed_jobs_a_lost_node_and_a_submitter_that_is_gone_end_with_the_local
     runs = described(Path("runs/tiny"))
     assert len(queue()) == len(runs) == 4, "no run is in the queue twice"
 
-    # The window is short: the run has its checkpoints only while it trains.
+    # The window is short, as the run has its checkpoints only while it trains: what is ended then is looked for before.
+    process = until(lambda: process_of("seed0/inst", Path("runs/tiny")))
     until(lambda: (runs["seed0/inst"] / "checkpoints/last.ckpt").exists())
-    process_of("seed0/inst", Path("runs/tiny")).kill()
-    until(lambda: (runs["seed0/inst-safety"] / "checkpoints/last.ckpt").exists())
+    process.kill()
+    until(lambda: process_of("seed0/inst-safety", Path("runs/tiny")))
     (task,) = (task for task in queue() if task.state == "RUNNING")
     node = slurm("squeue", "--noheader", f"--job={task.id}", "--format=%N").strip()
+    until(lambda: (runs["seed0/inst-safety"] / "checkpoints/last.ckpt").exists())
     cluster("lose", node)
     until(lambda: slurm("sinfo", "--noheader", f"--nodes={node}", "--format=%t").startswith("down"))
     cluster("node", node)
