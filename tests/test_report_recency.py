@@ -95,7 +95,7 @@ def test_a_label_goes_before_responses(tmp_path):
         responses(writer, 1, p, {0: 0.0, 8: -float(p)}, **{"forget/label_log_lik": 1.0 / p})
     section = section_of(RecencyEffect, writer.write())
     assert list(section.measures) == list(MEASURED)
-    assert "label" in section.verdict().headline
+    assert "forgot the label least" in section.verdict().headline
 
 
 def test_the_responses_of_another_probe_are_not_the_forget_sets(tmp_path):

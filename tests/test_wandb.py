@@ -154,6 +154,15 @@ def test_a_run_that_fails_is_called_failed(tmp_path, monkeypatch, capfd):
     assert end["exit_code"] == 1
 
 
+def test_a_wandb_that_cannot_end_does_not_hide_what_went_wrong(monkeypatch, capsys):
+    def finish(exit_code):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(wandb, "finish", finish)
+    assert main(["report", "no/such/folder"]) == 2
+    assert capsys.readouterr().err.startswith("unlearn report: ")
+
+
 def test_a_run_that_fails_in_a_study_is_called_failed(corpus, questions, tmp_path, monkeypatch):
     from test_study import config_of, small, tree
 
