@@ -19,11 +19,14 @@ from unlearn_lightning.records import is_finished, read_run
 from unlearn_lightning.runs import run_key
 from unlearn_lightning.runs.content import hub_commit
 from unlearn_lightning.sources.readers import HubError
+from unlearn_lightning.study import command
 from unlearn_lightning.study import estimate as estimating
 from unlearn_lightning.study import unread as unread_room
 from unlearn_lightning.study.architectures import ARCHITECTURES
 from unlearn_lightning.study.estimate import Estimator, Shape, optimizer_steps
+from unlearn_lightning.study.plan_commands import planned_config
 from unlearn_lightning.study.plan_view import Speed, print_plan, stage_runs
+from unlearn_lightning.study.run import with_ancestors
 from unlearn_lightning.study.study_file import read_study_file
 from unlearn_lightning.study.tree import plan
 from unlearn_lightning.study.unread import Unread, quick_hub
@@ -189,6 +192,51 @@ def test_a_printed_command_does_the_run_that_the_study_then_counts_as_finished(l
     assert again == estimates
     assert "7 are finished" in text
     assert "measured in 7 finished runs" in text
+
+
+# --- a part of a study ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected", "said"),
+    [
+        (["--only", "seed0/p3/npo"], ["inst", "inst-math", "inst-math-safety", "p3-npo"], "3 stage runs, 1 unlearning runs"),
+        (["--until", "inst"], ["inst", "safety", "safety-inst"], "3 stage runs, 0 unlearning runs"),
+        (["--until", "inst", "--only", "*safety*"], ["safety", "safety-inst"], "2 stage runs, 0 unlearning runs"),
+    ],
+)
+def test_a_part_of_a_study_is_planned_as_it_would_be_run(asked, expected, said, corpus, questions, tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(small(corpus, questions, positions=[1, 3], base=None, retrained=True)))
+    arguments = [str(file), "--folder", str(tmp_path / "study"), "--store", str(tmp_path / "store"), "--plan"]
+    assert command.study(arguments) == 0
+    whole = capsys.readouterr().out
+    assert command.study([*arguments, *asked]) == 0
+    text = capsys.readouterr().out
+    planned = (tmp_path / "study" / "plan" / "commands.sh").read_text()
+    assert [Path(line.split()[-1]).stem for line in planned.splitlines() if "fit" in line] == [
+        f"seed0-{n.replace('/', '-')}" for n in expected
+    ]
+    assert text.count("unlearn fit -c") == len(expected) < whole.count("unlearn fit -c")
+    assert f"{said} (of {whole.count('unlearn fit -c')} runs of the study); 0 are finished." in " ".join(text.split())
+
+
+def test_planning_what_fits_no_run_and_planning_a_measurement_are_refused(corpus, questions, tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(small(corpus, questions)))
+    arguments = [str(file), "--folder", str(tmp_path / "study"), "--store", str(tmp_path / "store"), "--plan"]
+    with pytest.raises(ValueError, match=r"--only 'seed9/.' fits no run. The runs are: seed0/base"):
+        command.study([*arguments, "--only", "seed9/*"])
+    with pytest.raises(ValueError, match="--measure trains nothing; leave one of them out"):
+        command.study([*arguments, "--measure", "probe"])
+
+
+def test_a_run_is_not_compared_with_a_retrained_model_that_is_not_planned(corpus, questions, tmp_path):
+    runs = tree(small(corpus, questions), tmp_path)
+    run = next(run for run in runs if run.kind == "unlearn")
+    retrained = run.compare["retrained"]
+    assert str(retrained.folder) in json.dumps(planned_config(run, runs))
+    assert str(retrained.folder) not in json.dumps(planned_config(run, with_ancestors(runs, [run])))
 
 
 # --- the paper's studies -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from test_study import config_of, small
 from unlearn_lightning.cli import resolver as resolving
 from unlearn_lightning.cli.resolver import Resolver
 from unlearn_lightning.runs.metrics_file import MetricsFile
-from unlearn_lightning.study.plan_view import Sections, planned_config
+from unlearn_lightning.study.plan_commands import Sections, planned_config
 from unlearn_lightning.study.study_config import merged
 from unlearn_lightning.study.tree import plan
 
@@ -80,7 +80,7 @@ def test_written_configurations_are_those_of_the_plan(grid, tmp_path):
     runs, sections = plan(config_of({**grid, "seeds": [0]}), tmp_path, Resolver().resolve), Sections()
     for run in runs:
         before = json.dumps(run.config)
-        assert yaml.safe_load(sections.text(planned_config(run))) == planned_config(run)
+        assert yaml.safe_load(sections.text(planned_config(run, runs))) == planned_config(run, runs)
         assert json.dumps(run.config) == before
 
 

@@ -59,10 +59,13 @@ def _launcher(launcher: Launcher, jobs: int | None) -> Launcher:
 
 def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
     console = terminal_console()
+    if settings["measure"] is not None:
+        raise ValueError("--plan shows what would be trained, and --measure trains nothing; leave one of them out.")
     with console.status("planning"):
         from unlearn_lightning.cli.resolver import Resolver
         from unlearn_lightning.study.parts import parts_that_do_not_fit
         from unlearn_lightning.study.plan_view import print_plan
+        from unlearn_lightning.study.run import with_ancestors
         from unlearn_lightning.study.tree import plan
         from unlearn_lightning.study.unread import Unread, quick_hub
 
@@ -71,7 +74,9 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
             runs = plan(config, Path(settings["store"]), Resolver().resolve, unread)
             unfit = parts_that_do_not_fit(config, runs)
     folder = _folder(config, settings)
-    print_plan(config, runs, folder, console, settings["throughput"], settings["peak_flops"])
+    asked = settings["until"] is not None or settings["only"] is not None
+    planned = with_ancestors(runs, chosen(runs, settings["until"], settings["only"])) if asked else None
+    print_plan(config, runs, folder, console, settings["throughput"], settings["peak_flops"], planned)
     if unread.why:
         unfit.append(f"Not read, and so not in the keys: {', '.join(unread.why)}.")
     for line in unfit:

@@ -80,7 +80,11 @@ def parser() -> jsonargparse.ArgumentParser:
         "--measure", type=list[str] | str | None, default=None,
         help="Train nothing: measure these of the study's probes on the saved models of all finished runs, such as `rouge`, or `a,b`.",
     )  # fmt: skip
-    found.add_argument("--plan", action="store_true", help="Show the tree, its commands and what it takes, and train nothing.")
+    found.add_argument(
+        "--plan",
+        action="store_true",
+        help="Show the tree (or what --until and --only leave of it), its commands and what it takes; train nothing.",
+    )
     found.add_argument("--throughput", type=float | None, default=None, help="For --plan: tokens per second and device, if measured.")
     found.add_argument("--peak_flops", type=float | None, default=None, help="For --plan: the device's peak FLOPs per second.")
     found.add_argument(

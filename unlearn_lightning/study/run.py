@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ class Run:
             "parents": [p.key for p in self.parents], "tags": self.tags, "inputs": self.inputs,
             **({"quantised": list(self.quantised)} if self.quantised else {}),
         }  # fmt: skip
+
+
+def with_ancestors(runs: Sequence[Run], wanted: Collection[Run]) -> list[Run]:
+    """Of a study's runs, in their order: the wanted ones and all that these start from."""
+    found = {one for run in wanted for one in (run, *run.ancestors())}
+    return [run for run in runs if run in found]
 
 
 def _relative(path: Path, start: Path) -> str:

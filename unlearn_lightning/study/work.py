@@ -17,7 +17,7 @@ from rich.console import Console
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished, remove_left_overs, write_json
 from unlearn_lightning.study.measuring import lacking, to_measure
-from unlearn_lightning.study.run import Run
+from unlearn_lightning.study.run import Run, with_ancestors
 from unlearn_lightning.study.run_spec import RunSpec, failure, note_failure, write_spec
 from unlearn_lightning.study.study_config import StudyConfig
 
@@ -64,14 +64,14 @@ class Work:
         self.named = named
         if named is not None:
             wanted = [run for run in (runs if wanted is None else wanted) if is_finished(run.folder)]
-        chosen = set(runs if wanted is None else [w for run in wanted for w in (run, *(run.ancestors() if named is None else ()))])
-        self.runs = [run for run in runs if run in chosen]
+        asked = set(runs if wanted is None else wanted)
+        self.runs = with_ancestors(runs, asked) if named is None else [run for run in runs if run in asked]
         self.trained = {run.key for run in self.runs if is_finished(run.folder)}
         self.lacking = to_measure(self.runs, named)
         self.done = self.trained - self.lacking.keys()
         self.failed = {} if retry_failed else {run.key: why for run in self.runs if (why := failure(run.folder))}
         self.started: set[str] = set()
-        self._tree, self._chosen = list(runs), chosen
+        self._tree, self._chosen = list(runs), set(self.runs)
 
     def begin(self) -> None:
         """Writes study.json, the list of runs that make up the study; a launcher calls it once nothing is left to refuse."""
