@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -104,6 +104,16 @@ class ForgetLikelihood(Probe):
             key = metric_key(self.name, f"{what}_log_lik")
             found[metric_key(self.name, f"{what}_drop")] = self.start_value(key, metrics) - metrics[key]
         return found
+
+    def unknown(self, metrics: Mapping[str, float]) -> str:
+        """Says so where the label's tokens are not the likeliest ones."""
+        margin, log_lik = (metrics[metric_key(self.name, of)] for of in ("label_margin", "label_log_lik"))
+        if margin >= 0:
+            return ""
+        return (
+            f"before unlearning the tokens of the label {quoted(self.label)} lie {-margin:.3g} logits below the likeliest ones on average "
+            f"(log-likelihood {log_lik:.3g} nats/token), so the model does not answer with it"
+        )
 
 
 def check_label(probe: Probe, label: str, what: str, settings: str) -> None:

@@ -28,6 +28,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from callbacks.given import checked_metrics, checked_rows
 from unlearn_lightning.data import Encoded, Encoder, Example, StageData
+from unlearn_lightning.modules.unlearning import Unlearning
 from unlearn_lightning.preemption import between_chunks
 from unlearn_lightning.records import Quantity, metric_key, record_path, write_json
 
@@ -127,6 +128,10 @@ class Probe(pl.Callback):
         """A metric's value at the first measurement of this run (now, if this is the first)."""
         return self._start.get(key, now[key])
 
+    def unknown(self, metrics: Mapping[str, float]) -> str:
+        """What these metrics say against unlearning a model that has them: that it does not show what it is to forget. Mostly nothing."""
+        return ""
+
     def check(self, pl_module: Any) -> None:
         """Refuses what could not be measured; called once, before work starts, when the examples are read. Nothing unless overridden."""
 
@@ -204,6 +209,16 @@ class Probe(pl.Callback):
         rows = gather(self._predict_share(trainer, pl_module), len(self.examples))
         metrics = checked_metrics(self, self.metrics(rows))
         metrics |= self.since_start(metrics)
+        if (
+            not self._start
+            and trainer.state.fn == TrainerFn.FITTING
+            and isinstance(pl_module, Unlearning)
+            and (why := self.unknown(metrics))
+        ):
+            rank_zero_info(
+                f"There is little to forget: {why}. Train the model on the forget set first, or name one that was trained on it "
+                "(model.backbone.model, or model.backbone.adapter)."
+            )
         self._start = self._start or dict(metrics)
         self._measured_step = step
         if trainer.is_global_zero:

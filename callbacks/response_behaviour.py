@@ -9,13 +9,14 @@ A likelihood can look harmless while no response shows the behaviour any more, a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from callbacks.forget_likelihood import LABEL, check_label
 from callbacks.probe import Probe, Quantity, Row, metric_key
 from unlearn_lightning.data import Encoded, Example, StageData
+from unlearn_lightning.records.statistics import PRESENT
 
 
 class ResponseBehaviour(Probe):
@@ -97,3 +98,8 @@ class ResponseBehaviour(Probe):
         """Change since the first measurement: negative when lost."""
         key = metric_key(self.name, "share")
         return {metric_key(self.name, "share_change"): metrics[key] - self.start_value(key, metrics)}
+
+    def unknown(self, metrics: Mapping[str, float]) -> str:
+        """Says so where most responses do not show the behaviour."""
+        share = metrics[metric_key(self.name, "share")]
+        return f"before unlearning {share:.0%} of the {len(self.examples)} responses show the behaviour" if share < PRESENT else ""

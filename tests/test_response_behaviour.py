@@ -4,8 +4,9 @@ import pytest
 from study_runs import fit, settings
 from test_report_study_data import StudyWriter
 
-from callbacks import ResponseBehaviour
+from callbacks import ForgetLikelihood, ResponseBehaviour
 from unlearn_lightning.data import ChatStage
+from unlearn_lightning.main import main
 from unlearn_lightning.records import read_records
 from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.report import build
@@ -29,6 +30,47 @@ def test_a_run_records_every_answer_and_the_share_at_start_and_end(corpus, quest
         assert all(isinstance(one["answer"], str) and one["shows"] == one["answer"].lstrip().startswith("A") for one in record["examples"])
         assert record["metrics"]["behaviour/share"] == sum(one["shows"] for one in record["examples"]) / 5
     assert read_records(tmp_path / "run", "any")[5]["metrics"] == {"any/share": 1.0, "any/share_change": 0.0}
+
+
+PROBES = {
+    "label": {"class_path": "ForgetLikelihood", "init_args": {"limit": 4, "label": "Ann", "paraphrases": ["No"]}},
+    "share": {"class_path": "ResponseBehaviour", "init_args": {"limit": 4, "max_new_tokens": 4, "begins_with": "Ann"}},
+    "shown": {"class_path": "ResponseBehaviour", "init_args": {"limit": 4, "max_new_tokens": 4, "pattern": "^"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("cls", "names", "said"),
+    [
+        ("NPO", ["label"], ["the tokens of the label 'Ann' lie"]),
+        ("GradientAscent", ["share"], ["0% of the 4 responses show the behaviour"]),
+        ("SimNPO", ["label", "share"], ["the tokens of the label 'Ann' lie", "0% of the 4 responses show the behaviour"]),
+        ("NPO", ["shown"], []),
+        ("StageFineTuning", ["label", "share"], []),
+    ],
+)
+def test_unlearning_what_the_model_does_not_show_is_said_before_the_first_step(cls, names, said, corpus, questions, tmp_path, caplog):
+    config = settings(corpus, questions, tmp_path / "run", cls, trainer={"callbacks": [PROBES[name] for name in names], "max_steps": 1})
+    caplog.set_level("INFO")
+    fit(config)
+    lines = [line for line in caplog.text.splitlines() if "little to forget" in line]
+    assert len(lines) == len(said)
+    assert all(words in line and "model.backbone.adapter" in line for words, line in zip(said, lines, strict=True))
+    # Measuring the run again, of which the same is true, is no unlearning.
+    caplog.clear()
+    assert main(["validate", str(tmp_path / "run"), "--measure", *read_names(names)]) == 0
+    assert "little to forget" not in caplog.text
+
+
+def read_names(names):
+    """The names of the records of these probes, as `--measure` takes them."""
+    return [",".join({"label": "forget", "share": "behaviour", "shown": "behaviour"}[name] for name in names)]
+
+
+def test_a_label_that_is_the_likeliest_is_not_spoken_of(questions):
+    probe = ForgetLikelihood(ChatStage(source=questions), label="Ann")
+    assert probe.unknown({"forget/label_margin": 0.0, "forget/label_log_lik": -0.6}) == ""
+    assert "2.5 logits below" in probe.unknown({"forget/label_margin": -2.5, "forget/label_log_lik": -4.0})
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,9 @@ import numpy as np
 Curve = Mapping[int, float]
 """A quantity by optimizer step."""
 
+PRESENT = 0.5
+"""A model of which a smaller share of the responses shows a behaviour does not have it, so that there is nothing to forget."""
+
 
 def number_text(value: float, digits: int | None = None, signed: bool = False) -> str:
     """A number as people read it, with a minus sign and a dash for nan.

@@ -8,13 +8,11 @@ A model cannot forget a behaviour that it does not show, so a path without it at
 import math
 from collections.abc import Callable, Iterable, Mapping
 
-from unlearn_lightning.records.statistics import Curve, finite
+from unlearn_lightning.records.statistics import PRESENT, Curve, finite
 from unlearn_lightning.records.study_data import RunRecord, Study, TrainingPath
 from unlearn_lightning.report.section import Section, Verdict, listed
 
 PROBE, SHARE = "behaviour", "behaviour/share"
-PRESENT = 0.5
-"""A path whose mean share before unlearning is below this one does not show the behaviour."""
 
 
 class Behaviour(Section):
