@@ -32,6 +32,11 @@ class RunInWandb(WandbLogger):
 
     logs_result: bool = False
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Lightning hands W&B a setting that W&B has given up, and warns of in each run.
+        self._wandb_init.pop("anonymous", None)
+
     def log_result(self, folder: Path) -> None:
         """Logs the run's adapter or model as an artifact; the files are read where they lie and not copied."""
         import wandb
