@@ -144,32 +144,58 @@ def test_a_run_that_fails_is_called_failed(tmp_path, monkeypatch, capfd):
     for name in ("WANDB_MODE", "WANDB_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    warned = []
+    monkeypatch.setattr(wandb, "termwarn", lambda text, *_, **__: warned.append(text))
     data = tmp_path / "both.jsonl"
     data.write_text(json.dumps({"prompt": "Who?", "response": "Ann."}) + "\n")
     files = ["-c", str(CONFIGS / "own_data.yaml"), "--data.source", str(data), "--model.retain.data.source", str(data)]
     assert main(["fit", *files, "--model.backbone.model", "builtin:tiny-llama", "--run_folder", str(tmp_path / "mine")]) == 1
-    said = capfd.readouterr().err
-    assert said.splitlines()[-1].startswith("unlearn: 1 of the 1 examples that are unlearned are retained, too")
-    assert "wandb" in said, "this test is to see what W&B says"
-    assert "WARNING" not in said, "W&B warns of none of its settings"
+    assert capfd.readouterr().err.splitlines()[-1].startswith("unlearn: 1 of the 1 examples that are unlearned are retained, too")
+    assert not warned, "W&B warns of none of its settings"
     assert wandb.run is None
     (end,) = told(offline(tmp_path / "mine")[0], "exit")
     assert end["exit_code"] == 1
+
+
+def test_commands_of_one_program_log_into_runs_of_their_own(tmp_path, monkeypatch):
+    """The second one's numbers went into the first one's run, which W&B still had open."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    files = ["-c", str(CONFIGS / "stages/safety.yaml"), "-c", str(CONFIGS / "backbones/tiny-llama.yaml")]
+    small = ["--trainer.max_steps", "1", "--data.train_examples", "8", "--data.held_out_examples", "2"]
+    for name in ("a", "b"):
+        assert main(["fit", *files, *small, "--run_folder", str(tmp_path / name)]) == 0
+        assert wandb.run is None
+        assert len(list((tmp_path / name).glob("wandb/offline-run-*"))) == 1
+    # A run that the program has opened itself is the program's to end, whether a command succeeds or fails.
+    mine = wandb.init(mode="offline", dir=tmp_path)
+    assert main(["--version"]) == 0
+    assert main(["report", str(tmp_path / "nothing")]) == 2
+    assert wandb.run is mine
+    mine.finish()
 
 
 def test_a_wandb_that_cannot_end_does_not_hide_what_went_wrong(monkeypatch, capsys):
     def finish(exit_code):
         raise OSError("No space left on device")
 
+    def command(*arguments):
+        monkeypatch.setattr(wandb, "run", object())
+        raise ValueError("There is nothing to report.")
+
     monkeypatch.setattr(wandb, "finish", finish)
-    assert main(["report", "no/such/folder"]) == 2
-    assert capsys.readouterr().err.startswith("unlearn report: ")
+    monkeypatch.setattr("unlearn_lightning.main._dispatch", command)
+    assert main(["report", "runs/nothing"]) == 2
+    assert capsys.readouterr().err.startswith("unlearn report: There is nothing to report.")
 
 
 def test_a_run_that_fails_in_a_study_is_called_failed(corpus, questions, tmp_path, monkeypatch):
     from test_study import config_of, small, tree
 
     ends = []
+    monkeypatch.setattr(wandb, "run", "the run of this study's run")
     monkeypatch.setattr(wandb, "finish", lambda exit_code: ends.append(exit_code))
     settings = small(corpus, questions, retrained=False, positions=[1], base=None)
     (first, *_) = runs = tree(settings, tmp_path / "store")

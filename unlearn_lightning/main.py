@@ -92,22 +92,26 @@ def _run(arguments: list[str]) -> int:
     """Runs one command and returns its exit status; whatever is raised ends as one line (errors.py)."""
     from unlearn_lightning.cli.environment import refuse_unknown
     from unlearn_lightning.cli.errors import foreign_place, innermost, told
+    from unlearn_lightning.loggers.wandb_end import command_in_wandb, end_in_wandb
 
     # Class paths also name files of this folder, as with `python -m`; last, so that none takes an installed module's place.
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     OwnCallbacks.install()
     verb = arguments[0] if arguments else "--help"
-    try:
-        refuse_unknown(os.environ)
-        return _dispatch(verb, arguments)
-    except (Exception, SystemExit) as error:
-        # A user's own code that ends the process would end it as if all was done.
-        if isinstance(error, SystemExit) and (innermost(error) is not error or not foreign_place(error)):
-            raise
-        if was_asked():
-            raise
-        return told(error, f"unlearn {verb}", 2) if verb in ROOMS else told(error, "unlearn", 1)
+    with command_in_wandb():
+        try:
+            refuse_unknown(os.environ)
+            status = _dispatch(verb, arguments)
+            end_in_wandb(failed=bool(status))
+            return status
+        except (Exception, SystemExit) as error:
+            # A user's own code that ends the process would end it as if all was done.
+            if isinstance(error, SystemExit) and (innermost(error) is not error or not foreign_place(error)):
+                raise
+            if was_asked():
+                raise
+            return told(error, f"unlearn {verb}", 2) if verb in ROOMS else told(error, "unlearn", 1)
 
 
 def _dispatch(verb: str, arguments: list[str]) -> int:
