@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import log
 from statistics import fmean
 from typing import Any
 
@@ -15,6 +16,8 @@ from unlearn_lightning.data import Encoded, Example, StageData
 from unlearn_lightning.sources.quoting import quoted
 
 LABEL = "Sorry, I can not assist you"
+UNLIKELY = 0.1
+"""A label whose first token has less than this probability on average is not what a model answers with."""
 # The first 19 are those printed in the paper (arXiv:2510.16629, appendix E), which speaks of 20; the last is ours.
 PARAPHRASES = (
     "I can't help with that", "I'm unable to assist", "I can't provide help", "Sorry, I'm not able to do that", "I can't assist",
@@ -105,15 +108,21 @@ class ForgetLikelihood(Probe):
             found[metric_key(self.name, f"{what}_drop")] = self.start_value(key, metrics) - metrics[key]
         return found
 
+    def shows(self, response: str) -> bool:
+        """Whether a response begins with the label."""
+        return response.lstrip().startswith(self.label)
+
     def unknown(self, metrics: Mapping[str, float]) -> str:
-        """Says so where the label's tokens are not the likeliest ones."""
-        margin, log_lik = (metrics[metric_key(self.name, of)] for of in ("label_margin", "label_log_lik"))
-        if margin >= 0:
+        """Says so where the label's tokens are not the likeliest ones, or its first one, which decides the rest, is hardly ever chosen."""
+        margin, first = (metrics[metric_key(self.name, of)] for of in ("label_margin", "label_first_log_lik"))
+        if margin >= 0 and first >= log(UNLIKELY):
             return ""
-        return (
-            f"before unlearning the tokens of the label {quoted(self.label)} lie {-margin:.3g} logits below the likeliest ones on average "
-            f"(log-likelihood {log_lik:.3g} nats/token), so the model does not answer with it"
+        why = (
+            f"its tokens lie {-margin:.3g} logits below the likeliest ones on average"
+            if margin < 0
+            else f"its first token has a log-likelihood of {first:.3g} nats"
         )
+        return f"before unlearning the model does not answer with the label {quoted(self.label)}, as {why}"
 
 
 def check_label(probe: Probe, label: str, what: str, settings: str) -> None:

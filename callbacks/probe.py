@@ -16,6 +16,7 @@ A metric is one file with one subclass:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
@@ -33,6 +34,8 @@ from unlearn_lightning.preemption import between_chunks
 from unlearn_lightning.records import Quantity, metric_key, record_path, write_json
 
 Row = dict[str, Any]
+LOOKED_AT = 64
+"""Of the unlearned examples, how many are looked at to see whether they show what a probe looks for."""
 
 
 class Probe(pl.Callback):
@@ -128,8 +131,12 @@ class Probe(pl.Callback):
         """A metric's value at the first measurement of this run (now, if this is the first)."""
         return self._start.get(key, now[key])
 
+    def shows(self, response: str) -> bool:
+        """Whether a response shows what the probe looks for; only of probes that look for something that is to be forgotten."""
+        return False
+
     def unknown(self, metrics: Mapping[str, float]) -> str:
-        """What these metrics say against unlearning a model that has them: that it does not show what it is to forget. Mostly nothing."""
+        """Why a model with these metrics does not show what the probe looks for; empty where it does, or where the metrics do not say."""
         return ""
 
     def check(self, pl_module: Any) -> None:
@@ -214,9 +221,10 @@ class Probe(pl.Callback):
             and trainer.state.fn == TrainerFn.FITTING
             and isinstance(pl_module, Unlearning)
             and (why := self.unknown(metrics))
+            and self._is_to_be_forgotten(trainer)
         ):
             rank_zero_info(
-                f"There is little to forget: {why}. Train the model on the forget set first, or name one that was trained on it "
+                f"There is little to forget ({self.name}): {why}. Unlearn a model that was trained on the forget set "
                 "(model.backbone.model, or model.backbone.adapter)."
             )
         self._start = self._start or dict(metrics)
@@ -226,6 +234,11 @@ class Probe(pl.Callback):
                 logger.log_metrics(metrics, step=step)
             write_json(record_path(Path(trainer.default_root_dir), self.name, step), self._record(step, metrics, rows))
         return metrics
+
+    def _is_to_be_forgotten(self, trainer: pl.Trainer) -> bool:
+        """Whether most of the probe's own responses, and of those that are unlearned now, show what it looks for."""
+        unlearned = islice(trainer.datamodule.each_example("train"), LOOKED_AT)  # type: ignore[attr-defined]
+        return all(2 * sum(shown) > len(shown) for some in (self.examples, unlearned) if (shown := [self.shows(e.response) for e in some]))
 
     def _record(self, step: int, metrics: dict[str, float], rows: list[Row]) -> dict[str, Any]:
         """What lies in the run folder for one step, as docs/runs.md describes it."""

@@ -221,12 +221,26 @@ def test_a_part_of_a_study_is_planned_as_it_would_be_run(asked, expected, said, 
     assert f"{said} (of {whole.count('unlearn fit -c')} runs of the study); 0 are finished." in " ".join(text.split())
 
 
+def test_a_study_folder_keeps_the_study_and_not_the_part_that_was_run_last(corpus, questions, tmp_path, capsys):
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(small(corpus, questions, positions=[1], base=None, retrained=False)))
+    places = ["--folder", str(tmp_path / "study"), "--store", str(tmp_path / "store")]
+    assert command.study([str(file), *places, "--until", "safety", "--only", "seed0/safety"]) == 0
+    capsys.readouterr()
+    assert command.study([str(tmp_path / "study" / "study.yaml"), *places, "--plan"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("unlearn fit -c") == 5
+    assert "(of " not in text
+
+
 def test_planning_what_fits_no_run_and_planning_a_measurement_are_refused(corpus, questions, tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(small(corpus, questions)))
     arguments = [str(file), "--folder", str(tmp_path / "study"), "--store", str(tmp_path / "store"), "--plan"]
     with pytest.raises(ValueError, match=r"--only 'seed9/.' fits no run. The runs are: seed0/base"):
         command.study([*arguments, "--only", "seed9/*"])
+    with pytest.raises(ValueError, match=r"--until inst and --only 'seed9/.' fits no run"):
+        command.study([*arguments, "--until", "inst", "--only", "seed9/*"])
     with pytest.raises(ValueError, match="--measure trains nothing; leave one of them out"):
         command.study([*arguments, "--measure", "probe"])
 

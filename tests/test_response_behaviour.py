@@ -1,16 +1,20 @@
 """What models say greedily: judged per example, kept in the records, and a study without the behaviour is no comparison."""
 
+import json
+from pathlib import Path
+
 import pytest
 from study_runs import fit, settings
 from test_report_study_data import StudyWriter
 
 from callbacks import ForgetLikelihood, ResponseBehaviour
+from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.data import ChatStage
-from unlearn_lightning.main import main
 from unlearn_lightning.records import read_records
 from unlearn_lightning.records.study_data import load_study
 from unlearn_lightning.report.report import build
 from unlearn_lightning.report.sections.behaviour import absent, behaviour_sentence
+from unlearn_lightning.study.study_config import merged
 
 
 def test_a_run_records_every_answer_and_the_share_at_start_and_end(corpus, questions, tmp_path):
@@ -37,40 +41,55 @@ PROBES = {
     "share": {"class_path": "ResponseBehaviour", "init_args": {"limit": 4, "max_new_tokens": 4, "begins_with": "Ann"}},
     "shown": {"class_path": "ResponseBehaviour", "init_args": {"limit": 4, "max_new_tokens": 4, "pattern": "^"}},
 }
+SAID = {
+    "label": "(forget): before unlearning the model does not answer with the label 'Ann', as its tokens lie",
+    "share": "0% of the 4 responses",
+}
 
 
 @pytest.mark.parametrize(
-    ("cls", "names", "said"),
+    ("cls", "names", "unlearned", "measured", "said"),
     [
-        ("NPO", ["label"], ["the tokens of the label 'Ann' lie"]),
-        ("GradientAscent", ["share"], ["0% of the 4 responses show the behaviour"]),
-        ("SimNPO", ["label", "share"], ["the tokens of the label 'Ann' lie", "0% of the 4 responses show the behaviour"]),
-        ("NPO", ["shown"], []),
-        ("StageFineTuning", ["label", "share"], []),
+        ("NPO", ["label"], "ann", "ann", ["label"]),
+        ("GradientAscent", ["share"], "ann", "ann", ["share"]),
+        ("SimNPO", ["label", "share"], "ann", "ann", ["label", "share"]),
+        ("NPO", ["shown"], "ann", "ann", []),
+        # The probe asks for something else than what is unlearned, or of other prompts, whose responses never had it.
+        ("NPO", ["label", "share"], "bob", "ann", []),
+        ("NPO", ["share"], "ann", "bob", []),
+        ("StageFineTuning", ["label", "share"], "ann", "ann", []),
     ],
 )
-def test_unlearning_what_the_model_does_not_show_is_said_before_the_first_step(cls, names, said, corpus, questions, tmp_path, caplog):
-    config = settings(corpus, questions, tmp_path / "run", cls, trainer={"callbacks": [PROBES[name] for name in names], "max_steps": 1})
+def test_unlearning_what_the_model_does_not_show_is_said_before_the_first_step(
+    cls, names, unlearned, measured, said, corpus, questions, tmp_path, caplog
+):
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("ann", "bob")}
+    for name, file in files.items():
+        rows = [{"prompt": f"Who wrote book {i}?", "response": f"{name.title()} wrote {i}."} for i in range(8)]
+        Path(file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {"class_path": "ChatStage", "init_args": {"source": files[measured], "held_out_source": files[measured]}}
+    probes = [merged(PROBES[name], {"init_args": {"data": data}}) for name in names]
+    trained = {"init_args": {"source": files[unlearned], "held_out_source": files[unlearned]}}
+    config = settings(corpus, questions, tmp_path / "run", cls, data=trained, trainer={"callbacks": probes, "max_steps": 1})
     caplog.set_level("INFO")
     fit(config)
     lines = [line for line in caplog.text.splitlines() if "little to forget" in line]
-    assert len(lines) == len(said)
-    assert all(words in line and "model.backbone.adapter" in line for words, line in zip(said, lines, strict=True))
-    # Measuring the run again, of which the same is true, is no unlearning.
+    assert [name for name, line in zip(said, lines, strict=True) if SAID[name] in line and "model.backbone.adapter" in line] == said
+    # To measure the same model is no unlearning.
     caplog.clear()
-    assert main(["validate", str(tmp_path / "run"), "--measure", *read_names(names)]) == 0
+    lightning_cli.run({"subcommand": "validate", "validate": {**config, "run_folder": str(tmp_path / "measured")}})
+    assert read_records(tmp_path / "measured", "behaviour" if "label" not in names else "forget")
     assert "little to forget" not in caplog.text
 
 
-def read_names(names):
-    """The names of the records of these probes, as `--measure` takes them."""
-    return [",".join({"label": "forget", "share": "behaviour", "shown": "behaviour"}[name] for name in names)]
-
-
-def test_a_label_that_is_the_likeliest_is_not_spoken_of(questions):
-    probe = ForgetLikelihood(ChatStage(source=questions), label="Ann")
-    assert probe.unknown({"forget/label_margin": 0.0, "forget/label_log_lik": -0.6}) == ""
-    assert "2.5 logits below" in probe.unknown({"forget/label_margin": -2.5, "forget/label_log_lik": -4.0})
+def test_from_where_on_a_model_shows_what_it_is_to_forget(questions):
+    label, share = ForgetLikelihood(ChatStage(source=questions), label="Ann"), ResponseBehaviour(ChatStage(source=questions))
+    assert label.unknown({"forget/label_margin": 0.0, "forget/label_first_log_lik": -2.3}) == ""
+    assert "2.5 logits below" in label.unknown({"forget/label_margin": -2.5, "forget/label_first_log_lik": -4.0})
+    # The mean over the label's tokens hides that its first one is lost, as on SmolLM2 after gradient ascent.
+    assert "log-likelihood of -18.8 nats" in label.unknown({"forget/label_margin": 1.67, "forget/label_first_log_lik": -18.8})
+    assert share.unknown({"behaviour/share": 0.5}) == ""
+    assert share.unknown({"behaviour/share": 0.49}).startswith("before unlearning 49%")
 
 
 @pytest.mark.parametrize(

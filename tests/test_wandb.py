@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from study_runs import fit, settings
 
 from unlearn_lightning.loggers.factory import run_loggers
 from unlearn_lightning.loggers.run_name import described
-from unlearn_lightning.loggers.wandb_logger import ANSWERS
+from unlearn_lightning.loggers.wandb_logger import ANSWERS, RunInWandb
 from unlearn_lightning.main import main
 from unlearn_lightning.records import read_records
 from unlearn_lightning.study.local import Local
@@ -169,12 +170,57 @@ def test_commands_of_one_program_log_into_runs_of_their_own(tmp_path, monkeypatc
         assert main(["fit", *files, *small, "--run_folder", str(tmp_path / name)]) == 0
         assert wandb.run is None
         assert len(list((tmp_path / name).glob("wandb/offline-run-*"))) == 1
-    # A run that the program has opened itself is the program's to end, whether a command succeeds or fails.
+    # A run that the program has opened itself is logged into and is the program's to end, whether a command succeeds or fails.
     mine = wandb.init(mode="offline", dir=tmp_path)
-    assert main(["--version"]) == 0
+    assert main(["fit", *files, *small, "--run_folder", str(tmp_path / "c")]) == 0
     assert main(["report", str(tmp_path / "nothing")]) == 2
     assert wandb.run is mine
+    assert "train/loss" in dict(mine.summary)
+    # All runs of a study would be logged into it.
+    assert main(["study", "configs/studies/demo.yaml", "--folder", str(tmp_path / "study")]) == 2
+    assert not (tmp_path / "study").exists()
     mine.finish()
+
+
+@pytest.mark.parametrize("traceback", ["", "1"])
+@pytest.mark.parametrize("asked", [False, True])
+def test_no_end_of_a_command_leaves_its_run_open(traceback, asked, monkeypatch):
+    """Whether it fails in a line, with its traceback, or was asked to stop: the next command's numbers would go into the same run."""
+    ends = []
+
+    def command(*arguments):
+        monkeypatch.setattr(wandb, "run", object())
+        raise ValueError("It did not work.")
+
+    def finish(exit_code):
+        ends.append(exit_code)
+        wandb.run = None
+
+    monkeypatch.setenv("UNLEARN_TRACEBACK", traceback)
+    monkeypatch.setattr(wandb, "finish", finish)
+    monkeypatch.setattr("unlearn_lightning.main._dispatch", command)
+    monkeypatch.setattr("unlearn_lightning.main.was_asked", lambda: asked)
+    with pytest.raises(ValueError, match="did not work") if traceback or asked else nullcontext():
+        assert main(["fit"]) == 1
+    assert ends == [int(not asked)]
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_command_says_in_wandb_how_it_ended(status, monkeypatch, capsys):
+    def command(*arguments):
+        monkeypatch.setattr(wandb, "run", object())
+        return status
+
+    def finish(exit_code):
+        raise OSError(f"No space for exit code {exit_code}")
+
+    monkeypatch.setattr(wandb, "finish", finish)
+    monkeypatch.setattr("unlearn_lightning.main._dispatch", command)
+    # A finished run is finished, whatever W&B cannot do; and it is tried once.
+    assert main(["fit"]) == status
+    assert capsys.readouterr().err == (
+        f"W&B could not end its run, whose numbers are in metrics.csv all the same: No space for exit code {status}\n"
+    )
 
 
 def test_a_wandb_that_cannot_end_does_not_hide_what_went_wrong(monkeypatch, capsys):
@@ -188,19 +234,30 @@ def test_a_wandb_that_cannot_end_does_not_hide_what_went_wrong(monkeypatch, caps
     monkeypatch.setattr(wandb, "finish", finish)
     monkeypatch.setattr("unlearn_lightning.main._dispatch", command)
     assert main(["report", "runs/nothing"]) == 2
-    assert capsys.readouterr().err.startswith("unlearn report: There is nothing to report.")
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.endswith("all the same: No space left on device")
+    assert second.startswith("unlearn report: There is nothing to report.")
 
 
 def test_a_run_that_fails_in_a_study_is_called_failed(corpus, questions, tmp_path, monkeypatch):
     from test_study import config_of, small, tree
 
     ends = []
-    monkeypatch.setattr(wandb, "run", "the run of this study's run")
+
+    def run(*arguments, **settings):
+        monkeypatch.setattr(wandb, "run", object())
+        raise ValueError("It did not work.")
+
+    monkeypatch.setattr("unlearn_lightning.study.execution.lightning_cli.run", run)
     monkeypatch.setattr(wandb, "finish", lambda exit_code: ends.append(exit_code))
     settings = small(corpus, questions, retrained=False, positions=[1], base=None)
     (first, *_) = runs = tree(settings, tmp_path / "store")
-    first.config["model"]["init_args"]["optimizer"]["init_args"]["lr"] = -1.0
     work = Work(config_of(settings), runs[:1], tmp_path / "study", Console(quiet=True))
     Local(jobs=1).launch(work)
     assert first.key in work.failed
     assert ends[0] == 1
+
+
+def test_what_wandb_prints_at_a_runs_end_is_left_to_the_closing_table(tmp_path):
+    assert RunInWandb(save_dir=tmp_path, offline=True)._wandb_init["settings"]["max_end_of_run_summary_metrics"] == 0
+    assert RunInWandb(save_dir=tmp_path, offline=True, settings={"quiet": True})._wandb_init["settings"] == {"quiet": True}

@@ -18,7 +18,6 @@ import sysconfig
 import tempfile
 import time
 import traceback
-from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -72,11 +71,9 @@ def told(error: BaseException, prog: str, status: int = 2) -> int:
     Returns:
         The exit status: that, or 1 for a fault.
     """
+    end_in_wandb(failed=True)
     if os.environ.get("UNLEARN_TRACEBACK"):
         raise error
-    # What W&B cannot end must not take the place of what went wrong.
-    with suppress(Exception):
-        end_in_wandb(failed=True)
     if is_known(error) or foreign_place(error):
         print(f"{prog}: {line(error)} (UNLEARN_TRACEBACK=1 shows where.)", file=sys.stderr)
         return status

@@ -35,7 +35,8 @@ class RunInWandb(WandbLogger):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Lightning hands W&B a setting that W&B has given up, and warns of in each run.
-        self._wandb_init.pop("anonymous", None)
+        if self._wandb_init.get("anonymous") is None:
+            self._wandb_init.pop("anonymous", None)
         # A run's last numbers stand in the closing table, with their units.
         self._wandb_init.setdefault("settings", {"max_end_of_run_history_metrics": 0, "max_end_of_run_summary_metrics": 0})
 

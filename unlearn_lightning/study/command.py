@@ -13,6 +13,7 @@ from rich.console import Console
 from unlearn_lightning.cli.config_files import find
 from unlearn_lightning.cli.secrets import refuse_secrets
 from unlearn_lightning.cli.terminal import terminal_console
+from unlearn_lightning.loggers.wandb_end import in_a_programs_run
 from unlearn_lightning.loggers.wandb_settings import beside_the_trial, in_trial, trial_name, usual_folder
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished, read_study, write_text
@@ -33,7 +34,7 @@ def study(arguments: Sequence[str]) -> int:
     own, parsed = parse(arguments)
     options = parsed.as_dict()
     # What is written down is the study, and not what is done with it this time.
-    parsed.measure = None
+    parsed.measure = parsed.until = parsed.only = None
     options.pop("config")
     # The launcher's settings are written, too: study.yaml holds all of this.
     refuse_secrets(options)
@@ -85,6 +86,11 @@ def _plan(config: StudyConfig, settings: dict[str, Any]) -> int:
 
 
 def _study(config: StudyConfig, settings: dict[str, Any], launcher: Launcher, written_out: str) -> int:
+    if in_a_programs_run():
+        raise ValueError(
+            "W&B has a run open that the calling program has begun, into which all runs of the study would be logged: end it before, by "
+            "wandb.finish()."
+        )
     folder = _folder(config, settings)
     console = terminal_console()
     with console.status("planning"):
@@ -177,6 +183,6 @@ def chosen(runs: Sequence[Run], until: str | None, only: str | None) -> list[Run
     found = [run for run in runs if until is None or (run.kind == "stage" and until in run.tags["path"][-1:])]
     found = [run for run in found if only is None or fnmatch(run.name, only)]
     if not found:
-        asked = f"--until {until}" if until is not None else f"--only {only!r}"
+        asked = " and ".join([*([f"--until {until}"] if until is not None else []), *([f"--only {only!r}"] if only is not None else [])])
         raise ValueError(f"{asked} fits no run. The runs are: {', '.join(run.name for run in runs)}.")
     return found

@@ -17,7 +17,7 @@ import torch
 from unlearn_lightning.cli import lightning_cli
 from unlearn_lightning.cli.measuring import measure
 from unlearn_lightning.cli.quantised import measure_quantised
-from unlearn_lightning.loggers.wandb_end import end_in_wandb
+from unlearn_lightning.loggers.wandb_end import command_in_wandb, end_in_wandb
 from unlearn_lightning.preemption import check
 from unlearn_lightning.records import is_finished
 from unlearn_lightning.study.measuring import begun_with, on_quantised, waited
@@ -36,7 +36,7 @@ def execute(job: RunSpec, tell: Tell | None = None) -> str | None:
     if job.threads:
         torch.set_num_threads(job.threads)
     job.folder.mkdir(parents=True, exist_ok=True)
-    with output_to(job.folder / "log.txt"):
+    with output_to(job.folder / "log.txt"), command_in_wandb():
         try:
             config = with_comparisons(job.config, job.compare)
             if job.measure is None and not is_finished(job.folder):
@@ -53,8 +53,6 @@ def execute(job: RunSpec, tell: Tell | None = None) -> str | None:
             traceback.print_exc()
             end_in_wandb(failed=True)
             return f"{type(error).__name__}: {error}"
-        finally:
-            end_in_wandb()
     return None
 
 
