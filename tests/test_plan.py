@@ -241,6 +241,8 @@ def test_planning_what_fits_no_run_and_planning_a_measurement_are_refused(corpus
         command.study([*arguments, "--only", "seed9/*"])
     with pytest.raises(ValueError, match=r"--until inst and --only 'seed9/.' fits no run"):
         command.study([*arguments, "--until", "inst", "--only", "seed9/*"])
+    with pytest.raises(ValueError, match="--throughput without --plan says nothing"):
+        command.study([*arguments[:-1], "--throughput", "1000"])
     with pytest.raises(ValueError, match="--measure trains nothing; leave one of them out"):
         command.study([*arguments, "--measure", "probe"])
 

@@ -14,7 +14,7 @@ Curve = Mapping[int, float]
 """A quantity by optimizer step."""
 
 PRESENT = 0.5
-"""A model of which a smaller share of the responses shows a behaviour does not have it, so that there is nothing to forget."""
+"""Where a smaller share of a model's responses shows a behaviour, the model does not have it, and there is nothing to forget."""
 
 
 def number_text(value: float, digits: int | None = None, signed: bool = False) -> str:

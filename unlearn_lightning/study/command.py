@@ -47,6 +47,8 @@ def study(arguments: Sequence[str]) -> int:
     tell_not_shared(config)
     if settings["plan"]:
         return _plan(config, settings)
+    if unused := [f"--{name}" for name in ("throughput", "peak_flops") if settings[name] is not None]:
+        raise ValueError(f"{' and '.join(unused)} without --plan says nothing, as only a plan estimates hours; add it, or leave this out.")
     return _study(config, settings, _launcher(own.instantiate(parsed).launcher, settings["jobs"]), own.dump(parsed, skip_unset=False))
 
 
