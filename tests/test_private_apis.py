@@ -32,6 +32,7 @@ USED = {
     "unlearn_lightning/loggers/mlflow_logger.py": {
         "_convert_params", "_experiment_name", "_flatten_dict", "_initialized", "_mlflow_client", "_prefix", "_run_id",
     },
+    "unlearn_lightning/loggers/wandb_logger.py": {"_wandb_init"},
     "unlearn_lightning/runs/metrics_file.py": {"_experiment"},
     "unlearn_lightning/runs/resume.py": {"epoch_loop.batch_progress"},
     "unlearn_lightning/models/fsdp2_strategy.py": {"_data_parallel_size"},

@@ -152,7 +152,7 @@ def test_a_run_that_fails_is_called_failed(tmp_path, monkeypatch, capfd):
     files = ["-c", str(CONFIGS / "own_data.yaml"), "--data.source", str(data), "--model.retain.data.source", str(data)]
     assert main(["fit", *files, "--model.backbone.model", "builtin:tiny-llama", "--run_folder", str(tmp_path / "mine")]) == 1
     assert capfd.readouterr().err.splitlines()[-1].startswith("unlearn: 1 of the 1 examples that are unlearned are retained, too")
-    assert not warned, "W&B warns of none of its settings"
+    assert not any("setting has no effect" in text for text in warned)
     assert wandb.run is None
     (end,) = told(offline(tmp_path / "mine")[0], "exit")
     assert end["exit_code"] == 1

@@ -33,12 +33,12 @@ class RunInWandb(WandbLogger):
     logs_result: bool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Lightning hands W&B a setting that W&B has given up, and warns of in each run.
+        # A run's last numbers stand in the closing table, with their units.
+        quiet_end = {"max_end_of_run_history_metrics": 0, "max_end_of_run_summary_metrics": 0}
+        super().__init__(*args, **{"settings": quiet_end, **kwargs})
+        # Lightning hands W&B a setting that W&B 0.31 has given up, and warns of in each run. Lightning has no public way to leave it out.
         if self._wandb_init.get("anonymous") is None:
             self._wandb_init.pop("anonymous", None)
-        # A run's last numbers stand in the closing table, with their units.
-        self._wandb_init.setdefault("settings", {"max_end_of_run_history_metrics": 0, "max_end_of_run_summary_metrics": 0})
 
     def log_result(self, folder: Path) -> None:
         """Logs the run's adapter or model as an artifact; the files are read where they lie and not copied."""
